@@ -1,0 +1,153 @@
+#include "core/file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace meristem {
+
+void throw_errno(const std::filesystem::path& path, const char* what) {
+  const int error = errno;
+  const std::string message = fmt::format("{}: {}: {}", path.string(), what, std::strerror(error));
+  switch (error) {
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case EEXIST:
+    case ENAMETOOLONG:
+    case ELOOP:
+      throw InputError(message);
+    default:
+      throw SystemError(message);
+  }
+}
+
+namespace {
+
+int open_regular(const std::filesystem::path& path, std::uint64_t& size) {
+  // O_NONBLOCK: opening a named pipe must not hang before we can refuse it.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) throw_errno(path, "cannot be opened");
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd);
+    throw InputError(fmt::format("{}: is not a regular file", path.string()));
+  }
+  size = static_cast<std::uint64_t>(info.st_size);
+  return fd;
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
+  std::uint64_t size = 0;
+  const int fd = open_regular(path, size);
+  if (size > max_bytes) {
+    ::close(fd);
+    throw InputError(fmt::format("{}: {} bytes, more than the {} allowed here", path.string(), size, max_bytes));
+  }
+  std::string text(size, '\0');
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t got = ::read(fd, text.data() + done, size - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      ::close(fd);
+      throw_errno(path, "cannot be read");
+    }
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  ::close(fd);
+  text.resize(done);
+  return text;
+}
+
+void write_file_durably(const std::filesystem::path& path, std::string_view bytes) {
+  DurableFile file(path);
+  file.write(bytes.data(), bytes.size());
+  file.close_durably();
+}
+
+void fsync_folder(const std::filesystem::path& folder) {
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) throw_errno(folder, "cannot be opened");
+  const int rc = ::fsync(fd);
+  ::close(fd);
+  if (rc != 0) throw_errno(folder, "cannot be synced");
+}
+
+DurableFile::DurableFile(const std::filesystem::path& path) : path_(path) {
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) throw_errno(path_, "cannot be created");
+}
+
+DurableFile::~DurableFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void DurableFile::write(const void* data, std::size_t bytes) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t put = ::write(fd_, at, bytes);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) throw_errno(path_, "cannot be written");
+    at += put;
+    bytes -= static_cast<std::size_t>(put);
+  }
+}
+
+void DurableFile::close_durably() {
+  if (::fsync(fd_) != 0) throw_errno(path_, "cannot be synced");
+  if (::close(std::exchange(fd_, -1)) != 0) throw_errno(path_, "cannot be closed");
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+  std::uint64_t size = 0;
+  const int fd = open_regular(path, size);
+  size_ = size;
+  if (size_ > 0) {
+    data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data_ == MAP_FAILED) {
+      data_ = nullptr;
+      ::close(fd);
+      throw_errno(path, "cannot be mapped");
+    }
+  }
+  ::close(fd);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+std::string xxh3_hex(std::span<const std::byte> bytes) {
+  return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+}  // namespace meristem
