@@ -1,0 +1,31 @@
+# Where things are. Sourced by scripts/meristem and scripts/test; no command here is slow, because every call of `meristem` runs it.
+# Sets and exports MERISTEM_ROOT, MERISTEM_HOME, MERISTEM_PYTHON; sets venv, build, binary, stamp.
+
+MERISTEM_ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
+MERISTEM_HOME=${MERISTEM_HOME:-${HOME:?set HOME or MERISTEM_HOME}/.cache/meristem}
+case $MERISTEM_HOME in /*) ;; *) MERISTEM_HOME=$PWD/$MERISTEM_HOME ;; esac
+
+# The environment is keyed by the pins, so clones with the same pins share it and a changed pin makes a new one.
+pins=$(cat "$MERISTEM_ROOT/third_party/python.txt" "$MERISTEM_ROOT/third_party/constraints.txt" | sha256sum)
+venv=$MERISTEM_HOME/venv-${pins:0:12}
+build=$MERISTEM_ROOT/build/release
+binary=$build/bin/meristem
+stamp=$build/.ready-meristem # as old as the start of the last build that succeeded; holds what it was built with
+MERISTEM_PYTHON=$venv/bin/python
+export MERISTEM_ROOT MERISTEM_HOME MERISTEM_PYTHON
+
+# What a build depends on besides the sources.
+build_identity() {
+  local gpu=cpu
+  [[ -e /dev/nvidiactl ]] && gpu=gpu
+  echo "$venv $gpu"
+}
+
+venv_is_ready() { [[ -f $venv/.ready && -x $MERISTEM_PYTHON ]]; }
+
+# True where the binary is newer than everything it is made from. A deleted file counts too: its folder's time changes.
+build_is_ready() {
+  local made_with=
+  [[ -x $binary && -f $stamp ]] && IFS= read -r made_with <"$stamp" && [[ $made_with == "$(build_identity)" ]] &&
+    [[ -z $(cd "$MERISTEM_ROOT" && find src kernels cmake third_party CMakeLists.txt CMakePresets.json -newer "$stamp" -print -quit) ]]
+}

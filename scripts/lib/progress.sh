@@ -1,0 +1,38 @@
+# What the user sees while something is prepared. Everything goes to stderr: stdout belongs to the command that was asked for.
+
+say() { printf 'meristem: %s\n' "$*" >&2; }
+
+# die CODE MESSAGE…
+die() {
+  local code=$1
+  shift
+  printf 'meristem: error: %s\n' "$*" >&2
+  exit "$code"
+}
+
+# with_progress LABEL LOG COMMAND…: runs the command with its output in LOG and prints a line every few seconds: time so far and the log's
+# last line. On failure prints the end of the log and returns the command's status.
+with_progress() {
+  local label=$1 log=$2 begin=$SECONDS rc=0 reporter
+  shift 2
+  mkdir -p "$(dirname "$log")"
+  : >"$log"
+  say "$label …"
+  ( # Descriptors 8 and 9 are locks; a sleeping reporter must not hold them, nor the caller's pipes.
+    exec 8>&- 9>&-
+    while sleep 5 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+      last=$(tail -c 4000 "$log" | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1 | cut -c 1-100) || true
+      printf 'meristem:   %4d s  %s\n' $((SECONDS - begin)) "$last" >&2
+    done
+  ) &
+  reporter=$!
+  "$@" >"$log" 2>&1 </dev/null || rc=$?
+  kill "$reporter" 2>/dev/null || true
+  wait "$reporter" 2>/dev/null || true
+  if [[ $rc -ne 0 ]]; then
+    tail -n 40 "$log" >&2
+    say "$label failed after $((SECONDS - begin)) s; the whole log: $log"
+    return "$rc"
+  fi
+  say "$label: done in $((SECONDS - begin)) s"
+}
