@@ -1,9 +1,11 @@
 #include "core/file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -82,6 +84,22 @@ void write_file_durably(const std::filesystem::path& path, std::string_view byte
   DurableFile file(path);
   file.write(bytes.data(), bytes.size());
   file.close_durably();
+}
+
+std::vector<std::string> folder_entries(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  DIR* stream = ::opendir(folder.c_str());
+  if (stream == nullptr) {
+    if (errno == ENOENT) return names;
+    throw_errno(folder, "cannot be listed");
+  }
+  while (const dirent* entry = ::readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  ::closedir(stream);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 void fsync_folder(const std::filesystem::path& folder) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace meristem {
 
@@ -19,6 +20,9 @@ std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes
 
 // Creates (or truncates) `path`, writes, fsyncs, closes. Errors name the path.
 void write_file_durably(const std::filesystem::path& path, std::string_view bytes);
+
+// The names inside a folder, sorted. Empty where there is no such folder.
+std::vector<std::string> folder_entries(const std::filesystem::path& folder);
 
 // fsync of a folder, so that a rename inside it survives a power cut.
 void fsync_folder(const std::filesystem::path& folder);

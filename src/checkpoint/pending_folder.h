@@ -1,0 +1,37 @@
+// A folder that is being written: it has a temporary name until `publish`, and is gone where that is never reached.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+namespace meristem {
+
+class PendingFolder {
+ public:
+  // Creates FINAL.tmp-PID-N beside `final_path` (and the parents, durably), and holds an advisory lock on it: the lock dies with
+  // the process, so that the leftover of a dead write can be told from a write in flight even where process ids repeat, as in containers.
+  explicit PendingFolder(const std::filesystem::path& final_path);
+  ~PendingFolder();  // removes what was not published
+  PendingFolder(const PendingFolder&) = delete;
+  PendingFolder& operator=(const PendingFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  void publish();  // fsync of the folder, rename to the final name, fsync of the parent; the files must be durable already
+
+ private:
+  std::filesystem::path path_, final_path_;
+  int lock_fd_ = -1;
+  bool published_ = false;
+};
+
+// Removes from `folder` the pending folders whose writer is dead, and what was being deleted when a process died.
+// Not to be called while another thread of this process creates a PendingFolder in `folder`.
+void remove_dead_leftovers(const std::filesystem::path& folder);
+
+// Renames a folder to FOLDER.WHY-1 (or -2, …) and returns the new path: kept for the user, no longer in the way.
+std::filesystem::path set_aside(const std::filesystem::path& folder, std::string_view why);
+
+// Deletes a folder so that a kill half-way leaves nothing that looks like a checkpoint: renamed to .trash-… first.
+void remove_published(const std::filesystem::path& folder);
+
+}  // namespace meristem

@@ -1,0 +1,151 @@
+#include "checkpoint/store.h"
+
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "checkpoint/disk_space.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/pending_folder.h"
+#include "core/errors.h"
+#include "core/text.h"
+
+namespace meristem {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer-0.safetensors", *kState = "state.json", *kManifest = "manifest.json";
+constexpr std::string_view kStepPrefix = "step-";
+
+// In each tensor file's metadata, so that a file from another step or in the other's place is found even where hashes were redone.
+std::map<std::string, std::string> tensor_metadata(const char* content, std::int64_t step) {
+  return {{"format", "pt"}, {"content", content}, {"step", std::to_string(step)}};
+}
+
+FileDigest write_text(const fs::path& path, const std::string& text) {
+  HashedFile file(path);
+  file.write(text.data(), text.size());
+  return file.close_durably();
+}
+
+fs::path without_trailing_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+void make_way(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::exists(fs::symlink_status(folder, ignored))) return;
+  try {
+    load_checkpoint(folder);
+  } catch (const DamagedError&) {
+    set_aside(folder, "damaged");
+    return;
+  }
+  throw InputError(folder.string() + ": a checkpoint exists and is never overwritten");
+}
+
+void verify_file(const fs::path& folder, const Manifest& manifest, const std::string& name) {
+  const std::string path = (folder / name).string();
+  const auto listed = manifest.files.find(name);
+  if (listed == manifest.files.end()) throw DamagedError(fmt::format("{}: files: {} is not listed", (folder / kManifest).string(), name));
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) throw DamagedError(path + ": is missing, but manifest.json lists it");
+  const MappedFile file(path);
+  if (file.bytes().size() != listed->second.bytes) {
+    throw DamagedError(fmt::format("{}: {} bytes, manifest.json says {}", path, file.bytes().size(), listed->second.bytes));
+  }
+  const std::string hash = xxh3_hex(file.bytes());
+  if (hash != listed->second.xxh3) throw DamagedError(fmt::format("{}: xxh3 is {}, manifest.json says {}", path, hash, listed->second.xxh3));
+}
+
+void verify_listing(const fs::path& folder, const Manifest& manifest) {
+  for (const char* name : {kModel, kOptimizer, kState}) verify_file(folder, manifest, name);
+  for (const auto& [name, digest] : manifest.files) {
+    if (name != kModel && name != kOptimizer && name != kState) {
+      throw DamagedError(fmt::format("{}: files.{}: no such file belongs to format version {}", (folder / kManifest).string(), name,
+                                     kCheckpointFormatVersion));
+    }
+  }
+  for (const std::string& name : folder_entries(folder)) {
+    if (name.ends_with(".safetensors") && !manifest.files.contains(name)) {
+      throw DamagedError(fmt::format("{}: is not listed in manifest.json: mixed from two checkpoints?", (folder / name).string()));
+    }
+  }
+}
+
+void verify_step(const SafetensorsFile& file, const char* content, std::int64_t step) {
+  for (const auto& [key, expected] : tensor_metadata(content, step)) {
+    const auto found = file.metadata().find(key);
+    const std::string text = found == file.metadata().end() ? "nothing" : in_quotes(found->second);
+    if (found == file.metadata().end() || found->second != expected) {
+      throw DamagedError(fmt::format("{}: header: __metadata__.{}: found {}, expected '{}'", file.path().string(), key, text, expected));
+    }
+  }
+}
+
+}  // namespace
+
+std::string checkpoint_name(std::int64_t step) { return fmt::format("{}{:010}", kStepPrefix, step); }
+
+std::optional<std::int64_t> checkpoint_step(std::string_view folder_name) {
+  if (!folder_name.starts_with(kStepPrefix)) return std::nullopt;
+  const std::string_view digits = folder_name.substr(kStepPrefix.size());
+  if (digits.empty() || digits.find_first_not_of("0123456789") != std::string_view::npos) return std::nullopt;
+  std::int64_t step = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  return parsed.ec == std::errc() ? std::optional(step) : std::nullopt;
+}
+
+std::uint64_t checkpoint_bytes(const CheckpointContent& content) {
+  constexpr std::uint64_t kManifestAndFolders = 64 << 10;
+  return safetensors_size(content.model, tensor_metadata("model", content.state.step)) +
+         safetensors_size(content.optimizer, tensor_metadata("optimizer", content.state.step)) + train_state_json(content.state).size() +
+         kManifestAndFolders;
+}
+
+void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content) {
+  const fs::path folder = without_trailing_slash(folder_argument);
+  const std::int64_t step = content.state.step;
+  const std::optional<std::int64_t> named = checkpoint_step(folder.filename().string());
+  if (named && *named != step) throw InputError(fmt::format("{}: the folder's name contradicts step {}", folder.string(), step));
+  const std::string state = train_state_json(content.state);
+  make_way(folder);
+  require_free_disk(folder, checkpoint_bytes(content));
+
+  PendingFolder pending(folder);
+  Manifest manifest{step, {}};
+#ifdef MERISTEM_PLANT_MANIFEST_FIRST  // Only in a test that must fail: the folder is published before its data is written.
+  write_text(pending.path() / kManifest, manifest_json(manifest)), pending.publish();
+#endif
+  manifest.files[kModel] = write_safetensors(pending.path() / kModel, content.model, tensor_metadata("model", step));
+  manifest.files[kOptimizer] = write_safetensors(pending.path() / kOptimizer, content.optimizer, tensor_metadata("optimizer", step));
+  manifest.files[kState] = write_text(pending.path() / kState, state);
+  write_text(pending.path() / kManifest, manifest_json(manifest));
+  pending.publish();
+}
+
+LoadedCheckpoint load_checkpoint(const fs::path& folder_argument) {
+  const fs::path folder = without_trailing_slash(folder_argument);
+  if (!is_folder(folder)) throw InputError(folder.string() + ": there is no such checkpoint folder");
+  const Manifest manifest = read_manifest(folder);
+  verify_listing(folder, manifest);
+
+  const std::string state_path = (folder / kState).string();
+  LoadedCheckpoint loaded{parse_train_state(read_file(state_path), state_path), SafetensorsFile::open(folder / kModel),
+                          SafetensorsFile::open(folder / kOptimizer)};
+  const std::int64_t step = loaded.state.step;
+  if (manifest.step != step) {
+    throw DamagedError(fmt::format("{}: step: found {}, state.json says {}", (folder / kManifest).string(), manifest.step, step));
+  }
+  verify_step(loaded.model, "model", step);
+  verify_step(loaded.optimizer, "optimizer", step);
+  const std::optional<std::int64_t> named = checkpoint_step(fs::absolute(folder).filename().string());
+  if (named && *named != step) throw DamagedError(fmt::format("{}: step: found {}, the folder's name says {}", state_path, step, *named));
+  return loaded;
+}
+
+}  // namespace meristem

@@ -1,0 +1,60 @@
+// Checkpoints on disk: a folder step-N with model.safetensors, optimizer-0.safetensors, state.json and manifest.json.
+// At any kill there is a whole checkpoint or none: a folder gets its final name only when everything in it is durable.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
+#include "checkpoint/train_state.h"
+
+namespace meristem {
+
+struct CheckpointContent {
+  TrainState state;
+  std::vector<TensorView> model, optimizer;  // the bytes must stay alive and unchanged until save_checkpoint returns
+};
+
+struct LoadedCheckpoint {
+  TrainState state;
+  SafetensorsFile model, optimizer;  // mapped
+};
+
+struct FoundCheckpoint {
+  std::filesystem::path path;
+  std::int64_t step = 0;
+  std::vector<std::string> skipped_damaged;  // one line for each newer one that is damaged: what and why
+};
+
+// "step-0000001000", and back (nullopt for any other name; the number of digits is free).
+std::string checkpoint_name(std::int64_t step);
+std::optional<std::int64_t> checkpoint_step(std::string_view folder_name);
+
+// Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError); a damaged one is renamed to
+// FOLDER.damaged-K first. Too little free disk or a disk that fills up: SystemError, and nothing is left behind. A folder that
+// cannot be written: InputError.
+void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content);
+
+// Reads and verifies everything: sizes and hashes against the manifest, headers, and that manifest, state, tensor files and the
+// folder's name tell the same step. DamagedError; InputError for a folder that does not exist or a format from the future.
+LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder);
+
+// The step-N folder with the largest N that load_checkpoint accepts. nullopt where there is no step-N folder at all;
+// DamagedError where there are some and none is whole (to start anew silently would hide the loss).
+std::optional<FoundCheckpoint> newest_whole_checkpoint(const std::filesystem::path& checkpoints_folder);
+
+// Deletes the step-N folders that are older than the `keep_last` (at least 1) newest whole ones, but for pinned steps and
+// multiples of `keep_every` (0: none). The newest whole one, read and verified for this, always stays. Also removes what dead
+// writes and dead deletions left. Call it from the thread that saves.
+void rotate_checkpoints(const std::filesystem::path& checkpoints_folder, std::int64_t keep_last, std::int64_t keep_every,
+                        const std::set<std::int64_t>& pinned_steps);
+
+// Bytes that save_checkpoint would write, to be compared with the free disk before a run.
+std::uint64_t checkpoint_bytes(const CheckpointContent& content);
+
+}  // namespace meristem

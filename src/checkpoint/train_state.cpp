@@ -1,0 +1,103 @@
+#include "checkpoint/train_state.h"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "checkpoint/manifest.h"
+#include "core/errors.h"
+#include "core/json.h"
+
+namespace meristem {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json growth_json(const std::vector<GrowthEvent>& events) {
+  Json out = Json::array();
+  for (const GrowthEvent& event : events) {
+    out.push_back({{"step", event.step},
+                   {"from_blocks", event.from_blocks},
+                   {"to_blocks", event.to_blocks},
+                   {"op", event.op},
+                   {"source_of", event.source_of}});
+  }
+  return out;
+}
+
+GrowthEvent read_growth(const JsonCursor& json) {
+  json.allow_only({"step", "from_blocks", "to_blocks", "op", "source_of"});
+  GrowthEvent event;
+  event.step = json.at("step").integer(0);
+  event.from_blocks = json.at("from_blocks").integer(0);
+  event.to_blocks = json.at("to_blocks").integer(0);
+  event.op = json.at("op").text();
+  const JsonCursor source = json.at("source_of");
+  for (const JsonCursor& item : source.items()) event.source_of.push_back(item.integer(0, event.from_blocks - 1));
+  if (static_cast<std::int64_t>(event.source_of.size()) != event.to_blocks) {
+    source.fail(fmt::format("found {} entries for {} blocks", event.source_of.size(), event.to_blocks));
+  }
+  return event;
+}
+
+void require_finite(const std::vector<double>& values, const char* key) {
+  for (const double value : values) {
+    if (!std::isfinite(value)) throw InputError(fmt::format("state.json: {}: {} cannot be stored", key, value));
+  }
+}
+
+}  // namespace
+
+std::string train_state_json(const TrainState& state) {
+  require_finite(state.recent_losses, "recent_losses");
+  require_finite(state.recent_grad_norms, "recent_grad_norms");
+  Json json;
+  json["format_version"] = state.format_version;
+  json["step"] = state.step;
+  json["tokens"] = state.tokens;
+  json["rng"] = {{"kind", "counter"}, {"seed", state.seed}};
+  json["depth_plan"] = state.depth_plan;
+  json["blocks"] = state.blocks;
+  json["growth_history"] = growth_json(state.growth_history);
+  json["loader"] = state.loader;
+  json["config_hash"] = state.config_hash;
+  json["config_yaml"] = state.config_yaml;
+  json["recent_losses"] = state.recent_losses;
+  json["recent_grad_norms"] = state.recent_grad_norms;
+  json["environment"] = state.environment;
+  try {
+    return json.dump(1) + "\n";
+  } catch (const Json::type_error&) {
+    throw InputError("state.json: a string of the training state is not valid UTF-8");
+  }
+}
+
+TrainState parse_train_state(std::string_view text, const std::string& origin) {
+  const nlohmann::json document = parse_json_strict(text, origin);
+  const JsonCursor json(document, origin);
+  TrainState state;
+  state.format_version = read_format_version(json, origin);
+  json.allow_only({"format_version", "step", "tokens", "rng", "depth_plan", "blocks", "growth_history", "loader", "config_hash",
+                   "config_yaml", "recent_losses", "recent_grad_norms", "environment"});
+  state.step = json.at("step").integer(0);
+  state.tokens = json.at("tokens").integer(0);
+  const JsonCursor rng = json.at("rng");
+  rng.allow_only({"kind", "seed"});
+  if (rng.at("kind").text() != "counter") rng.at("kind").fail("the only kind is 'counter'");
+  state.seed = rng.at("seed").integer();
+  state.depth_plan = json.at("depth_plan").text();
+  state.blocks = json.at("blocks").integer(0);
+  for (const JsonCursor& event : json.at("growth_history").items()) state.growth_history.push_back(read_growth(event));
+  if (!state.growth_history.empty() && state.growth_history.back().to_blocks != state.blocks) {
+    json.at("blocks").fail(fmt::format("found {}, but the growth history ends with {}", state.blocks, state.growth_history.back().to_blocks));
+  }
+  state.loader = json.at("loader").text();
+  state.config_hash = json.at("config_hash").text();
+  state.config_yaml = json.at("config_yaml").text();
+  state.recent_losses = json.at("recent_losses").numbers();
+  state.recent_grad_norms = json.at("recent_grad_norms").numbers();
+  for (const auto& [key, value] : json.at("environment").members()) state.environment.emplace(key, value.text());
+  return state;
+}
+
+}  // namespace meristem

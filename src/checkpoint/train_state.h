@@ -1,0 +1,44 @@
+// state.json: everything of a run that is not a tensor, as plain data.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace meristem {
+
+inline constexpr int kCheckpointFormatVersion = 1;
+
+struct GrowthEvent {
+  std::int64_t step = 0;
+  std::int64_t from_blocks = 0, to_blocks = 0;
+  std::string op;                        // "lidas", "midas", …
+  std::vector<std::int64_t> source_of;   // [to_blocks], each in [0, from_blocks)
+  bool operator==(const GrowthEvent&) const = default;
+};
+
+struct TrainState {
+  int format_version = kCheckpointFormatVersion;
+  std::int64_t step = 0;     // optimizer updates done
+  std::int64_t tokens = 0;   // input positions seen
+  std::int64_t seed = 0;     // all random numbers are functions of (seed, counter): this and the step are the RNG's state
+  std::string depth_plan;    // text form
+  std::int64_t blocks = 0;
+  std::vector<GrowthEvent> growth_history;
+  std::string loader;        // LoaderPosition as JSON text; kept as it is
+  std::string config_yaml, config_hash;
+  std::vector<double> recent_losses, recent_grad_norms;  // window of the spike detector, oldest first; finite
+  std::map<std::string, std::string> environment;        // cpu, threads, version, …: compared on resume
+  bool operator==(const TrainState&) const = default;
+};
+
+// JSON text that reads back equal, doubles bit for bit. InputError where a string is not UTF-8 or a number not finite.
+std::string train_state_json(const TrainState& state);
+
+// Strict: an unknown, missing or mistyped key is a DamagedError that names `origin` and the key path; a format version from
+// the future is an InputError that names both versions.
+TrainState parse_train_state(std::string_view text, const std::string& origin);
+
+}  // namespace meristem
