@@ -1,0 +1,52 @@
+"""SIGKILL at random moments of a loop that saves and rotates checkpoints: every published one is whole, the newest never goes back, and
+leftovers do not pile up. A build with a planted bug (published before its data is complete) must fail the same storm."""
+
+import argparse
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("driver")
+parser.add_argument("planted_driver")
+parser.add_argument("--kills", type=int, default=60)
+parser.add_argument("--seed", type=int, default=1)
+options = parser.parse_args()
+
+
+def storm(driver, kills):
+    """(None or the first failure, kills that hit a write, newest step)."""
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "checkpoints"
+        newest, inside = -1, 0
+        for kill in range(kills):
+            process = subprocess.Popen([driver, "loop", folder], stderr=subprocess.PIPE, text=True)
+            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the kill is what is drawn: nothing is waited for
+            process.send_signal(signal.SIGKILL)
+            stderr = process.communicate()[1]
+            if process.returncode != -signal.SIGKILL:
+                return f"kill {kill}: the loop ended by itself ({process.returncode}): {stderr}", inside, newest
+            inside += any(".tmp-" in p.name for p in folder.glob("step-*"))
+            check = subprocess.run([driver, "verify", folder], capture_output=True, text=True)
+            if check.returncode != 0:
+                return f"kill {kill}: {check.stderr.strip()}", inside, newest
+            if int(check.stdout) < newest:
+                return f"kill {kill}: step {newest} was published and is gone", inside, newest
+            newest = int(check.stdout)
+            leftovers = [p.name for p in folder.glob("*") if ".tmp-" in p.name or p.name.startswith(".trash-")] if folder.is_dir() else []
+            if len(leftovers) > 2 + kill // 4:
+                return f"kill {kill}: leftovers pile up: {leftovers}", inside, newest
+        return None, inside, newest
+
+
+failure, inside, newest = storm(options.driver, options.kills)
+print(f"{options.kills} kills, {inside} inside a checkpoint write, newest step {newest}: {failure or 'every published checkpoint was whole'}")
+assert failure is None
+assert inside >= options.kills // 10, "too few kills hit a write to prove anything"
+failure, inside, newest = storm(options.planted_driver, options.kills)
+print(f"planted bug: {failure}")
+assert failure is not None, "the storm does not see a folder that is published before its data is complete"
