@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 #include <utility>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>

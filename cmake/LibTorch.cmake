@@ -1,0 +1,25 @@
+# LibTorch, from the PyPI wheel or any unpacked LibTorch on CMAKE_PREFIX_PATH.
+# TorchConfig.cmake is not used: it demands a CUDA toolkit even for programs that link only the CPU libraries.
+find_path(MERISTEM_TORCH_ROOT NAMES include/torch/version.h include/torch/csrc/api/include/torch/version.h
+          PATH_SUFFIXES . .. ../.. ../../..
+          HINTS ${CMAKE_PREFIX_PATH} $ENV{MERISTEM_TORCH_ROOT} REQUIRED
+          DOC "Folder of LibTorch: holds include/ and lib/")
+set(torch_lib ${MERISTEM_TORCH_ROOT}/lib)
+file(STRINGS ${MERISTEM_TORCH_ROOT}/include/torch/headeronly/version.h torch_version_lines REGEX "define TORCH_VERSION_(MAJOR|MINOR)")
+string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*" "\\1.\\2" torch_version "${torch_version_lines}")
+if(NOT torch_version STREQUAL "2.11")
+  message(FATAL_ERROR "LibTorch 2.11 is needed; ${MERISTEM_TORCH_ROOT} holds ${torch_version}")
+endif()
+
+add_library(meristem_torch INTERFACE)
+target_include_directories(meristem_torch SYSTEM INTERFACE
+  ${MERISTEM_TORCH_ROOT}/include ${MERISTEM_TORCH_ROOT}/include/torch/csrc/api/include)
+target_link_libraries(meristem_torch INTERFACE ${torch_lib}/libtorch_cpu.so ${torch_lib}/libc10.so Threads::Threads)
+target_link_options(meristem_torch INTERFACE -Wl,-rpath,${torch_lib} -Wl,--allow-shlib-undefined)
+if(MERISTEM_LINK_CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  # libtorch_cuda registers its kernels when it is loaded; nothing here refers to it by symbol, so the linker must keep it.
+  target_link_libraries(meristem_torch INTERFACE
+    -Wl,--no-as-needed ${torch_lib}/libtorch_cuda.so ${torch_lib}/libc10_cuda.so -Wl,--as-needed CUDA::cudart)
+  target_compile_definitions(meristem_torch INTERFACE USE_C10D_NCCL)
+endif()

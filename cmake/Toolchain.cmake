@@ -1,0 +1,53 @@
+# Language, optimisation, warnings, sanitizers, compiler cache, linker, and whether CUDA is here.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2")  # assertions stay on
+
+find_program(MERISTEM_CCACHE ccache)
+if(MERISTEM_CCACHE)
+  # The sloppiness that ccache asks for in order to cache files that use a precompiled header.
+  set(launcher ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${MERISTEM_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${launcher})
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+endif()
+find_program(MERISTEM_MOLD mold)
+if(MERISTEM_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_library(meristem_warnings INTERFACE)
+target_compile_options(meristem_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-unknown-pragmas -Wno-restrict>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${MERISTEM_WERROR}>>:-Werror>)
+
+if(MERISTEM_SANITIZE)
+  add_compile_options(-fsanitize=${MERISTEM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=${MERISTEM_SANITIZE})
+endif()
+
+if(MERISTEM_CUDA STREQUAL "AUTO")
+  find_program(MERISTEM_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+  if(MERISTEM_NVCC)
+    set(MERISTEM_COMPILE_CUDA ON)
+  else()
+    set(MERISTEM_COMPILE_CUDA OFF)
+  endif()
+  set(MERISTEM_LINK_CUDA OFF)
+else()
+  string(COMPARE NOTEQUAL "${MERISTEM_CUDA}" "OFF" MERISTEM_COMPILE_CUDA)
+  string(COMPARE EQUAL "${MERISTEM_CUDA}" "LINK" MERISTEM_LINK_CUDA)
+endif()
+if(MERISTEM_COMPILE_CUDA)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real)
+  if(MERISTEM_NVCC)
+    set(CMAKE_CUDA_COMPILER ${MERISTEM_NVCC})
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+endif()
+message(STATUS "Meristem: build ${CMAKE_BUILD_TYPE}, compile kernels ${MERISTEM_COMPILE_CUDA}, link CUDA ${MERISTEM_LINK_CUDA}")

@@ -1,0 +1,1 @@
+// Compiled once, so that the precompiled LibTorch header has an owner.

@@ -1,0 +1,103 @@
+// A step on request, for benchmarks that alternate with another program: reads "step" and "quit" lines, answers JSON lines.
+#include <chrono>
+#include <iostream>
+#include <memory>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "cli/commands.h"
+#include "core/counter_rng.h"
+#include "core/text.h"
+#include "metrics/memory.h"
+#include "train/run.h"
+#include "train/step.h"
+
+namespace meristem::cli {
+namespace {
+
+struct Arguments {
+  std::int64_t layers = 6, width = 256, inner = 704, heads = 4, kv_heads = 4, vocab = 4096, sequence = 256, batch = 16;
+  std::string precision = "fp32", device = "auto", kernels = "auto";
+};
+
+RunConfig config_of(const Arguments& a) {
+  RunConfig config;
+  config.model.vocab_size = a.vocab;
+  config.model.width = a.width;
+  config.model.blocks = a.layers;
+  config.model.attention.heads = a.heads;
+  config.model.attention.kv_heads = a.kv_heads;
+  config.model.attention.head_dim = a.width / a.heads;
+  config.model.feed_forward.inner = a.inner;
+  config.data.sequence_length = a.sequence;
+  config.precision = {a.precision, a.precision};
+  config.optimizer.lr = 1e-3;
+  for (std::string* path : {&config.kernels.attention, &config.kernels.cross_entropy, &config.kernels.adamw, &config.kernels.rms_norm,
+                            &config.kernels.rope, &config.kernels.swiglu}) {
+    *path = a.kernels;
+  }
+  return config;
+}
+
+HostBatch random_batch(const Arguments& a) {
+  HostBatch batch;
+  batch.sequences = a.batch;
+  batch.length = a.sequence;
+  batch.source.assign(static_cast<std::size_t>(a.batch), 0);
+  const auto key = stream_key(0, "bench");
+  for (std::int64_t i = 0; i < a.batch * a.sequence; ++i) {
+    const auto draw = [&](std::int64_t j) { return static_cast<std::int32_t>(random_u64(key, static_cast<std::uint64_t>(j)) % static_cast<std::uint64_t>(a.vocab)); };
+    batch.inputs.push_back(draw(i));
+    batch.targets.push_back(draw(i + 1));
+    batch.positions.push_back(static_cast<std::int32_t>(i % a.sequence));
+    if (i % a.sequence == 0) batch.boundaries.push_back(static_cast<std::int32_t>(i));
+  }
+  batch.boundaries.push_back(static_cast<std::int32_t>(a.batch * a.sequence));
+  return batch;
+}
+
+ExitCode serve(const Arguments& a) {
+  const RunConfig config = config_of(a);
+  const ModelRegistry registry = builtin_registry();
+  const at::Device device = a.device == "auto" ? pick_device() : at::Device(a.device);
+  LiveModel live(config, registry, device, a.layers, true);
+  SpikeDetector spikes;
+  const HostBatch batch = random_batch(a);
+  std::int64_t parameters = 0;
+  for (const FlatEntry& entry : live.parameters().entries()) parameters += entry.count;
+  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}\"}}", parameters, ops::describe(live.paths())) << std::endl;
+  std::int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line) && line != "quit";) {
+    if (device.is_cuda()) torch::cuda::synchronize();
+    const auto begin = std::chrono::steady_clock::now();
+    const StepResult result = train_step(live, config.optimizer, device, 1, [&](std::int64_t) { return batch; },
+                                         {++number, DepthPlan::plain(a.layers), config.optimizer.lr, 1, a.batch}, spikes);
+    if (device.is_cuda()) torch::cuda::synchronize();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    std::cout << fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(result.loss)) << std::endl;
+  }
+  std::cout << fmt::format("{{\"peak_bytes\":{}}}", process_memory().peak_bytes) << std::endl;
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& app, Action& run) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("bench-step", "Serve single training steps to a benchmark over standard input")->group("");
+  command->add_option("--layers", a->layers, "");
+  command->add_option("--width", a->width, "");
+  command->add_option("--inner", a->inner, "");
+  command->add_option("--heads", a->heads, "");
+  command->add_option("--kv-heads", a->kv_heads, "");
+  command->add_option("--vocab", a->vocab, "");
+  command->add_option("--sequence", a->sequence, "");
+  command->add_option("--batch", a->batch, "");
+  command->add_option("--precision", a->precision, "")->check(CLI::IsMember({"fp32", "bf16"}));
+  command->add_option("--device", a->device, "");
+  command->add_option("--kernels", a->kernels, "");
+  command->callback([a, &run] { run = [a] { return serve(*a); }; });
+}
+
+}  // namespace meristem::cli

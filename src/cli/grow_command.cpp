@@ -1,0 +1,79 @@
+#include <memory>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
+#include "config/load.h"
+#include "core/errors.h"
+#include "depth/growth.h"
+#include "growth/remap.h"
+#include "train/tensor_files.h"
+
+namespace meristem::cli {
+namespace {
+
+struct Arguments {
+  std::string checkpoint, op = "lidas", plan, out, moments = "copy";
+  std::int64_t add = 4;
+};
+
+// The run's config with the grown model in it: full depth from here on, no further growth.
+RunConfig grown_config(const TrainState& state, std::int64_t blocks, const DepthPlan& plan, const std::string& origin) {
+  RunConfig config = parse_config(state.config_yaml, origin);
+  config.model.blocks = blocks;
+  config.model.depth_plan = plan.print();
+  config.growth.reset();
+  return config;
+}
+
+ExitCode grow(const Arguments& arguments) {
+  const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
+  std::error_code ignored;
+  if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
+  if (arguments.moments != "copy" && arguments.moments != "zero") {
+    throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
+  }
+  const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  const TrainState& before = checkpoint.state;
+  const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
+  const auto blocks = static_cast<std::int64_t>(source_of.size());
+  if (arguments.plan.empty() && !DepthPlan::parse(before.depth_plan).is_plain()) {
+    throw InputError(fmt::format("--plan: is needed, since {} was trained with the plan {}", folder.string(), before.depth_plan));
+  }
+  const DepthPlan plan = arguments.plan.empty() ? DepthPlan::plain(blocks) : DepthPlan::parse(arguments.plan);
+  plan.check(blocks, /*every_block=*/true);
+
+  const NamedTensors weights = remap(tensors_of(checkpoint.model), source_of);
+  NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
+  if (arguments.moments == "zero") zero_inserted_moments(optimizer, source_of);
+  TrainState state = before;
+  const RunConfig config = grown_config(before, blocks, plan, (folder / "state.json").string());
+  state.blocks = blocks;
+  state.depth_plan = plan.print();
+  state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});
+  state.config_yaml = dump_config(config);
+  state.config_hash = config_hash(config);
+  save_checkpoint(arguments.out, {state, views_of(weights), views_of(optimizer)});
+  fmt::print("{}: {} -> {} blocks ({}), plan {}, copies of {}\n", arguments.out, before.blocks, blocks, arguments.op, state.depth_plan,
+             fmt::join(source_of, " "));
+  fmt::print("train it on with a config of {} blocks: meristem train RUN.yaml --branch {}\n", blocks, arguments.out);
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_grow(CLI::App& app, Action& run) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("grow", "Grow a checkpoint: blocks duplicated, weights and optimizer state alike");
+  command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
+  command->add_option("--operator", arguments->op, "midas | lidas | append | stack");
+  command->add_option("--add", arguments->add, "Blocks to add");
+  command->add_option("--moments", arguments->moments, "copy | zero: the optimizer state of the inserted copies");
+  command->add_option("--plan", arguments->plan, "Depth plan of the grown model; needed where the checkpoint's is not plain");
+  command->add_option("--out", arguments->out, "New checkpoint folder")->required();
+  command->callback([arguments, &run] { run = [arguments] { return grow(*arguments); }; });
+}
+
+}  // namespace meristem::cli

@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <memory>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "config/load.h"
+#include "core/text.h"
+#include "models/costs.h"
+
+namespace meristem::cli {
+namespace {
+
+struct RunCost {
+  std::vector<StageCost> stages;
+  double flops_total = 0;       // of the run as configured
+  double flops_full_depth = 0;  // of the same steps at full depth throughout
+  double growth_peak = 0;
+};
+
+RunCost cost_of(const RunConfig& config, const ModelRegistry& registry) {
+  RunCost cost;
+  cost.stages = stage_costs(config, registry);
+  cost.flops_total = total_flops(config, registry);
+  RunConfig full = config;
+  full.growth.reset();
+  cost.flops_full_depth = total_flops(full, registry);
+  for (const StageCost& stage : cost.stages) cost.growth_peak = std::max(cost.growth_peak, stage.memory.growth_peak);
+  return cost;
+}
+
+nlohmann::ordered_json to_json(const RunCost& cost) {
+  const StageCost& last = cost.stages.back();
+  nlohmann::ordered_json json;
+  json["parameters"] = {{"total", last.parameters.total}, {"embedding", last.parameters.embedding}, {"active", last.parameters.active}};
+  json["flops_per_token"] = {{"forward", last.flops.forward},
+                             {"train", last.flops.train},
+                             {"by_call", last.flops.by_call},
+                             {"head", last.flops.head},
+                             {"attention_scores", last.flops.scores}};
+  json["kv_bytes_per_token"] = last.kv_bytes_per_token;
+  json["memory"] = {{"weights", last.memory.weights},
+                    {"optimizer", last.memory.optimizer},
+                    {"gradients", last.memory.gradients},
+                    {"activations", last.memory.activations},
+                    {"growth_peak", cost.growth_peak}};
+  json["stages"] = nlohmann::ordered_json::array();
+  for (const StageCost& stage : cost.stages) {
+    json["stages"].push_back({{"from_step", stage.stage.from_step},
+                              {"until_step", stage.stage.until_step},
+                              {"blocks", stage.stage.blocks},
+                              {"plan", stage.stage.plan.print()},
+                              {"source_of", stage.stage.source_of},
+                              {"parameters", stage.parameters.total},
+                              {"flops_per_token_train", stage.flops.train}});
+  }
+  json["flops_total"] = cost.flops_total;
+  json["flops_total_full_depth"] = cost.flops_full_depth;
+  json["growth_saving"] = 1 - cost.flops_total / cost.flops_full_depth;
+  return json;
+}
+
+void print_table(const RunConfig& config, const RunCost& cost) {
+  const StageCost& last = cost.stages.back();
+  fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks, last.stage.plan.print());
+  fmt::print("  parameters       {} ({} in the embedding)\n", grouped_digits(last.parameters.total), grouped_digits(last.parameters.embedding));
+  fmt::print("  FLOPs per token  {:.4g} forward, {:.4g} training (causal attention counted half)\n", last.flops.forward, last.flops.train);
+  fmt::print("  KV cache         {} per token\n", bytes_text(last.kv_bytes_per_token));
+  fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n", bytes_text(last.memory.weights),
+             bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients), bytes_text(last.memory.activations),
+             config.batch.micro_sequences, config.data.sequence_length);
+  if (cost.growth_peak > 0) fmt::print("  growth peak      {}\n", bytes_text(cost.growth_peak));
+  fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "parameters", "FLOPs/token");
+  for (const StageCost& stage : cost.stages) {
+    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", stage.stage.from_step + 1, stage.stage.until_step),
+               stage.stage.blocks, grouped_digits(stage.parameters.total), stage.flops.train, stage.stage.plan.print());
+    if (!stage.stage.source_of.empty()) fmt::print("  {:>22}  copies of {}\n", "", fmt::join(stage.stage.source_of, " "));
+  }
+  fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total, grouped_digits(total_steps(config) * config.batch.tokens));
+  if (config.growth) fmt::print("; {:.1f} % less than at full depth throughout", 100 * (1 - cost.flops_total / cost.flops_full_depth));
+  fmt::print("\n");
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Action& run) {
+  struct Arguments {
+    std::string config;
+    std::vector<std::string> overrides;
+    bool json = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("plan", "Count parameters, FLOPs, cache and memory before paying for them");
+  command->add_option("config", arguments->config, "RUN.yaml")->required();
+  command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
+  command->add_flag("--json", arguments->json, "Print JSON");
+  command->callback([arguments, &run] {
+    run = [arguments] {
+      const RunConfig config = load_config(arguments->config, arguments->overrides);
+      const RunCost cost = cost_of(config, builtin_registry());
+      if (arguments->json) {
+        fmt::print("{}\n", to_json(cost).dump(2));
+      } else {
+        print_table(config, cost);
+      }
+      return ExitCode::kOk;
+    };
+  });
+}
+
+}  // namespace meristem::cli

@@ -1,0 +1,37 @@
+#include <memory>
+
+#include "cli/commands.h"
+#include "config/load.h"
+#include "train/dry_run.h"
+#include "train/run.h"
+
+namespace meristem::cli {
+
+void add_train(CLI::App& app, Action& run) {
+  struct Arguments {
+    std::string config;
+    std::vector<std::string> overrides;
+    bool dry_run = false;
+    StartRequest start;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("train", "Train as a config says");
+  command->add_option("config", arguments->config, "RUN.yaml")->required();
+  command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
+  command->add_flag("--dry-run", arguments->dry_run, "Build model and loader, run one step, print the plan; write nothing");
+  command->add_option("--resume", arguments->start.resume, "auto | none | a checkpoint's path");
+  command->add_option("--branch", arguments->start.branch, "A new run from this checkpoint of another run");
+  command->callback([arguments, &run] {
+    run = [arguments] {
+      const RunConfig config = load_config(arguments->config, arguments->overrides);
+      const ModelRegistry registry = builtin_registry();
+      if (arguments->dry_run) {
+        dry_run(config, registry);
+        return ExitCode::kOk;
+      }
+      return run_training(config, arguments->start, registry);
+    };
+  });
+}
+
+}  // namespace meristem::cli

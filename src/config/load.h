@@ -1,0 +1,32 @@
+// YAML file + key=value -> RunConfig, and back. Strict: unknown key, duplicate key, wrong type, out of range, contradiction, an option
+// without effect are InputErrors whose one line names file, line and full key path, what was found and what is allowed.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+
+namespace meristem {
+
+// Reads `file` (its `include`s merged under it), applies overrides such as "optimizer.lr=1e-3", resolves defaults that depend on other
+// values, and validates. Relative data paths are kept as written; they are relative to the working directory.
+RunConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
+// The same from text; `origin` stands for the file name in messages. `include` is refused.
+RunConfig parse_config(const std::string& yaml, const std::string& origin);
+
+// The whole resolved config as YAML; parse_config(dump_config(c)) == c, field by field.
+std::string dump_config(const RunConfig& config);
+
+// xxh3 of dump_config, 16 hex digits.
+std::string config_hash(const RunConfig& config);
+
+// Full key paths whose values differ, with both values: {"optimizer.lr", "0.003", "0.001"}. Used by exact resume.
+struct ConfigDifference {
+  std::string key, first, second;
+};
+std::vector<ConfigDifference> config_differences(const RunConfig& a, const RunConfig& b);
+
+}  // namespace meristem

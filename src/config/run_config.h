@@ -1,0 +1,187 @@
+// The typed configuration of a run. Field names are the YAML keys, letter for letter; docs/configuration.md is tested against these
+// structs. Defaults make a ten-line config enough. Units stand in the names or in the comment.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "depth/plan.h"
+
+namespace meristem {
+
+// An amount of training: optimizer steps, or tokens (input positions; written "2e9 tokens"), turned into steps by steps_of().
+struct Amount {
+  double value = 0;
+  bool in_tokens = false;
+};
+
+struct RunSection {
+  std::string name = "run";
+  std::int64_t seed = 1;
+  std::string out = "runs";
+  bool deterministic = false;
+};
+
+struct AttentionConfig {
+  std::int64_t heads = 4;
+  std::int64_t kv_heads = 0;  // 0: as many as heads (resolved by validate)
+  std::int64_t head_dim = 0;  // 0: width / heads (resolved by validate)
+  double rope_theta = 10000;
+  bool qk_norm = false;
+};
+
+struct FeedForwardConfig {
+  std::string kind = "swiglu";
+  std::int64_t inner = 0;  // 0: the multiple of 64 nearest to 8/3 width (resolved by validate)
+};
+
+struct ModelConfig {
+  std::string architecture = "decoder";
+  std::int64_t vocab_size = 0;  // required
+  std::int64_t width = 256;
+  std::int64_t blocks = 6;   // unique blocks at full depth
+  std::string depth_plan;    // empty: "0-(blocks-1)" (resolved by validate)
+  double norm_eps = 1e-5;
+  AttentionConfig attention;
+  FeedForwardConfig feed_forward;
+  bool tie_embeddings = true;
+};
+
+struct GrowthScheduleConfig {
+  std::string kind = "prop";            // prop | at_steps
+  double alpha = 1;                     // prop: exponent
+  double until = 0.85;                  // prop: fraction of the run that the stages share
+  std::vector<Amount> at_steps;         // at_steps: growth happens after these updates
+};
+
+struct GrowthConfig {
+  std::string op = "lidas";             // YAML key `operator`: midas | lidas | append | stack | map
+  std::int64_t from_blocks = 4;
+  std::int64_t add_blocks = 4;
+  std::vector<std::vector<std::int64_t>> maps;  // operator map: source_of of each growth step
+  GrowthScheduleConfig schedule;
+  std::string moments = "copy";         // copy | zero
+  std::int64_t rewarm_steps = 0;
+  std::vector<std::string> plans;       // one plan text a stage, the last equal to model.depth_plan; empty: plain plans
+};
+
+struct SourceConfig {
+  std::string path;                     // prefix of PATH.bin/PATH.idx, or a file that data/ can read
+  double max_repeats = 0;               // 0: unlimited; else the source may be read at most this many epochs
+};
+
+struct ValidationConfig {
+  std::vector<std::pair<std::string, SourceConfig>> sources;  // the keys beside `every` and `tokens`
+  std::int64_t every = 0;               // steps; 0: only at the end of the run
+  double tokens = 0;                    // per source and validation; 0: the whole source once
+};
+
+struct DataConfig {
+  std::string tokenizer;
+  std::int64_t sequence_length = 256;
+  bool document_mask = true;
+  std::vector<std::pair<std::string, SourceConfig>> sources;  // in file order: ties of the mixture go by it
+  ValidationConfig validation;
+};
+
+struct PhaseConfig {
+  std::string name;
+  Amount from_step;                     // applies to updates n > from_step
+  std::vector<std::pair<std::string, double>> mixture;
+  std::string depth_plan;               // empty: unchanged
+};
+
+struct OptimizerConfig {
+  std::string kind = "adamw";
+  double lr = 3e-4;
+  std::vector<double> betas{0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  double clip_norm = 1.0;               // 0: no clipping
+  bool decay_embeddings = false;
+  bool skip_spikes = false;
+};
+
+struct DecayConfig {
+  std::string kind = "one_minus_sqrt";  // one_minus_sqrt | linear | cosine | none
+  std::optional<Amount> from_step;      // null: 85 % of the run
+};
+
+struct ScheduleConfig {
+  Amount steps{1000, false};
+  std::optional<Amount> warmup;         // null: 1 % of the run
+  DecayConfig decay;
+};
+
+struct BatchConfig {
+  std::int64_t tokens = 16384;          // global, a multiple of sequence_length
+  std::int64_t micro_sequences = 8;     // sequences of one forward pass on one rank; accumulation is derived
+};
+
+struct PrecisionConfig {
+  std::string compute = "fp32";         // bf16 | fp32
+  std::string residual;                 // bf16 | fp32; empty: as compute
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 1000;            // steps; 0: only the steps that are always written
+  std::int64_t keep_last = 3;
+  std::int64_t keep_every = 0;          // steps; 0: none kept beyond keep_last
+  bool async_ = true;                   // YAML key `async`
+};
+
+struct LoggingConfig {
+  std::int64_t every = 10;
+  bool tensorboard = true;
+  std::int64_t sample_every = 0;        // steps; 0: a sample at the end of the run only
+  std::int64_t sample_tokens = 200;
+};
+
+// Kernel paths by operator: reference | library | fused | auto.
+struct KernelsConfig {
+  std::string attention = "auto", cross_entropy = "auto", adamw = "auto", rms_norm = "auto", rope = "auto", swiglu = "auto";
+};
+
+struct RunConfig {
+  RunSection run;
+  ModelConfig model;
+  std::optional<GrowthConfig> growth;
+  DataConfig data;
+  std::vector<PhaseConfig> phases;      // empty in the file: one phase of equal weights (resolved by validate)
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  BatchConfig batch;
+  PrecisionConfig precision;
+  KernelsConfig kernels;
+  CheckpointConfig checkpoint;
+  LoggingConfig logging;
+};
+
+// Steps of an amount under this config's batch: tokens are divided by batch.tokens and rounded to the nearest step.
+std::int64_t steps_of(const Amount& amount, const RunConfig& config);
+std::int64_t total_steps(const RunConfig& config);
+std::int64_t warmup_steps(const RunConfig& config);
+std::int64_t decay_from_step(const RunConfig& config);
+
+// One stage between two growth events: updates (from_step, until_step] run with `blocks` blocks.
+struct GrowthStage {
+  std::int64_t from_step = 0, until_step = 0, blocks = 0;
+  DepthPlan plan;
+  std::vector<std::int64_t> source_of;  // the map that made this stage from the one before; empty for the first
+};
+// The stages of a validated config, the first with from_step 0, the last until total_steps(). One stage where growth is off.
+std::vector<GrowthStage> growth_stages(const RunConfig& config);
+
+// Maximal intervals of updates (from_step, until_step] over which model, plan and mixture stay the same.
+struct Segment {
+  std::int64_t from_step = 0, until_step = 0;
+  std::size_t stage = 0, phase = 0;
+  DepthPlan plan;  // the phase's own plan where it has one, else the stage's
+};
+std::vector<Segment> segments(const RunConfig& config);
+
+}  // namespace meristem

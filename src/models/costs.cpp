@@ -1,0 +1,98 @@
+#include "models/costs.h"
+
+#include <algorithm>
+
+namespace meristem {
+namespace {
+
+std::shared_ptr<Model> build_without_storage(const RunConfig& config, const ModelRegistry& registry, std::int64_t blocks) {
+  ModelConfig model = config.model;
+  model.blocks = blocks;
+  ModelBuild build;
+  build.placement.device = at::kMeta;
+  return registry.make(model, build, config.data.sequence_length);
+}
+
+ParameterCount count_parameters(const Model& model) {
+  ParameterCount count;
+  for (const auto& info : model.parameter_infos()) {
+    count.total += info.tensor.numel();
+    if (info.role == Role::kEmbedding) count.embedding += info.tensor.numel();
+  }
+  count.active = count.total;
+  return count;
+}
+
+FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t context) {
+  FlopCount flops;
+  flops.head = model.head_flops();
+  for (const std::int64_t block : plan.calls()) {
+    const nn::CallCost cost = model.call_cost(block, context);
+    flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
+    flops.scores += cost.score_flops;
+    flops.forward += flops.by_call.back();
+  }
+  flops.forward += flops.head;
+  flops.train = 3 * flops.forward;
+  return flops;
+}
+
+MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t parameters) {
+  const double count = static_cast<double>(parameters), element = config.precision.compute == "bf16" ? 2 : 4;
+  const double tokens = static_cast<double>(config.batch.micro_sequences * config.data.sequence_length);
+  const double vocab = static_cast<double>(config.model.vocab_size), width = static_cast<double>(config.model.width);
+  MemoryEstimate memory;
+  memory.weights = count * (element == 2 ? 6 : 4);
+  memory.optimizer = count * 8;
+  memory.gradients = count * 4;
+  double saved = 0;
+  for (const std::int64_t block : plan.calls()) saved += model.call_cost(block, config.data.sequence_length).saved_elements;
+  const double chunk = std::min(tokens, static_cast<double>(ops::cross_entropy_chunk(config.model.vocab_size)));
+  // The head's workspace: one chunk of logits, the gradients of the hidden states and of the head.
+  const double head = chunk * vocab + 3 * tokens * width + vocab * width;
+  memory.activations = element * (tokens * saved + head);
+  return memory;
+}
+
+}  // namespace
+
+StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage) {
+  const auto model = build_without_storage(config, registry, stage.blocks);
+  StageCost cost;
+  cost.stage = stage;
+  cost.parameters = count_parameters(*model);
+  cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
+  const double element = config.precision.compute == "bf16" ? 2 : 4;
+  for (const std::int64_t block : stage.plan.calls()) {
+    cost.kv_bytes_per_token += element * model->call_cost(block, config.data.sequence_length).kv_elements;
+  }
+  cost.memory = estimate_memory(config, *model, stage.plan, cost.parameters.total);
+  return cost;
+}
+
+std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry) {
+  std::vector<StageCost> costs;
+  for (const GrowthStage& stage : growth_stages(config)) {
+    costs.push_back(stage_cost(config, registry, stage));
+    if (costs.size() < 2) continue;
+    // Old masters and moments stand on the host beside the new ones until the map is done.
+    const auto& before = costs[costs.size() - 2].memory;
+    auto& now = costs.back().memory;
+    now.growth_peak = before.weights + before.optimizer + now.weights + now.optimizer + now.gradients;
+  }
+  return costs;
+}
+
+double total_flops(const RunConfig& config, const ModelRegistry& registry) {
+  const auto stages = growth_stages(config);
+  double total = 0;
+  for (const Segment& segment : segments(config)) {
+    GrowthStage stage = stages.at(segment.stage);
+    stage.plan = segment.plan;
+    const double steps = static_cast<double>(segment.until_step - segment.from_step);
+    total += steps * static_cast<double>(config.batch.tokens) * stage_cost(config, registry, stage).flops.train;
+  }
+  return total;
+}
+
+}  // namespace meristem

@@ -1,0 +1,49 @@
+// What a model costs before it is paid for: parameters counted from a model built without storage, FLOPs and cache as sums over the calls
+// of its plan. A multiply-add is 2; causal attention counts half; training is three times forward.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "models/registry.h"
+
+namespace meristem {
+
+struct ParameterCount {
+  std::int64_t total = 0, embedding = 0;
+  std::int64_t active = 0;  // touched by one token; equal to total without experts
+};
+
+struct FlopCount {
+  double forward = 0, train = 0;     // per token, the head included
+  std::vector<double> by_call;       // forward, per token
+  double head = 0, scores = 0;       // parts of `forward`
+};
+
+// Bytes at peak on one rank.
+struct MemoryEstimate {
+  double weights = 0;      // fp32 masters and the compute copy
+  double optimizer = 0;    // both moments
+  double gradients = 0;    // the flat fp32 buffer
+  double activations = 0;  // saved for backward of one micro-batch, and the largest workspace
+  double growth_peak = 0;  // old and new weights and moments while a growth is under way; 0 without growth
+};
+
+struct StageCost {
+  GrowthStage stage;
+  ParameterCount parameters;
+  FlopCount flops;
+  double kv_bytes_per_token = 0;
+  MemoryEstimate memory;
+};
+
+// Costs of a config whose model has `blocks` blocks under `plan`.
+StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage);
+
+// All stages, the growth peak of each growth attributed to the stage it leads to.
+std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry);
+
+// Training FLOPs of the whole run: over segments, so that phases with their own plans count as they run.
+double total_flops(const RunConfig& config, const ModelRegistry& registry);
+
+}  // namespace meristem

@@ -1,0 +1,83 @@
+#include "models/depth_model.h"
+
+namespace meristem {
+namespace {
+
+constexpr double kInitStd = 0.02;
+
+// A named group of modules, so that block i's parameters are called "blocks.i.…".
+class Group : public nn::Module {
+ public:
+  void add(const std::string& name, const nn::Block& block) { register_module(name, block); }
+};
+
+}  // namespace
+
+DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block)
+    : config_(config), build_(build) {
+  const std::int64_t vocab = config.vocab_size, width = config.width;
+  embedding_ = register_module("embedding", nn::Linear(width, vocab, kInitStd, build.placement, Role::kEmbedding));
+  const auto group = register_module("blocks", std::make_shared<Group>());
+  for (std::int64_t i = 0; i < config.blocks; ++i) {
+    blocks_.push_back(make_block(i));
+    group->add(std::to_string(i), blocks_.back());
+  }
+  norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
+  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, kInitStd, build.placement, Role::kHead));
+  if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
+}
+
+void DepthModel::grow_rope_table(std::int64_t positions) {
+  if (rope_.cos.defined() && rope_.cos.size(0) >= positions) return;
+  rope_ = ops::make_rope_table(positions, config_.attention.head_dim, config_.attention.rope_theta,
+                               torch::dtype(build_.placement.norm).device(build_.placement.device));
+}
+
+at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache) {
+  call.rope = &rope_;
+  at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
+  const auto& calls = plan.calls();
+  for (std::size_t r = 0; r < calls.size(); ++r) {
+    call.depth_index = static_cast<std::int64_t>(r);
+    call.cache = cache == nullptr ? nullptr : &cache->slots.at(r);
+    h_ND = blocks_.at(static_cast<std::size_t>(calls[r]))->forward(h_ND, call);
+  }
+  return h_ND;
+}
+
+ops::CrossEntropy DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
+  nn::CallContext call;
+  call.positions_N = &batch.positions_N;
+  call.segments = &batch.segments;
+  const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
+  return ops::linear_cross_entropy(h_ND, head_weight(), batch.targets_N, build_.paths.cross_entropy);
+}
+
+at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
+  nn::CallContext call;
+  call.positions_N = &batch.positions_N;
+  call.segments = &batch.segments;
+  return at::linear(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
+}
+
+at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) {
+  torch::NoGradGuard no_grad;
+  if (cache.slots.empty()) cache.slots.resize(plan.calls().size());
+  TORCH_CHECK(cache.slots.size() == plan.calls().size(), "the cache has ", cache.slots.size(), " slots, the plan ", plan.num_calls(), " calls");
+  const std::int64_t count = tokens_t.size(0);
+  grow_rope_table(cache.length + count);
+  const at::Tensor positions = at::arange(cache.length, cache.length + count, tokens_t.options().dtype(at::kInt));
+  nn::CallContext call;
+  call.positions_N = &positions;
+  const at::Tensor h_ND = run(tokens_t, plan, call, &cache);
+  cache.length += count;
+  return at::linear(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
+}
+
+nn::CallCost DepthModel::call_cost(std::int64_t block, std::int64_t context) const {
+  return blocks_.at(static_cast<std::size_t>(block))->cost(context);
+}
+
+double DepthModel::head_flops() const { return 2.0 * static_cast<double>(config_.vocab_size) * static_cast<double>(config_.width); }
+
+}  // namespace meristem

@@ -1,0 +1,39 @@
+// The one model: token embedding, a stack of unique blocks called in the order of a depth plan, final norm, output head.
+// Every architecture is a choice of the mixers that its blocks hold.
+#pragma once
+
+#include <functional>
+
+#include "models/model.h"
+#include "nn/block.h"
+
+namespace meristem {
+
+// Makes block `index`; called once a block, at construction. A growth rebuilds the model: no module is ever edited in place.
+using BlockFactory = std::function<nn::Block(std::int64_t index)>;
+
+class DepthModel : public Model {
+ public:
+  // `config.blocks` blocks are built; during growth pass a config with the stage's number.
+  DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block);
+
+  ops::CrossEntropy loss(const Batch& batch, const DepthPlan& plan) override;
+  at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
+  at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
+  nn::CallCost call_cost(std::int64_t block, std::int64_t context) const override;
+  double head_flops() const override;
+
+ private:
+  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache);
+  const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
+  void grow_rope_table(std::int64_t positions);
+
+  ModelConfig config_;
+  ModelBuild build_;
+  nn::Linear embedding_{nullptr}, head_{nullptr};  // weights [V, D]; head_ empty where tied
+  std::vector<nn::Block> blocks_;
+  nn::RmsNorm norm_{nullptr};
+  ops::RopeTable rope_;
+};
+
+}  // namespace meristem

@@ -1,0 +1,52 @@
+// The only face of a model that training, evaluation and growth see.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "config/run_config.h"
+#include "depth/plan.h"
+#include "nn/mixer.h"
+#include "ops/cross_entropy.h"
+#include "ops/paths.h"
+
+namespace meristem {
+
+// N tokens, flattened; `segments` cuts them into sequences or documents.
+struct Batch {
+  at::Tensor tokens_N;     // int32
+  at::Tensor targets_N;    // int32, negative where there is no target
+  at::Tensor positions_N;  // int32, restarting at each document
+  ops::Segments segments;
+};
+
+// Keys and values of one sequence, one slot a call of the plan.
+struct KvCache {
+  std::vector<nn::KvSlot> slots;
+  std::int64_t length = 0;  // tokens seen
+};
+
+// How a model is built: where, in what types, with which kernels.
+struct ModelBuild {
+  nn::Placement placement;
+  ops::Paths paths;
+};
+
+class Model : public nn::Module {
+ public:
+  // Sums over the batch's targets under `plan`. Differentiable where gradients are enabled.
+  virtual ops::CrossEntropy loss(const Batch& batch, const DepthPlan& plan) = 0;
+
+  // Logits [N, V] of every token of the batch, uncached. For tests and scoring: memory grows with N x V.
+  virtual at::Tensor logits(const Batch& batch, const DepthPlan& plan) = 0;
+
+  // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
+  virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) = 0;
+
+  // One call of a block, per token; all blocks of a model cost the same.
+  virtual nn::CallCost call_cost(std::int64_t block, std::int64_t context) const = 0;
+  // Forward FLOPs of the output head, per token.
+  virtual double head_flops() const = 0;
+};
+
+}  // namespace meristem

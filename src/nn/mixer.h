@@ -1,0 +1,43 @@
+// A mixer is one residual branch of a block: sequence attention, depth attention, or feed-forward. A block is a list of mixers, so an
+// architecture is a choice of mixers plus a depth plan.
+#pragma once
+
+#include <cstdint>
+
+#include "nn/module.h"
+#include "ops/rope.h"
+#include "ops/segments.h"
+
+namespace meristem::nn {
+
+// Keys and values of one call for one sequence while decoding; grows along dim 0.
+struct KvSlot {
+  at::Tensor k, v;  // [S, G*K] of the compute type; undefined before the first token
+};
+
+// What a call of a block may know beside its input.
+struct CallContext {
+  std::int64_t depth_index = 0;                // place in the depth plan
+  const at::Tensor* positions_N = nullptr;     // int32, restarting at each document
+  const ops::Segments* segments = nullptr;     // training and prefill
+  const ops::RopeTable* rope = nullptr;
+  KvSlot* cache = nullptr;                     // decoding: this call's slot
+};
+
+// What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
+struct CallCost {
+  double matmul_flops = 0;      // per token, forward, without attention scores
+  double score_flops = 0;       // per token, forward, causal attention counted half
+  double kv_elements = 0;       // cached per token
+  double saved_elements = 0;    // of the compute type, kept per token for backward
+};
+
+class Mixer : public Module {
+ public:
+  // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
+  virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
+  // context: tokens that a query sees at most.
+  virtual CallCost cost(std::int64_t context) const = 0;
+};
+
+}  // namespace meristem::nn

@@ -1,0 +1,48 @@
+#include "nn/module.h"
+
+#include "core/counter_rng.h"
+
+namespace meristem::nn {
+
+at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement) {
+  const auto dtype = role == Role::kNorm ? placement.norm : placement.compute;
+  own_.push_back({name, role, init_std});
+  return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)));
+}
+
+void Module::collect(const std::string& prefix, std::vector<ParameterInfo>& out) const {
+  for (const Own& own : own_) out.push_back({prefix + own.name, own.role, own.init_std, named_parameters(false)[own.name]});
+  for (const auto& child : named_children()) {
+    const std::string below = prefix + child.key() + ".";
+    if (const auto* module = dynamic_cast<const Module*>(child.value().get())) {
+      module->collect(below, out);
+      continue;
+    }
+    // A plain container (ModuleList): its children are ours.
+    for (const auto& inner : child.value()->named_children()) {
+      const auto* module = dynamic_cast<const Module*>(inner.value().get());
+      TORCH_INTERNAL_ASSERT(module != nullptr, below, inner.key(), " is not a meristem module");
+      module->collect(below + inner.key() + ".", out);
+    }
+  }
+}
+
+std::vector<ParameterInfo> Module::parameter_infos() const {
+  std::vector<ParameterInfo> out;
+  collect("", out);
+  return out;
+}
+
+NamedTensors initial_values(const Module& module, std::uint64_t seed) {
+  NamedTensors values;
+  for (const ParameterInfo& info : module.parameter_infos()) {
+    at::Tensor value = torch::ones(info.tensor.sizes(), torch::kFloat);
+    if (info.init_std > 0) {
+      fill_normal(value.data_ptr<float>(), value.numel(), info.init_std, stream_key(seed, "init/" + info.name));
+    }
+    values.add(info.name, value);
+  }
+  return values;
+}
+
+}  // namespace meristem::nn

@@ -1,0 +1,43 @@
+// Base of all modules with parameters: each parameter says its role (which decides weight decay and precision) and how it starts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <torch/torch.h>
+
+#include "core/named_tensors.h"
+#include "core/parameter_info.h"
+
+namespace meristem::nn {
+
+// Where and in what types a model lives. Parameters of role kNorm have type `norm`, all others `compute`.
+struct Placement {
+  at::Device device = at::kCPU;  // kMeta: shapes only, for counting
+  at::ScalarType compute = at::kFloat, residual = at::kFloat, norm = at::kFloat;
+};
+
+class Module : public torch::nn::Module {
+ public:
+  // This module's and its children's parameters in registration order, each once, full names.
+  std::vector<ParameterInfo> parameter_infos() const;
+
+ protected:
+  at::Tensor add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement);
+
+ private:
+  struct Own {
+    std::string name;
+    Role role;
+    double init_std;
+  };
+  void collect(const std::string& prefix, std::vector<ParameterInfo>& out) const;
+  std::vector<Own> own_;
+};
+
+// The starting value of every parameter in fp32, by name, each from its own counter-based stream keyed by (seed, name): adding a part
+// shifts no other part's numbers.
+NamedTensors initial_values(const Module& module, std::uint64_t seed);
+
+}  // namespace meristem::nn

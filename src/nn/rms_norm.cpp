@@ -1,0 +1,14 @@
+#include "nn/rms_norm.h"
+
+#include "ops/rms_norm.h"
+
+namespace meristem::nn {
+
+RmsNormImpl::RmsNormImpl(std::int64_t width, double eps, const Placement& placement, ops::Path path)
+    : eps_(eps), compute_(placement.compute), path_(path) {
+  weight_ = add_parameter("weight", {width}, Role::kNorm, 0, placement);
+}
+
+at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight_, eps_, path_).to(compute_); }
+
+}  // namespace meristem::nn

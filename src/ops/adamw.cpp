@@ -1,0 +1,96 @@
+#include "ops/adamw.h"
+
+#include <cmath>
+#include <vector>
+
+#include <torch/torch.h>
+
+#include "ops/cuda_adamw.h"
+#include "ops/parallel_rows.h"
+#include "ops/typed_cpu.h"
+
+namespace meristem::ops {
+namespace {
+
+struct Bias {
+  double first, second_sqrt;
+};
+
+Bias bias_of(const AdamwSettings& s, std::int64_t t) {
+  return {1 - std::pow(s.beta1, static_cast<double>(t)), std::sqrt(1 - std::pow(s.beta2, static_cast<double>(t)))};
+}
+
+void adamw_reference(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  const Bias bias = bias_of(s, segment.t);
+  const at::Tensor grad = segment.grad * grad_scale;
+  at::Tensor m = segment.exp_avg, v = segment.exp_avg_sq, p = segment.master;
+  m.mul_(s.beta1).add_(grad, 1 - s.beta1);
+  v.mul_(s.beta2).addcmul_(grad, grad, 1 - s.beta2);
+  p.mul_(1 - lr * s.weight_decay);
+  p.sub_(lr * (m / bias.first) / (v.sqrt() / bias.second_sqrt + s.eps));
+}
+
+void adamw_library(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  // ATen divides the gradient by its grad_scale and writes it back; it counts steps from the number it is given.
+  const at::Tensor step = at::full({}, static_cast<double>(segment.t), segment.master.options());
+  at::_fused_adamw_({segment.master}, {segment.grad}, {segment.exp_avg}, {segment.exp_avg_sq}, {}, {step}, lr, s.beta1, s.beta2,
+                    s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale.reciprocal(), {});
+}
+
+void adamw_fused_cpu(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  const Bias bias = bias_of(s, segment.t);
+  const cpu::AdamwScalars scalars{*lr.data_ptr<float>(),
+                                  static_cast<float>(s.beta1),
+                                  static_cast<float>(s.beta2),
+                                  static_cast<float>(s.eps),
+                                  static_cast<float>(s.weight_decay),
+                                  static_cast<float>(bias.first),
+                                  static_cast<float>(bias.second_sqrt),
+                                  *grad_scale.data_ptr<float>()};
+  const auto& kernels = cpu::row_kernels();
+  std::uint16_t* half = segment.half.defined() ? data_of<std::uint16_t>(segment.half) : nullptr;
+  parallel_rows(segment.master.numel(), [&](std::int64_t begin, std::int64_t end) {
+    kernels.adamw(data_of<float>(segment.master) + begin, data_of<float>(segment.grad) + begin, data_of<float>(segment.exp_avg) + begin,
+                  data_of<float>(segment.exp_avg_sq) + begin, half == nullptr ? nullptr : half + begin, end - begin, scalars);
+  });
+}
+
+}  // namespace
+
+void adamw_step(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings, Path path) {
+  if (path == Path::kFused) {
+    if (segment.master.is_cpu()) {
+      adamw_fused_cpu(segment, lr, grad_scale, settings);
+    } else {
+      const Bias bias = bias_of(settings, segment.t);
+      adamw_fused_cuda(segment, lr, grad_scale, settings, bias.first, bias.second_sqrt);
+    }
+    return;  // writes the bf16 copy itself
+  }
+  (path == Path::kReference ? adamw_reference : adamw_library)(segment, lr, grad_scale, settings);
+  if (segment.half.defined()) segment.half.copy_(segment.master);
+}
+
+at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {
+  if (path != Path::kFused || !flat_grad.is_cpu()) return at::linalg_vector_norm(flat_grad);
+  const std::int64_t chunks = at::get_num_threads();
+  std::vector<double> sums(static_cast<std::size_t>(chunks));
+  parallel_chunks(flat_grad.numel(), chunks, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+    sums[static_cast<std::size_t>(chunk)] = cpu::row_kernels().sum_of_squares(data_of<float>(flat_grad) + begin, end - begin);
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return at::scalar_tensor(std::sqrt(total), flat_grad.options());
+}
+
+void accumulate_gradient(at::Tensor& sum, const at::Tensor& x) {
+  if (!sum.is_cpu() || x.scalar_type() != at::kBFloat16 || !x.is_contiguous()) {
+    sum.add_(x);
+    return;
+  }
+  parallel_rows(sum.numel(), [&](std::int64_t begin, std::int64_t end) {
+    cpu::row_kernels().accumulate_bf16(data_of<float>(sum) + begin, data_of<std::uint16_t>(x) + begin, end - begin);
+  });
+}
+
+}  // namespace meristem::ops

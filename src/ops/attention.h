@@ -1,0 +1,25 @@
+// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection.
+// Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value columns.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/paths.h"
+#include "ops/segments.h"
+
+namespace meristem::ops {
+
+struct HeadShape {
+  std::int64_t heads, kv_heads, head_dim;
+  std::int64_t query_columns() const { return heads * head_dim; }
+  std::int64_t kv_columns() const { return kv_heads * head_dim; }
+  std::int64_t columns() const { return query_columns() + 2 * kv_columns(); }
+};
+
+// Returns [N, H*K] of the same type; causal within each segment. Differentiable in qkv_NC.
+at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path);
+
+// Decoding: t new queries q [t, H*K] see the S >= t keys and values [S, G*K] of one sequence, query i up to key S - t + i. No gradient.
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
+
+}  // namespace meristem::ops

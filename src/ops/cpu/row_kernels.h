@@ -1,0 +1,47 @@
+// Our CPU kernels over rows of memory: raw pointers and sizes, no LibTorch, no threads. One source (row_kernels.inc) is compiled for three
+// instruction sets; row_kernels() picks the best one that this processor has. Callers split the rows over threads.
+// `bf16` arrays are passed as std::uint16_t. All arithmetic is fp32; conversions to bf16 round to nearest even.
+#pragma once
+
+#include <cstdint>
+
+namespace meristem::ops::cpu {
+
+struct AdamwScalars {
+  float lr, beta1, beta2, eps, weight_decay;
+  float bias1, bias2_sqrt;  // 1 - beta1^t, sqrt(1 - beta2^t)
+  float grad_scale;         // clip factor over the number of valid tokens
+};
+
+template <class X>
+struct TypedKernels {
+  // y = x / rms(x) * w, one rstd a row. x, y: [rows, width].
+  void (*rms_norm)(const X* x, const float* w, X* y, float* rstd, std::int64_t rows, std::int64_t width, float eps);
+  // dx = rstd (w dy - x_hat mean(w dy x_hat)); dw += sum over rows of dy x_hat.
+  void (*rms_norm_backward)(const X* dy, const X* x, const float* w, const float* rstd, X* dx, float* dw, std::int64_t rows,
+                            std::int64_t width);
+  // Rotates `heads` heads of head_dim elements at each row in place, half-split layout; cos/sin: [positions, head_dim/2].
+  // sign = -1 rotates back, which is the gradient.
+  void (*rope)(X* x, std::int64_t row_stride, const std::int32_t* positions, const float* cos, const float* sin, std::int64_t rows,
+               std::int64_t heads, std::int64_t head_dim, float sign);
+  // y = silu(gate) up; gate_up: [rows, 2 inner], gate first.
+  void (*swiglu)(const X* gate_up, X* y, std::int64_t rows, std::int64_t inner);
+  void (*swiglu_backward)(const X* dy, const X* gate_up, X* d_gate_up, std::int64_t rows, std::int64_t inner);
+  // losses[r] = logsumexp(row) - row[target], 0 where target < 0. With grad: the row becomes softmax - onehot (zeros where ignored).
+  void (*cross_entropy)(X* logits, const std::int32_t* targets, float* losses, std::int64_t rows, std::int64_t vocab, bool grad);
+};
+
+struct RowKernels {
+  const char* name;  // "avx512", "avx2", "baseline"
+  TypedKernels<float> f32;
+  TypedKernels<std::uint16_t> bf16;
+  // AdamW over count elements; half, where not null, receives the new weights in bf16.
+  void (*adamw)(float* p, const float* g, float* m, float* v, std::uint16_t* half, std::int64_t count, const AdamwScalars& s);
+  double (*sum_of_squares)(const float* x, std::int64_t count);
+  // sum += (float) x, element by element.
+  void (*accumulate_bf16)(float* sum, const std::uint16_t* x, std::int64_t count);
+};
+
+const RowKernels& row_kernels();
+
+}  // namespace meristem::ops::cpu

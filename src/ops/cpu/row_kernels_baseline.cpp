@@ -1,0 +1,2 @@
+#define MERISTEM_CPU_LEVEL baseline
+#include "ops/cpu/row_kernels.inc"

@@ -1,0 +1,104 @@
+#include "ops/cross_entropy.h"
+
+#include <algorithm>
+
+#include <torch/torch.h>
+
+#include "ops/parallel_rows.h"
+#include "ops/typed_cpu.h"
+
+namespace meristem::ops {
+namespace {
+
+CrossEntropy cross_entropy_reference(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N) {
+  const at::Tensor logits = at::linear(hidden_ND, weight_VD).to(accumulate_type(hidden_ND.scalar_type()));
+  const at::Tensor targets = targets_N.to(at::kLong);
+  const at::Tensor losses =
+      torch::nn::functional::cross_entropy(logits, targets.clamp_min(-1), torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1).reduction(torch::kNone));
+  return {losses.sum(), losses.detach()};
+}
+
+// Losses of one chunk; with_grad: logits_CV becomes d loss_sum / d logits.
+void chunk_losses_library(at::Tensor& logits_CV, const at::Tensor& targets_C, at::Tensor& losses_C, bool with_grad) {
+  const auto wide = accumulate_type(logits_CV.scalar_type());
+  const at::Tensor valid = targets_C.ge(0), index = targets_C.clamp_min(0).to(at::kLong).unsqueeze(1);
+  const at::Tensor log_probability = logits_CV.to(wide).log_softmax(1);
+  losses_C.copy_(log_probability.gather(1, index).squeeze(1).neg().masked_fill(valid.logical_not(), 0));
+  if (!with_grad) return;
+  at::Tensor grad = log_probability.exp();
+  grad.scatter_add_(1, index, at::full_like(index, -1, grad.options()));
+  logits_CV.copy_(grad * valid.unsqueeze(1));
+}
+
+void chunk_losses_fused(at::Tensor& logits_CV, const at::Tensor& targets_C, at::Tensor& losses_C, bool with_grad) {
+  const std::int64_t vocab = logits_CV.size(1);
+  dispatch_cpu(logits_CV.scalar_type(), [&](const auto& kernels, auto type) {
+    using X = decltype(type);
+    parallel_rows(logits_CV.size(0), [&](std::int64_t begin, std::int64_t end) {
+      kernels.cross_entropy(data_of<X>(logits_CV) + begin * vocab, data_of<std::int32_t>(targets_C) + begin,
+                            data_of<float>(losses_C) + begin, end - begin, vocab, with_grad);
+    });
+  });
+}
+
+class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden_ND,
+                                                const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused) {
+    const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0));
+    const auto wide = accumulate_type(hidden_ND.scalar_type());
+    at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;
+    // One chunk needs no running sum; several sum in fp32, or a bf16 sum would lose the later chunks' digits.
+    const bool one_chunk = tokens <= chunk;
+    if (with_grad) {
+      d_hidden = at::empty_like(hidden_ND);
+      if (!one_chunk) d_weight = at::zeros(weight_VD.sizes(), weight_VD.options().dtype(wide));
+    }
+    for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
+      const std::int64_t count = std::min(chunk, tokens - begin);
+      const at::Tensor hidden = hidden_ND.narrow(0, begin, count);
+      at::Tensor logits = at::mm(hidden, weight_VD.t()), part = losses.narrow(0, begin, count);
+      const at::Tensor targets = targets_N.narrow(0, begin, count);
+      (fused ? chunk_losses_fused : chunk_losses_library)(logits, targets, part, with_grad);
+      if (!with_grad) continue;
+      at::Tensor d_part = d_hidden.narrow(0, begin, count);
+      at::mm_out(d_part, logits, weight_VD);
+      if (one_chunk) {
+        d_weight = at::mm(logits.t(), hidden);
+      } else if (d_weight.scalar_type() == logits.scalar_type()) {
+        d_weight.addmm_(logits.t(), hidden);
+      } else {
+        d_weight.add_(at::mm(logits.t(), hidden));
+      }
+    }
+    if (with_grad) context->save_for_backward({d_hidden, d_weight.to(weight_VD.scalar_type())});
+    context->mark_non_differentiable({losses});
+    return {losses.sum(), losses};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor& scale = grads[0];
+    return {saved[0] * scale.to(saved[0].scalar_type()), saved[1] * scale.to(saved[1].scalar_type()), at::Tensor(), at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+}  // namespace
+
+std::int64_t cross_entropy_chunk(std::int64_t vocab) {
+  constexpr std::int64_t kLogits = 8 << 20;  // elements held at once: 32 MiB in fp32
+  return std::max<std::int64_t>(128, kLogits / std::max<std::int64_t>(vocab, 1));
+}
+
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path) {
+  TORCH_CHECK(hidden_ND.dim() == 2 && weight_VD.dim() == 2 && hidden_ND.size(1) == weight_VD.size(1), "cross_entropy: hidden ",
+              hidden_ND.sizes(), " does not fit head ", weight_VD.sizes());
+  TORCH_CHECK(targets_N.scalar_type() == at::kInt && targets_N.numel() == hidden_ND.size(0), "cross_entropy: one int32 target a token");
+  if (path == Path::kReference) return cross_entropy_reference(hidden_ND, weight_VD, targets_N);
+  const bool with_grad = at::GradMode::is_enabled() && (hidden_ND.requires_grad() || weight_VD.requires_grad());
+  const auto out = LinearCrossEntropy::apply(hidden_ND.contiguous(), weight_VD, targets_N, with_grad, path == Path::kFused);
+  return {out[0], out[1].detach()};
+}
+
+}  // namespace meristem::ops

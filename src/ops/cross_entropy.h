@@ -1,0 +1,24 @@
+// The head and the loss in one operator: logits = h W^T, loss = sum over tokens of logsumexp(logits) - logits[target].
+// The logits exist for one chunk of tokens at a time, so memory does not grow with tokens x vocabulary. The gradient is computed in the
+// same pass (softmax - onehot, then its two matrix products), so that nothing is recomputed in backward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/paths.h"
+
+namespace meristem::ops {
+
+struct CrossEntropy {
+  at::Tensor loss_sum;  // [] float32 (float64 for float64 input), differentiable
+  at::Tensor losses_N;  // [N] the same type, 0 where ignored; not differentiable
+};
+
+// hidden_ND and weight_VD: one float type; targets_N: int32, negative where the token has no target. Sums, not means: micro-batches,
+// ranks and masked tokens are divided once, by the global number of targets.
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path);
+
+// Tokens whose logits are held at once for a vocabulary.
+std::int64_t cross_entropy_chunk(std::int64_t vocab);
+
+}  // namespace meristem::ops

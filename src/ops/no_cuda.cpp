@@ -1,0 +1,15 @@
+// The CUDA side of ops in a build that does not link CUDA.
+#include "core/errors.h"
+#include "ops/cuda_adamw.h"
+#include "ops/proven.h"
+
+namespace meristem::ops {
+
+bool cuda_kernel_linked(std::string_view) { return false; }
+bool kernel_proven(std::string_view) { return false; }
+
+void adamw_fused_cuda(const AdamwSegment&, const at::Tensor&, const at::Tensor&, const AdamwSettings&, double, double) {
+  throw InputError("kernels.adamw: fused needs a build with CUDA (cmake --preset cuda)");
+}
+
+}  // namespace meristem::ops

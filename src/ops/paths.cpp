@@ -1,0 +1,74 @@
+#include "ops/paths.h"
+
+#include <array>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+#include "ops/proven.h"
+
+namespace meristem::ops {
+namespace {
+
+struct Operator {
+  const char* key;
+  std::string KernelsConfig::*asked;
+  Path Paths::*path;
+  bool has_library;  // LibTorch has an operator (or, for cross-entropy, a chunked composition) of its own
+};
+
+const std::array<Operator, 6> kOperators{{{"attention", &KernelsConfig::attention, &Paths::attention, true},
+                                          {"cross_entropy", &KernelsConfig::cross_entropy, &Paths::cross_entropy, true},
+                                          {"adamw", &KernelsConfig::adamw, &Paths::adamw, true},
+                                          {"rms_norm", &KernelsConfig::rms_norm, &Paths::rms_norm, false},
+                                          {"rope", &KernelsConfig::rope, &Paths::rope, false},
+                                          {"swiglu", &KernelsConfig::swiglu, &Paths::swiglu, false}}};
+
+// Our own kernels exist on the CPU for all but attention (LibTorch's is fused already), in CUDA for AdamW; the CPU ones compute in fp32 or bf16.
+bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute) {
+  if (device.is_cpu()) return std::string_view(op.key) != "attention" && compute != at::kDouble;
+  return cuda_kernel_linked(op.key);
+}
+
+Path resolve(const Operator& op, const KernelsConfig& config, at::Device device, at::ScalarType compute) {
+  const std::string& asked = config.*op.asked;
+  const bool fused = fused_exists(op, device, compute);
+  if (asked == "reference") return Path::kReference;
+  // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
+  if (asked == "library") return op.has_library ? Path::kLibrary : Path::kReference;
+  if (asked == "fused") {
+    if (fused) return Path::kFused;
+    throw InputError(fmt::format("kernels.{}: fused cannot run on {} in {}; allowed: reference, library, auto", op.key, device.str(),
+                                 c10::toString(compute)));
+  }
+  // auto never picks a CUDA kernel that no GPU has run.
+  if (fused && (device.is_cpu() || kernel_proven(op.key))) return Path::kFused;
+  return op.has_library ? Path::kLibrary : Path::kReference;
+}
+
+}  // namespace
+
+Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute) {
+  Paths paths;
+  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute);
+  return paths;
+}
+
+std::string describe(const Paths& paths) {
+  std::string text;
+  for (const Operator& op : kOperators) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", op.key, path_name(paths.*op.path));
+  }
+  return text;
+}
+
+std::string_view path_name(Path path) {
+  switch (path) {
+    case Path::kReference: return "reference";
+    case Path::kLibrary: return "library";
+    case Path::kFused: return "fused";
+  }
+  return "?";
+}
+
+}  // namespace meristem::ops

@@ -1,0 +1,11 @@
+// Which CUDA kernels this build holds, and which of them a GPU has run and passed (kernels/proven.json, compiled in).
+#pragma once
+
+#include <string_view>
+
+namespace meristem::ops {
+
+bool cuda_kernel_linked(std::string_view op);
+bool kernel_proven(std::string_view op);
+
+}  // namespace meristem::ops

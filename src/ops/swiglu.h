@@ -1,0 +1,13 @@
+// SwiGLU (Shazeer, 2020) on a packed projection: y = silu(gate) * up.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/paths.h"
+
+namespace meristem::ops {
+
+// gate_up: [N, 2 inner], the gate's columns first; returns [N, inner] of the same type. fp32 inside.
+at::Tensor swiglu(const at::Tensor& gate_up, Path path);
+
+}  // namespace meristem::ops

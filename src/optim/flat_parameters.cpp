@@ -1,0 +1,135 @@
+#include "optim/flat_parameters.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/torch.h>
+
+#include "core/errors.h"
+#include "ops/adamw.h"
+
+namespace meristem {
+namespace {
+
+constexpr std::int64_t kAlign = 32;  // elements: 64 bytes in bf16, 128 in fp32
+
+std::int64_t aligned(std::int64_t count) { return (count + kAlign - 1) / kAlign * kAlign; }
+
+// "blocks.3.attention.qkv.weight" -> "blocks.3", "norm.weight" -> "norm".
+std::string owner_of(const std::string& name) {
+  const auto first = name.find('.');
+  return name.rfind("blocks.", 0) == 0 ? name.substr(0, name.find('.', first + 1)) : name.substr(0, first);
+}
+
+// Adds a bf16 gradient to its place in the flat fp32 buffer as soon as it is complete, and frees it.
+class AddToFlat : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit AddToFlat(at::Tensor target) : target_(std::move(target)) {}
+  void operator()(const torch::autograd::Variable& parameter) override {
+    torch::NoGradGuard no_grad;
+    ops::accumulate_gradient(target_, parameter.grad());
+    parameter.mutable_grad().reset();
+  }
+
+ private:
+  at::Tensor target_;
+};
+
+}  // namespace
+
+FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, bool decay_embeddings) {
+  torch::NoGradGuard no_grad;
+  lay_out(infos, decay_embeddings);
+  const std::int64_t total = segments_.back().offset + segments_.back().count;
+  const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
+  master_ = torch::zeros({total}, options);
+  grad_ = torch::zeros({total}, options);
+  if (compute == torch::kBFloat16) half_ = torch::zeros({total}, options.dtype(torch::kBFloat16));
+  bind(infos);
+}
+
+void FlatParameters::lay_out(const std::vector<ParameterInfo>& infos, bool decay_embeddings) {
+  std::map<std::string, std::size_t> index;
+  std::vector<std::size_t> segment_of;
+  for (const auto& info : infos) {
+    const bool decay = info.role == Role::kLinear || info.role == Role::kHead ||
+                       (info.role == Role::kEmbedding && decay_embeddings);
+    std::string name = owner_of(info.name);
+    if (name.rfind("blocks.", 0) == 0) name += decay ? ".decay" : ".no_decay";
+    const auto [at, fresh] = index.emplace(name, segments_.size());
+    if (fresh) segments_.push_back({name, decay, 0, 0});
+    segment_of.push_back(at->second);
+  }
+  std::int64_t offset = 0;
+  for (std::size_t s = 0; s < segments_.size(); ++s) {
+    segments_[s].offset = offset;
+    for (std::size_t i = 0; i < infos.size(); ++i) {
+      if (segment_of[i] != s) continue;
+      entries_.push_back({infos[i].name, infos[i].tensor.sizes().vec(), offset, infos[i].tensor.numel(), s});
+      offset += aligned(infos[i].tensor.numel());
+    }
+    segments_[s].count = offset - segments_[s].offset;
+  }
+}
+
+void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
+  std::map<std::string, const FlatEntry*> by_name;
+  for (const FlatEntry& entry : entries_) by_name[entry.name] = &entry;
+  for (const auto& info : infos) {
+    const FlatEntry& entry = *by_name.at(info.name);
+    at::Tensor parameter = info.tensor;
+    const bool in_half = half_.defined() && info.role != Role::kNorm;
+    view(master_, entry).copy_(parameter);
+    if (in_half) view(half_, entry).copy_(parameter);
+    parameter.set_data(view(in_half ? half_ : master_, entry));
+    if (in_half) {
+      torch::autograd::impl::set_post_acc_grad_hooks(parameter, std::make_unique<AddToFlat>(view(grad_, entry)));
+    } else {
+      parameter.mutable_grad() = view(grad_, entry);  // autograd adds in place
+    }
+  }
+}
+
+at::Tensor FlatParameters::view(const at::Tensor& flat, const FlatEntry& entry) const {
+  return flat.narrow(0, entry.offset, entry.count).view(entry.shape);
+}
+
+at::Tensor FlatParameters::slice(const at::Tensor& flat, const FlatSegment& segment) const {
+  return flat.narrow(0, segment.offset, segment.count);
+}
+
+at::Tensor FlatParameters::zeros_like_master() const { return torch::zeros_like(master_); }
+
+void FlatParameters::zero_grad() { grad_.zero_(); }
+
+NamedTensors FlatParameters::masters() const {
+  NamedTensors out;
+  for (const FlatEntry& entry : entries_) out.add(entry.name, view(master_, entry));
+  return out;
+}
+
+void FlatParameters::load_masters(const NamedTensors& values) {
+  torch::NoGradGuard no_grad;
+  for (const FlatEntry& entry : entries_) {
+    if (!values.contains(entry.name)) throw DamagedError(fmt::format("weights: tensor {} is missing", entry.name));
+    const at::Tensor& value = values.at(entry.name);
+    if (value.sizes().vec() != entry.shape) {
+      throw DamagedError(fmt::format("weights: tensor {} has shape {}, the model needs {}", entry.name, c10::str(value.sizes()),
+                                     c10::str(at::IntArrayRef(entry.shape))));
+    }
+    view(master_, entry).copy_(value);
+  }
+  if (values.size() != entries_.size()) {
+    throw DamagedError(fmt::format("weights: {} tensors, the model has {}", values.size(), entries_.size()));
+  }
+  refresh_half();
+}
+
+void FlatParameters::refresh_half() {
+  torch::NoGradGuard no_grad;
+  if (half_.defined()) half_.copy_(master_);
+}
+
+}  // namespace meristem

@@ -1,0 +1,93 @@
+#include "train/dry_run.h"
+
+#include <chrono>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/sysinfo.h>
+#include <torch/torch.h>
+
+#include "core/text.h"
+#include "metrics/memory.h"
+#include "metrics/progress.h"
+#include "models/costs.h"
+#include "train/batches.h"
+#include "train/run.h"
+#include "train/step.h"
+
+namespace meristem {
+namespace {
+
+double total_bytes(const StageCost& cost) {
+  return cost.memory.weights + cost.memory.optimizer + cost.memory.gradients + cost.memory.activations;
+}
+
+double machine_bytes() {
+  struct sysinfo info {};
+  return ::sysinfo(&info) == 0 ? static_cast<double>(info.totalram) * info.mem_unit : 0;
+}
+
+// Seconds of one update at the given stage: the second of two, so that first-touch costs are out.
+double timed_step(const RunConfig& config, const ModelRegistry& registry, const StageCost& cost, double& loss) {
+  const at::Device device = pick_device();
+  const auto loader = make_loader(config);
+  LiveModel live(config, registry, device, cost.stage.blocks, true);
+  SpikeDetector spikes;
+  const std::int64_t sequences = config.batch.tokens / config.data.sequence_length, micro = std::min(config.batch.micro_sequences, sequences);
+  double seconds = 0;
+  for (std::int64_t n = 1; n <= 2; ++n) {
+    const auto begin = std::chrono::steady_clock::now();
+    // Learning rate 0 on the warm-up step: the loss shown is that of the starting weights.
+    const StepResult result =
+        train_step(live, config.optimizer, device, config.data.sources.size(), [&](std::int64_t count) { return loader->next(count); },
+                   {n, cost.stage.plan, 0.0, sequences / micro, micro}, spikes);
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    loss = result.loss;
+  }
+  return seconds;
+}
+
+void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, const RunConfig& config) {
+  auto at = std::chrono::system_clock::now();
+  for (const StageCost& cost : costs) {
+    const double steps = static_cast<double>(cost.stage.until_step - cost.stage.from_step);
+    const double seconds = steps * cost.flops.train * static_cast<double>(config.batch.tokens) * seconds_per_flop;
+    fmt::print("  updates {} - {}: {} blocks, plan {}, peak memory {}{}", cost.stage.from_step + 1, cost.stage.until_step, cost.stage.blocks,
+               cost.stage.plan.print(), bytes_text(total_bytes(cost)),
+               cost.memory.growth_peak > 0 ? " (growth: " + bytes_text(cost.memory.growth_peak) + ")" : "");
+    if (seconds_per_flop > 0) {
+      at += std::chrono::duration_cast<std::chrono::system_clock::duration>(std::chrono::duration<double>(seconds));
+      fmt::print(", {}, until about {:%Y-%m-%d %H:%M}", duration_text(seconds), fmt::localtime(std::chrono::system_clock::to_time_t(at)));
+    }
+    fmt::print("\n");
+  }
+}
+
+}  // namespace
+
+void dry_run(const RunConfig& config, const ModelRegistry& registry) {
+  const auto costs = stage_costs(config, registry);
+  fmt::print("{}: {} updates of {} tokens\n", config.run.name, total_steps(config), grouped_digits(config.batch.tokens));
+  double seconds_per_flop = 0;
+  const StageCost& full = costs.back();
+  if (total_bytes(full) < 0.8 * machine_bytes() || pick_device().is_cuda()) {
+    double loss = 0;
+    const double seconds = timed_step(config, registry, full, loss);
+    seconds_per_flop = seconds / (full.flops.train * static_cast<double>(config.batch.tokens));
+    fmt::print("one step at full depth: {:.2f} s, loss {:.4f}, peak memory {}\n", seconds, loss,
+               bytes_text(static_cast<double>(process_memory().peak_bytes)));
+  } else {
+    make_loader(config);
+    fmt::print("full depth needs {}, this machine has {}: shapes were checked without storage, no step was run\n", bytes_text(total_bytes(full)),
+               bytes_text(machine_bytes()));
+  }
+  print_stages(costs, seconds_per_flop, config);
+  for (const PhaseConfig& phase : config.phases) {
+    fmt::print("  phase {} after update {}:", phase.name, steps_of(phase.from_step, config));
+    for (const auto& [source, weight] : phase.mixture) fmt::print(" {} {}", source, number_text(weight));
+    fmt::print("{}\n", phase.depth_plan.empty() ? "" : ", plan " + phase.depth_plan);
+  }
+  fmt::print("nothing was written\n");
+}
+
+}  // namespace meristem

@@ -1,0 +1,76 @@
+#include "train/run_folder.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <system_error>
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <torch/version.h>
+
+#include "config/load.h"
+#include "core/errors.h"
+#include "core/file.h"
+
+namespace meristem {
+namespace {
+
+namespace fs = std::filesystem;
+
+void create_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw InputError(fmt::format("{}: cannot be created: {}", folder.string(), error.message()));
+}
+
+std::string first_match(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key, 0) != 0) continue;
+    const auto colon = line.find(':');
+    if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+// The checked-out commit of the source tree, read from its .git: no process is started for it.
+std::string commit_of(const char* root) {
+  if (root == nullptr) return "unknown";
+  const fs::path git = fs::path(root) / ".git";
+  std::ifstream head(git / "HEAD");
+  std::string line;
+  if (!std::getline(head, line)) return "unknown";
+  if (line.rfind("ref: ", 0) != 0) return line;
+  std::ifstream ref(git / line.substr(5));
+  return std::getline(ref, line) ? line : "unknown";
+}
+
+}  // namespace
+
+std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device) {
+  return {{"version", MERISTEM_VERSION},
+          {"commit", commit_of(std::getenv("MERISTEM_ROOT"))},
+          {"torch", TORCH_VERSION},
+          {"cpu", first_match("/proc/cpuinfo", "model name")},
+          {"threads", std::to_string(at::get_num_threads())},
+          {"device", device},
+          {"seed", std::to_string(config.run.seed)}};
+}
+
+RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
+  RunFolder folder(fs::path(config.run.out) / config.run.name);
+  std::error_code ignored;
+  if (new_run && fs::exists(folder.root_, ignored) && !(fs::is_directory(folder.root_, ignored) && fs::is_empty(folder.root_, ignored))) {
+    throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", folder.root_.string()));
+  }
+  for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
+  if (config.logging.tensorboard) create_folder(folder.tensorboard());
+  write_file_durably(folder.root_ / "config.yaml", dump_config(config));
+  if (!config.data.tokenizer.empty()) {
+    write_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
+  }
+  return folder;
+}
+
+}  // namespace meristem

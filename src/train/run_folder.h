@@ -1,0 +1,32 @@
+// The folder of a run: config.yaml, metrics.jsonl, tensorboard/, plots/, samples/, checkpoints/, environment.json, tokenizer.json.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "config/run_config.h"
+
+namespace meristem {
+
+class RunFolder {
+ public:
+  // OUT/NAME. new_run: InputError where it exists and holds anything. Otherwise an existing folder is used as it is.
+  // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
+  static RunFolder open(const RunConfig& config, bool new_run);
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
+  std::filesystem::path samples() const { return root_ / "samples"; }
+  std::filesystem::path tensorboard() const { return root_ / "tensorboard"; }
+  std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+
+ private:
+  explicit RunFolder(std::filesystem::path root) : root_(std::move(root)) {}
+  std::filesystem::path root_;
+};
+
+// What bit-exact resume depends on and what a reader of the run wants to know: version, commit, torch, cpu, threads, device, seed.
+std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device);
+
+}  // namespace meristem

@@ -1,0 +1,51 @@
+// Everything a run says about itself: progress, metrics.jsonl, TensorBoard. Reads, never steers.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+#include "metrics/jsonl.h"
+#include "metrics/progress.h"
+#include "metrics/tensorboard.h"
+#include "metrics/throughput.h"
+#include "train/run_folder.h"
+#include "train/step.h"
+
+namespace meristem {
+
+class Telemetry {
+ public:
+  // resumed_after: the step that the run goes on after, or nothing for a new one.
+  Telemetry(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after, std::string device_name);
+
+  struct StepReport {
+    std::int64_t step = 0, tokens = 0;
+    double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
+    double flops = 0;                             // of the step
+    std::int64_t blocks = 0, calls = 0;
+  };
+  void step(const StepReport& report, const StepResult& result);
+  // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
+  void event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note);
+  void validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets);
+  void note(const std::string& text) { progress_.note(text); }
+  // After a growth the speed of earlier steps says nothing about the next ones.
+  void forget_speed() { throughput_.reset(); }
+  void finish();
+
+ private:
+  MetricsLine step_line(const StepReport& report, const StepResult& result) const;
+
+  const RunConfig& config_;
+  std::string device_name_;
+  MetricsLog log_;
+  std::unique_ptr<EventWriter> tensorboard_;
+  Progress progress_;
+  Throughput throughput_;
+  double waited_ = 0, timed_ = 0;  // since the last log line
+};
+
+}  // namespace meristem
