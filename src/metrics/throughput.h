@@ -1,0 +1,41 @@
+// How fast a run is: tokens and FLOPs a second over the last steps, and the share of the device's peak (MFU).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string_view>
+
+namespace meristem {
+
+// Rates over a sliding window of steps. Give it only time spent on steps: a validation or a checkpoint between two steps is not speed.
+class Throughput {
+ public:
+  explicit Throughput(std::size_t window = 20) : window_(window) {}
+
+  void add_step(double seconds, double tokens, double flops);
+  // The model changed: what was measured says nothing about the next steps.
+  void reset();
+  // NaN before the first step.
+  double seconds_per_step() const;
+  double tokens_per_second() const;
+  double flops_per_second() const;
+
+ private:
+  struct Step {
+    double seconds, tokens, flops;
+  };
+  std::size_t window_;
+  std::deque<Step> steps_;
+
+  Step sums() const;
+};
+
+// Peak of dense bf16 tensor-core math in FLOP/s by the device's name as the driver gives it ("NVIDIA H100 80GB HBM3"); nothing for
+// CPUs and for devices that the table does not know.
+std::optional<double> peak_bf16_flops(std::string_view device_name);
+
+// Model FLOPs utilisation: achieved / (peak of one device x devices).
+std::optional<double> mfu(double flops_per_second, std::string_view device_name, int devices = 1);
+
+}  // namespace meristem

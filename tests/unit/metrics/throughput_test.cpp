@@ -1,0 +1,52 @@
+#include "metrics/throughput.h"
+
+#include <cmath>
+#include <vector>
+
+#include "metrics/memory.h"
+#include "support/catch.h"
+
+using namespace meristem;
+
+TEST_CASE("rates are sums over the window") {
+  Throughput rate(2);
+  CHECK(std::isnan(rate.tokens_per_second()));
+  CHECK(std::isnan(rate.seconds_per_step()));
+  rate.add_step(100, 1, 1);  // falls out of the window
+  rate.add_step(1, 10, 200);
+  rate.add_step(3, 10, 200);
+  CHECK(rate.tokens_per_second() == Approx(5));
+  CHECK(rate.flops_per_second() == Approx(100));
+  CHECK(rate.seconds_per_step() == Approx(2));
+  rate.reset();
+  CHECK(std::isnan(rate.flops_per_second()));
+}
+
+TEST_CASE("peaks of known devices, nothing for others") {
+  CHECK(peak_bf16_flops("NVIDIA H100 80GB HBM3") == 989e12);
+  CHECK(peak_bf16_flops("NVIDIA H100 PCIe") == 756e12);
+  CHECK(peak_bf16_flops("NVIDIA H200") == 989e12);
+  CHECK(peak_bf16_flops("NVIDIA A100-SXM4-80GB") == 312e12);
+  CHECK(peak_bf16_flops("NVIDIA L40S") == 362e12);
+  CHECK(peak_bf16_flops("NVIDIA L4") == 121e12);
+  CHECK(peak_bf16_flops("NVIDIA A10") == 125e12);
+  CHECK(peak_bf16_flops("NVIDIA GeForce RTX 4090") == 165e12);
+  CHECK_FALSE(peak_bf16_flops("NVIDIA GeForce GTX 1080").has_value());
+  CHECK_FALSE(peak_bf16_flops("NVIDIA A1000").has_value());
+  CHECK_FALSE(peak_bf16_flops("cpu").has_value());
+  CHECK(mfu(494.5e12, "NVIDIA H200") == Approx(0.5));
+  CHECK(mfu(494.5e12, "NVIDIA H200", 2) == Approx(0.25));
+  CHECK_FALSE(mfu(1e12, "cpu").has_value());
+}
+
+TEST_CASE("memory of the process grows with what it holds, and the peak stays") {
+  constexpr std::size_t kBytes = 64 << 20;
+  const ProcessMemory before = process_memory();
+  REQUIRE(before.resident_bytes > 0);
+  {
+    std::vector<char> held(kBytes, 1);
+    CHECK(process_memory().resident_bytes >= before.resident_bytes + static_cast<std::int64_t>(kBytes) * 9 / 10);
+    CHECK(held[kBytes / 2] == 1);
+  }
+  CHECK(process_memory().peak_bytes >= before.resident_bytes + static_cast<std::int64_t>(kBytes) * 9 / 10);
+}
