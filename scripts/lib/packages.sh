@@ -51,14 +51,15 @@ prepare_packages() {
   mapfile -t required < <(missing_packages required)
   mapfile -t optional < <(missing_packages optional)
   [[ ${#required[@]} -gt 0 || ${#optional[@]} -gt 0 ]] || return 0
-  local line="sudo apt-get install -y ${required[*]} ${optional[*]}"
+  local missing=("${required[@]}" "${optional[@]}")
+  local line="sudo apt-get install -y ${missing[*]}"
   if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-    install_packages "$MERISTEM_HOME/logs/apt.log" "${required[@]}" "${optional[@]}" || [[ ${#required[@]} -eq 0 ]] ||
+    install_packages "$MERISTEM_HOME/logs/apt.log" "${missing[@]}" || [[ ${#required[@]} -eq 0 ]] ||
       die 1 "could not install Debian packages; once they can be reached: $line"
   elif [[ ${#required[@]} -gt 0 ]]; then
-    die 2 "Debian packages are missing. Install them, then repeat the command:  ${line% }"
+    die 2 "Debian packages are missing. Install them, then repeat the command:  $line"
   else
-    say "faster with: ${line% }"
+    say "not needed, but of use (third_party/debian.txt):  $line"
   fi
   base_python >/dev/null || die 2 "no Python 3.11-3.14 with venv found: install one, or name one in PYTHON"
 }
