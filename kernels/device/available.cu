@@ -1,0 +1,16 @@
+#include <cuda_runtime.h>
+
+#include "meristem_kernels/stream.h"
+
+namespace meristem::kernels {
+
+bool available() {
+  int device = 0, major = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+    cudaGetLastError();  // no device is an answer, not an error for the next call to find
+    return false;
+  }
+  return major >= 8;
+}
+
+}  // namespace meristem::kernels

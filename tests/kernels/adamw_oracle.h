@@ -1,0 +1,94 @@
+// AdamW in double, element by element, and the segment lists that the kernel's tests share.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "meristem_kernels/adamw.h"
+
+namespace meristem::test {
+
+struct AdamwArrays {
+  std::vector<float> master, exp_avg, exp_avg_sq, grad;
+  std::vector<std::uint16_t> half;
+
+  // Values of the sizes that training has; half holds a pattern no update writes by chance.
+  AdamwArrays(std::size_t count, unsigned seed) : master(count), exp_avg(count), exp_avg_sq(count), grad(count), half(count, 0xABCD) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    for (std::size_t i = 0; i < count; ++i) {
+      master[i] = 0.02f * normal(random);
+      grad[i] = 1e-2f * normal(random);
+      exp_avg[i] = 1e-3f * normal(random);
+      exp_avg_sq[i] = 1e-5f * std::abs(normal(random));
+    }
+  }
+};
+
+// `scale`: the size of the terms that were added up; their difference may be much smaller, its rounding error not.
+struct AdamwExpected {
+  struct Value {
+    double value, scale;
+  } master, exp_avg, exp_avg_sq;
+};
+
+inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwSegment& segment,
+                                     const kernels::AdamwConstants& c, double lr, double clip) {
+  const double g = before.grad[i] * clip, b1 = c.beta1, b2 = c.beta2;
+  const double m = b1 * before.exp_avg[i] + (1 - b1) * g, v = b2 * before.exp_avg_sq[i] + (1 - b2) * g * g;
+  const double p = before.master[i] * (1 - lr * segment.weight_decay);
+  const double per_m = lr / segment.bias_correction1 / (std::sqrt(v) / segment.bias_correction2_sqrt + c.eps);
+  const double m_scale = std::abs(b1 * before.exp_avg[i]) + std::abs((1 - b1) * g);
+  return {{p - per_m * m, std::abs(p) + per_m * m_scale}, {m, m_scale}, {v, v}};
+}
+
+// One segment after another with `gap` untouched elements before each; the end is also untouched.
+inline std::vector<kernels::AdamwSegment> segments_of(const std::vector<std::int64_t>& counts, std::int64_t gap, std::int64_t& total) {
+  std::vector<kernels::AdamwSegment> segments;
+  total = gap;
+  for (std::size_t s = 0; s < counts.size(); ++s) {
+    const double t = 1 + 3 * static_cast<double>(s);
+    segments.push_back({total, counts[s], static_cast<float>(1 - std::pow(0.9, t)), static_cast<float>(std::sqrt(1 - std::pow(0.95, t))),
+                        s % 2 == 0 ? 0.1f : 0.0f});
+    total += counts[s] + gap;
+  }
+  return segments;
+}
+
+// What a bf16 value is worth as a float.
+inline float from_bf16(std::uint16_t bits) {
+  const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
+  float value = 0;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+// The number of elements that are not what they must be: updated inside the segments, untouched outside.
+inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays& after, const std::vector<kernels::AdamwSegment>& segments,
+                                   const kernels::AdamwConstants& constants, double lr, double clip, bool half) {
+  const auto near = [](double got, const AdamwExpected::Value& want) { return std::abs(got - want.value) <= 4e-7 * want.scale; };
+  std::vector<const kernels::AdamwSegment*> owner(before.master.size(), nullptr);
+  for (const auto& segment : segments) {
+    for (std::int64_t i = 0; i < segment.count; ++i) owner[static_cast<std::size_t>(segment.offset + i)] = &segment;
+  }
+  std::int64_t wrong = 0;
+  for (std::size_t i = 0; i < owner.size(); ++i) {
+    bool ok = false;
+    if (owner[i] == nullptr) {
+      ok = after.master[i] == before.master[i] && after.exp_avg[i] == before.exp_avg[i] && after.exp_avg_sq[i] == before.exp_avg_sq[i] &&
+           after.half[i] == before.half[i];
+    } else {
+      const AdamwExpected want = adamw_in_double(before, i, *owner[i], constants, lr, clip);
+      ok = near(after.master[i], want.master) && near(after.exp_avg[i], want.exp_avg) && near(after.exp_avg_sq[i], want.exp_avg_sq);
+      // Half an ulp of bf16's eight bits.
+      ok = ok && (half ? std::abs(from_bf16(after.half[i]) - after.master[i]) <= std::abs(after.master[i]) / 256 : after.half[i] == before.half[i]);
+    }
+    if (!ok) ++wrong;
+  }
+  return wrong;
+}
+
+}  // namespace meristem::test
