@@ -101,7 +101,10 @@ void SafetensorsFile::read_header() {
   const std::string header_origin = origin + ": header";
   const nlohmann::json header = parse_json_strict({text + kLengthBytes, header_bytes}, header_origin);
   std::vector<Entry> entries;
-  for (const auto& [name, json] : JsonCursor(header, header_origin).members()) {
+  const JsonCursor root(header, header_origin);
+  for (const auto& item : header.items()) {
+    const std::string& name = item.key();
+    const JsonCursor json = root.at(name);
     if (name == "__metadata__") {
       for (const auto& [key, value] : json.members()) metadata_.emplace(key, value.text());
     } else {

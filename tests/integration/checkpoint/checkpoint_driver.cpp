@@ -1,6 +1,6 @@
 // What the Python tests of this folder drive.
 //   save FOLDER STEP [WIDTH]    writes one checkpoint
-//   loop CHECKPOINTS            writes and rotates checkpoints, from the newest on, until it is killed
+//   loop CHECKPOINTS            writes and rotates checkpoints, from the newest on, until it is killed; a line before each
 //   verify CHECKPOINTS          loads every published one; prints the newest step (-1: none); exit 4 where one is damaged
 //   write FILE                  a safetensors file of every dtype
 //   list FILE                   its tensors as JSON: name, dtype, shape, bytes in hex
@@ -24,6 +24,7 @@ constexpr std::int64_t kLoopWidth = 20'000;  // 320 kB of weights: a write takes
 void loop(const fs::path& folder) {
   const auto newest = newest_whole_checkpoint(folder);
   for (std::int64_t step = newest ? newest->step + 1 : 1;; ++step) {
+    std::cout << step << std::endl;
     save_checkpoint(folder / checkpoint_name(step), test::SampleCheckpoint(step, kLoopWidth).content);
     rotate_checkpoints(folder, 2, 50, {});
   }

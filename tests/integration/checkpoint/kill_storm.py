@@ -17,15 +17,31 @@ parser.add_argument("--seed", type=int, default=1)
 options = parser.parse_args()
 
 
-def storm(driver, kills):
+def start(driver, folder):
+    return subprocess.Popen([driver, "loop", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def period_of(driver):
+    """Seconds from one checkpoint to the next, here and now."""
+    with tempfile.TemporaryDirectory() as temporary, start(driver, Path(temporary)) as process:
+        process.stdout.readline()
+        begun = time.monotonic()
+        for _ in range(5):
+            process.stdout.readline()
+        process.kill()
+        return (time.monotonic() - begun) / 5
+
+
+def storm(driver, kills, period):
     """(None or the first failure, kills that hit a write, newest step)."""
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "checkpoints"
         newest, inside = -1, 0
         for kill in range(kills):
-            process = subprocess.Popen([driver, "loop", folder], stderr=subprocess.PIPE, text=True)
-            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the kill is what is drawn: nothing is waited for
+            process = start(driver, folder)
+            process.stdout.readline()  # it is about to write
+            time.sleep(draw.uniform(0.0, 3 * period))  # the moment of the kill is what is drawn: nothing is waited for
             process.send_signal(signal.SIGKILL)
             stderr = process.communicate()[1]
             if process.returncode != -signal.SIGKILL:
@@ -43,10 +59,11 @@ def storm(driver, kills):
         return None, inside, newest
 
 
-failure, inside, newest = storm(options.driver, options.kills)
-print(f"{options.kills} kills, {inside} inside a checkpoint write, newest step {newest}: {failure or 'every published checkpoint was whole'}")
+period = period_of(options.driver)
+failure, inside, newest = storm(options.driver, options.kills, period)
+print(f"a checkpoint every {1000 * period:.1f} ms; {options.kills} kills, {inside} inside a checkpoint write, newest step {newest}: {failure or 'every published checkpoint was whole'}")
 assert failure is None
 assert inside >= options.kills // 10, "too few kills hit a write to prove anything"
-failure, inside, newest = storm(options.planted_driver, options.kills)
+failure, inside, newest = storm(options.planted_driver, options.kills, period)
 print(f"planted bug: {failure}")
 assert failure is not None, "the storm does not see a folder that is published before its data is complete"

@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <array>
+#include <iterator>
+
+#include "data/token_source.h"
+#include "fuzz/format.h"
+#include "fuzz/mutate.h"
+
+namespace meristem::fuzz {
+namespace {
+
+constexpr std::int64_t kVocab = 1000;
+constexpr std::size_t kHeaderBytes = 34;  // magic 9, version 8, type 1, sequences 8, documents 8
+
+// Written by hand, not with our writer: what other programs write must be readable too.
+Files megatron_pair(std::size_t width, const std::vector<std::int64_t>& lengths) {
+  const auto append = [](std::string& bytes, std::size_t size, std::uint64_t value) {
+    bytes.append(size, '\0');
+    put_integer(bytes, bytes.size() - size, size, value);
+  };
+  std::string bin, idx("MMIDIDX\0\0", 9);
+  append(idx, 8, 1);
+  append(idx, 1, width == 2 ? 8 : 4);
+  append(idx, 8, lengths.size());
+  append(idx, 8, lengths.size() + 1);
+  for (const std::int64_t length : lengths) append(idx, 4, static_cast<std::uint64_t>(length));
+  for (const std::int64_t length : lengths) {
+    append(idx, 8, bin.size());
+    for (std::int64_t i = 0; i < length; ++i) append(bin, width, static_cast<std::uint64_t>((i * 37 + length) % kVocab));
+  }
+  for (std::size_t i = 0; i <= lengths.size(); ++i) append(idx, 8, i);
+  return {{"tokens.bin", bin}, {"tokens.idx", idx}};
+}
+
+class Shard : public Format {
+ public:
+  std::string name() const override { return "shard"; }
+
+  std::vector<Files> seeds(const std::filesystem::path& /*scratch*/) const override {
+    return {megatron_pair(2, {5, 1, 17, 64}), megatron_pair(4, {3, 9}), megatron_pair(2, {300})};
+  }
+
+  void mutate(Files& files, const Files& other, Dice& dice) const override {
+    std::string& bin = files["tokens.bin"];
+    std::string& idx = files["tokens.idx"];
+    for (std::size_t i = 0; i <= dice.below(3); ++i) {
+      switch (dice.below(8)) {
+        case 0: mutate_bytes(bin, dice); break;
+        case 1: mutate_bytes(idx, dice); break;
+        case 2: bin = other.at("tokens.bin"); break;
+        case 3: idx = idx.substr(0, dice.below(idx.size() + 1)) + other.at("tokens.idx"); break;
+        case 4: files.erase(std::next(files.begin(), static_cast<std::ptrdiff_t>(dice.below(files.size())))); return;
+        default: mutate_field(idx, dice); break;
+      }
+    }
+  }
+
+  void read(const std::filesystem::path& folder) const override {
+    const TokenSource source = TokenSource::open(folder / "tokens");
+    std::vector<std::int32_t> tokens;
+    std::int64_t total = 0;
+    for (std::int64_t document = 0; document < source.num_documents(); ++document) {
+      const std::int64_t length = source.document_length(document);
+      total += length;
+      tokens.resize(static_cast<std::size_t>(length));
+      source.read(document, 0, length, tokens.data(), kVocab);
+      for (const std::int32_t token : tokens) {
+        if (token < 0 || token >= kVocab) throw std::logic_error("a token outside the vocabulary came through");
+      }
+    }
+    if (total != source.num_tokens()) throw std::logic_error("documents and tokens do not add up");
+  }
+
+ private:
+  // One of the index's integers, at its true place and width.
+  static void mutate_field(std::string& idx, Dice& dice) {
+    struct Field {
+      std::size_t at, width;
+    };
+    static constexpr std::array<Field, 5> kHeader{{{0, 8}, {9, 8}, {17, 1}, {18, 8}, {26, 8}}};
+    Field field = dice.pick(kHeader);
+    const std::size_t sequences = static_cast<std::size_t>(std::min<std::uint64_t>(get_integer(idx, 18, 8), 1000));
+    if (dice.chance(0.7) && idx.size() > kHeaderBytes) {
+      const std::size_t entry = dice.below(sequences + 1);
+      switch (dice.below(3)) {
+        case 0: field = {kHeaderBytes + 4 * entry, 4}; break;
+        case 1: field = {kHeaderBytes + 4 * sequences + 8 * entry, 8}; break;
+        default: field = {kHeaderBytes + 12 * sequences + 8 * entry, 8}; break;
+      }
+    }
+    put_integer(idx, field.at, field.width, extreme_integer(dice, get_integer(idx, field.at, field.width)));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Format> shard_format() { return std::make_unique<Shard>(); }
+
+}  // namespace meristem::fuzz
