@@ -16,7 +16,9 @@ void publish(const std::filesystem::path& path, std::string_view bytes) {
   write_file_durably(beside, bytes);
   std::error_code failed;
   std::filesystem::rename(beside, path, failed);
-  if (failed) throw SystemError(fmt::format("{}: cannot be renamed to {}: {}", beside.string(), path.filename().string(), failed.message()));
+  if (failed) {
+    throw SystemError(fmt::format("{}: cannot be renamed to {}: {}", beside.string(), path.filename().string(), failed.message()));
+  }
   fsync_folder(path.has_parent_path() ? path.parent_path() : ".");
 }
 

@@ -20,13 +20,14 @@ std::filesystem::path file_with(const TempDir& folder, const std::string& text) 
 }  // namespace
 
 TEST_CASE("lines past the checkpoint move to the first free lost file") {
+  const std::string kept = "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 2, \"event\": \"checkpoint\"}\n";
   const TempDir folder;
-  const auto path = file_with(folder, "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 2, \"event\": \"checkpoint\"}\n{\"step\": 3}\n{\"step\": 4}\n");
+  const auto path = file_with(folder, kept + "{\"step\": 3}\n{\"step\": 4}\n");
   const MetricsCut cut = truncate_after(path, 2);
   CHECK(cut.kept == 3);
   CHECK(cut.lost == 2);
   CHECK(cut.lost_path == folder / "metrics.lost-1.jsonl");
-  CHECK(read_file(path) == "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 2, \"event\": \"checkpoint\"}\n");
+  CHECK(read_file(path) == kept);
   CHECK(read_file(cut.lost_path) == "{\"step\": 3}\n{\"step\": 4}\n");
 
   MetricsLog(path).append({{"step", 3}});
@@ -49,9 +50,10 @@ TEST_CASE("a torn last line is lost even where its step is early enough") {
 TEST_CASE("what is no JSON object is lost, a line without a step goes with the line before") {
   const TempDir folder;
   const std::string nul(8, '\0');
-  const auto path = file_with(folder, "{\"event\": \"start\"}\n{\"step\": 1}\n{\"event\": \"x\"}\n" + nul + "\n[1]\n{\"step\": 9}\n{\"event\": \"y\"}\n");
+  const std::string kept = "{\"event\": \"start\"}\n{\"step\": 1}\n{\"event\": \"x\"}\n";
+  const auto path = file_with(folder, kept + nul + "\n[1]\n{\"step\": 9}\n{\"event\": \"y\"}\n");
   const MetricsCut cut = truncate_after(path, 1);
-  CHECK(read_file(path) == "{\"event\": \"start\"}\n{\"step\": 1}\n{\"event\": \"x\"}\n");
+  CHECK(read_file(path) == kept);
   CHECK(read_file(cut.lost_path) == nul + "\n[1]\n{\"step\": 9}\n{\"event\": \"y\"}\n");
 }
 

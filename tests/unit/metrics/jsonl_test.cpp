@@ -20,7 +20,8 @@ using namespace meristem;
 using meristem::test::TempDir;
 
 TEST_CASE("a line keeps the order of its keys and the type of its values") {
-  const MetricsLine line{{"step", 3}, {"loss", 2.5}, {"event", "growth"}, {"ok", true}, {"loss_by_source", std::map<std::string, double>{{"b", 1.0}, {"a", 2.0}}}};
+  const std::map<std::string, double> by_source{{"b", 1.0}, {"a", 2.0}};
+  const MetricsLine line{{"step", 3}, {"loss", 2.5}, {"event", "growth"}, {"ok", true}, {"loss_by_source", by_source}};
   CHECK(metrics_json(line) == R"({"step": 3, "loss": 2.5, "event": "growth", "ok": true, "loss_by_source": {"a": 2.0, "b": 1.0}})");
   CHECK(metrics_json({}) == "{}");
 }
@@ -42,7 +43,8 @@ TEST_CASE("doubles read back bit-equal, and as floating point") {
 
 TEST_CASE("what JSON has no number for is a string, and costs nothing else of the line") {
   const double inf = std::numeric_limits<double>::infinity();
-  const MetricsLine line{{"step", 1}, {"loss", std::nan("")}, {"a", inf}, {"b", -inf}, {"m", std::map<std::string, double>{{"x", std::nan("")}}}, {"lr", 0.5}};
+  const std::map<std::string, double> inner{{"x", std::nan("")}};
+  const MetricsLine line{{"step", 1}, {"loss", std::nan("")}, {"a", inf}, {"b", -inf}, {"m", inner}, {"lr", 0.5}};
   CHECK(metrics_json(line) == R"({"step": 1, "loss": "nan", "a": "inf", "b": "-inf", "m": {"x": "nan"}, "lr": 0.5})");
 }
 
