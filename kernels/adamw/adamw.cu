@@ -4,7 +4,8 @@
 namespace meristem::kernels {
 namespace {
 
-__global__ void __launch_bounds__(detail::kAdamwThreads, detail::kAdamwBlocksPerSm) adamw_kernel(const __grid_constant__ detail::AdamwLaunch launch) {
+__global__ void __launch_bounds__(detail::kAdamwThreads, detail::kAdamwBlocksPerSm)
+    adamw_kernel(const __grid_constant__ detail::AdamwLaunch launch) {
   detail::adamw_thread(launch, static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x));
 }
 

@@ -151,7 +151,8 @@ MERISTEM_HOST_DEVICE void adamw_thread(const AdamwLaunch& launch, int block, int
 inline int fill_adamw_launch(AdamwLaunch& launch, const AdamwSegment* segments, int segment_count, int first, std::int32_t& tiles) {
   const auto aligned = [](const void* pointer, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0; };
   const AdamwBuffers& at = launch.buffers;
-  launch.vectorised = aligned(at.master, 16) && aligned(at.exp_avg, 16) && aligned(at.exp_avg_sq, 16) && aligned(at.grad, 16) && aligned(at.half, 8);
+  launch.vectorised = aligned(at.master, 16) && aligned(at.exp_avg, 16) && aligned(at.exp_avg_sq, 16) && aligned(at.grad, 16) &&
+                      aligned(at.half, 8);
   int taken = 0;
   tiles = 0;
   for (; taken < kAdamwSegmentsPerLaunch && first + taken < segment_count; ++taken) {

@@ -25,7 +25,8 @@ __device__ double block_sum(double value) {
 
 __device__ double square(float value) { return static_cast<double>(value) * static_cast<double>(value); }
 
-__global__ void __launch_bounds__(kThreads) partial_sums(const float* __restrict__ values, std::int64_t count, double* __restrict__ partials) {
+__global__ void __launch_bounds__(kThreads)
+    partial_sums(const float* __restrict__ values, std::int64_t count, double* __restrict__ partials) {
   const std::int64_t vectors = count / kVector;
   const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;

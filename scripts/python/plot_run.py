@@ -115,7 +115,8 @@ def draw_losses(axes, metrics, growths):
 def mark_growth(axes, lower, growths):
     for i, (step, before, after) in enumerate(growths):
         for panel in (axes, lower):
-            panel.axvline(step, color=GROWTH, linewidth=1.2, linestyle=(0, (4, 2)), zorder=3, label="growth" if panel is axes and i == 0 else None)
+            panel.axvline(step, color=GROWTH, linewidth=1.2, linestyle=(0, (4, 2)), zorder=3,
+                          label="growth" if panel is axes and i == 0 else None)
         axes.annotate(f"{after} blocks" if before is None else f"{before} → {after} blocks", (step, 1), xycoords=("data", "axes fraction"),
                       xytext=(4, -6), textcoords="offset points", rotation=90, ha="left", va="top", fontsize=9, color=GROWTH, zorder=5,
                       bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75})
@@ -125,8 +126,8 @@ def shade_phases(axes, lower, spans):
     for i, (name, start, stop) in enumerate(spans):
         for panel in (axes, lower):
             panel.axvspan(start, stop, color=SHADES[i % 2], alpha=0.07, linewidth=0, zorder=0)
-        lower.annotate(name, ((start + stop) / 2, 0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center",
-                       va="bottom", fontsize=8, color="#333333")
+        lower.annotate(name, ((start + stop) / 2, 0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                       ha="center", va="bottom", fontsize=8, color="#333333")
 
 
 def draw_learning_rate(lower, metrics):

@@ -17,10 +17,11 @@ namespace {
 
 constexpr float kLr = 3e-3f, kClip = 0.7f;
 
-// As adamw.cu launches it; `shift` moves all buffers by so many elements.
+// As adamw.cu launches it.
 void adamw_on_cpu(AdamwArrays& arrays, const std::vector<kernels::AdamwSegment>& segments, bool half, bool expect_vectorised) {
   detail::AdamwLaunch launch{};
-  launch.buffers = {arrays.master.data(), arrays.exp_avg.data(), arrays.exp_avg_sq.data(), arrays.grad.data(), half ? arrays.half.data() : nullptr};
+  launch.buffers = {arrays.master.data(), arrays.exp_avg.data(), arrays.exp_avg_sq.data(), arrays.grad.data(),
+                    half ? arrays.half.data() : nullptr};
   launch.lr = &kLr;
   launch.clip_factor = &kClip;
   const int count = static_cast<int>(segments.size());

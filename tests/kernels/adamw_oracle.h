@@ -83,8 +83,8 @@ inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays&
     } else {
       const AdamwExpected want = adamw_in_double(before, i, *owner[i], constants, lr, clip);
       ok = near(after.master[i], want.master) && near(after.exp_avg[i], want.exp_avg) && near(after.exp_avg_sq[i], want.exp_avg_sq);
-      // Half an ulp of bf16's eight bits.
-      ok = ok && (half ? std::abs(from_bf16(after.half[i]) - after.master[i]) <= std::abs(after.master[i]) / 256 : after.half[i] == before.half[i]);
+      const float rounding = std::abs(from_bf16(after.half[i]) - after.master[i]);  // half an ulp of bf16's eight bits
+      ok = ok && (half ? rounding <= std::abs(after.master[i]) / 256 : after.half[i] == before.half[i]);
     }
     if (!ok) ++wrong;
   }

@@ -60,7 +60,8 @@ class Plot(unittest.TestCase):
         self.assertTrue(math.isnan(run_metrics.number(metrics.steps[6]["loss"])))
         self.assertEqual(plot_run.growth_steps(metrics), [(10, 4, 8)])
         self.assertEqual(plot_run.phase_spans(metrics, 40), [("main", 0, 30), ("cooldown", 30, 40)])
-        self.assertEqual({k: [list(x) for x in v] for k, v in plot_run.validation_points(metrics).items()}, {"held": [[20, 40], [4.0, 4.0]]})
+        points = {source: [list(part) for part in pair] for source, pair in plot_run.validation_points(metrics).items()}
+        self.assertEqual(points, {"held": [[20, 40], [4.0, 4.0]]})
         metrics.events = []
         self.assertEqual(plot_run.growth_steps(metrics), [(10, 4, 8)])  # from the depth of the steps
 
