@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <stdexcept>
+
+#include <nlohmann/json.hpp>
 
 #include "checkpoint/safetensors.h"
 #include "fuzz/format.h"
@@ -6,6 +9,52 @@
 #include "fuzz/tensor_mutation.h"
 
 namespace meristem::fuzz {
+namespace {
+
+// Numbers of the header changed so that they still agree with each other in part: what single edits of the text hardly reach.
+void mutate_header_members(std::string& header, Dice& dice) {
+  auto json = nlohmann::json::parse(header, nullptr, false);
+  std::vector<nlohmann::json*> entries;
+  if (!json.is_object()) return;
+  for (auto& item : json) {
+    if (item.is_object() && item.contains("data_offsets") && item["data_offsets"].size() == 2 && item["data_offsets"][0].is_number_unsigned() &&
+        item["data_offsets"][1].is_number_unsigned()) {
+      entries.push_back(&item);
+    }
+  }
+  if (entries.empty()) return;
+  nlohmann::json& entry = *dice.pick(entries);
+  nlohmann::json& offsets = entry["data_offsets"];
+  const auto begin = offsets[0].get<std::uint64_t>(), end = offsets[1].get<std::uint64_t>();
+  switch (dice.below(6)) {
+    case 0: {  // moved as a whole
+      const std::uint64_t by = extreme_integer(dice, 4);
+      offsets = {begin + by, end + by};
+      break;
+    }
+    case 1: offsets = (*dice.pick(entries))["data_offsets"]; break;
+    case 2: entry["shape"] = (*dice.pick(entries))["shape"]; break;
+    case 3: entry["dtype"] = (*dice.pick(entries))["dtype"]; break;
+    case 4: {  // longer or shorter, with a shape that says so
+      const std::uint64_t size = extreme_integer(dice, end - begin);
+      entry["dtype"] = "U8";
+      entry["shape"] = {size};
+      offsets[1] = begin + size;
+      break;
+    }
+    default: {  // two more sizes whose product is 1 modulo 2^64: only a check for overflow sees them
+      const std::uint64_t size = (dice.word() >> 2) | 1;
+      std::uint64_t inverse = size;
+      for (int i = 0; i < 6; ++i) inverse *= 2 - size * inverse;
+      entry["shape"].push_back(size);
+      entry["shape"].push_back(inverse);
+      break;
+    }
+  }
+  header = json.dump();
+}
+
+}  // namespace
 
 void mutate_safetensors(std::string& bytes, Dice& dice) {
   if (bytes.size() < 8 || dice.chance(0.2)) return mutate_bytes(bytes, dice);
@@ -13,19 +62,26 @@ void mutate_safetensors(std::string& bytes, Dice& dice) {
   // Edit the header, and mostly keep its length true, so that the damage lies behind the first check.
   const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(get_integer(bytes, 0, 8), bytes.size() - 8));
   std::string header = bytes.substr(8, length);
-  for (std::size_t i = 0; i <= dice.below(3); ++i) mutate_text(header, dice);
+  for (std::size_t i = 0; i <= dice.below(3); ++i) dice.chance(0.3) ? mutate_header_members(header, dice) : mutate_text(header, dice);
   bytes.replace(8, length, header);
   if (dice.chance(0.95)) put_integer(bytes, 0, 8, header.size());
 }
 
 void touch(const SafetensorsFile& file) {
+  // Bounds are checked here as well: behind a small file the mapping goes on to the end of the page, which no sanitizer minds.
+  const auto* begin = reinterpret_cast<const unsigned char*>(file.file_bytes().data());
+  std::size_t left = file.file_bytes().size() - 8 - static_cast<std::size_t>(get_integer(std::string(begin, begin + 8), 0, 8));
   volatile unsigned char sink = 0;
   for (const TensorView& tensor : file.tensors()) {
     const auto* data = static_cast<const unsigned char*>(tensor.data);
+    const auto room = static_cast<std::size_t>(begin + file.file_bytes().size() - data);
+    if (data < begin || tensor.bytes() > room || tensor.bytes() > left) throw std::logic_error("a tensor reaches beyond its file");
+    left -= tensor.bytes();
     unsigned char sum = 0;
     for (std::size_t i = 0; i < tensor.bytes(); ++i) sum = static_cast<unsigned char>(sum + data[i]);
     sink = static_cast<unsigned char>(sink + sum);
   }
+  if (left != 0) throw std::logic_error("bytes that belong to no tensor were accepted");
 }
 
 namespace {
@@ -49,6 +105,9 @@ class Safetensors : public Format {
     add(few, {});
     add(many, {{"format", "pt"}, {"step", "5"}});
     add({}, {{"a", "b"}});
+    // Ends with a page, so that reading on is a fault.
+    bytes.resize(4096 - 128);
+    add({{"page", Dtype::kU8, {4096 - 128}, bytes.data()}}, {});
     return out;
   }
 
