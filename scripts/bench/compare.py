@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Meristem's training step against the peer's, alternating: both programs live side by side, each does one step when it is asked to, and
+the order within a round changes from round to round. So a machine that slows down slows both, and the ratio holds.
+
+Prints a table, and with --json FILE writes all numbers ("-": to standard output instead of the table). Exit code 0, or with --require R:
+1 where a median ratio is below R or our peak memory above the peer's.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from peer import SHAPE  # noqa: E402
+
+
+class Program:
+    """A child process that does one training step for each line it gets."""
+
+    def __init__(self, name, command, environment):
+        self.name = name
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        ready = self.answer()
+        self.parameters, self.ready_bytes = ready["parameters"], self.memory("VmHWM")
+        self.seconds, self.loss = [], None
+
+    def answer(self):
+        """The next JSON line; what else a program says is passed on."""
+        for line in self.child.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+            sys.stderr.write(f"{self.name}: {line}")
+        code = self.child.wait()
+        self.child.stdout.close()
+        raise SystemExit(f"bench: {self.name} ended early with exit code {code}")
+
+    def ask(self, request):
+        try:
+            self.child.stdin.write(request + "\n")
+            self.child.stdin.flush()
+        except BrokenPipeError:
+            pass  # its last words are still to be read
+        return self.answer()
+
+    def step(self, timed):
+        answer = self.ask("step")
+        self.loss = answer["loss"]
+        if timed:
+            self.seconds.append(answer["seconds"])
+
+    def memory(self, field):
+        try:
+            status = Path(f"/proc/{self.child.pid}/status").read_text()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:")), None)
+
+    def quit(self):
+        self.final = self.ask("quit")
+        self.child.stdin.close()
+        self.child.wait()
+
+    def kill(self):
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+
+    def report(self, tokens):
+        return {"program": self.name, "parameters": self.parameters, "median_seconds": statistics.median(self.seconds),
+                "tokens_per_second": tokens / statistics.median(self.seconds), "seconds": self.seconds, "last_loss": self.loss,
+                "ready_bytes": self.ready_bytes, **self.final}
+
+
+def alternate(programs, warmup, rounds):
+    """One step each a round; who begins moves on by one each round."""
+    for number in range(-warmup, rounds):
+        first = number % len(programs)
+        for program in programs[first:] + programs[:first]:
+            program.step(timed=number >= 0)
+
+
+def ratio_to(ours, peer):
+    """How many times faster than the peer: the median over rounds of its time over ours, and the middle half of the rounds."""
+    ratios = sorted(theirs / mine for mine, theirs in zip(ours.seconds, peer.seconds))
+    return {"median": statistics.median(ratios), "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]]}
+
+
+def compare(arguments, precision):
+    shape = [word for name in SHAPE for word in (f"--{name}", str(getattr(arguments, name.replace("-", "_"))))]
+    common = [*shape, "--precision", precision, "--device", arguments.device]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    programs = []
+    try:
+        programs.append(Program("meristem", [arguments.binary, "bench-step", *common], environment))
+        for mode in arguments.modes:
+            command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
+            programs.append(Program(f"transformers {mode}", command, environment))
+        alternate(programs, arguments.warmup, arguments.rounds)
+        for program in programs:
+            program.quit()
+    finally:
+        for program in programs:
+            program.kill()
+    tokens = arguments.batch * arguments.sequence
+    reports = [program.report(tokens) for program in programs]
+    for report, program in zip(reports[1:], programs[1:]):
+        report["ours_over_this"] = ratio_to(programs[0], program)
+    return {"precision": precision, "programs": reports}
+
+
+def gibibytes(count):
+    return f"{count / 2**30:.2f} GiB" if count else "?"
+
+
+def table(result):
+    lines = [f"{'precision':9}  {'program':21}  {'tokens/s':>9}  {'step':>9}  {'peak memory':>11}  Meristem is faster by"]
+    for comparison in result["comparisons"]:
+        for report in comparison["programs"]:
+            ratio = report.get("ours_over_this")
+            faster = f"{ratio['median']:.2f}x ({ratio['quartiles'][0]:.2f}-{ratio['quartiles'][1]:.2f})" if ratio else ""
+            lines.append(f"{comparison['precision']:9}  {report['program']:21}  {report['tokens_per_second']:9.0f}  "
+                         f"{1000 * report['median_seconds']:6.1f} ms  {gibibytes(report['peak_bytes']):>11}  {faster}".rstrip())
+    return "\n".join(lines)
+
+
+def falls_short(result, least):
+    """One line for each comparison that is slower than `least`, or needs more memory than the peer."""
+    short = []
+    for comparison in result["comparisons"]:
+        ours = comparison["programs"][0]
+        for peer in comparison["programs"][1:]:
+            where = f"{comparison['precision']} against {peer['program']}"
+            if peer["ours_over_this"]["median"] < least:
+                short.append(f"{where}: {peer['ours_over_this']['median']:.3f}x, at least {least:g}x wanted")
+            if ours["peak_bytes"] > peer["peak_bytes"]:
+                short.append(f"{where}: peak {gibibytes(ours['peak_bytes'])}, the peer's is {gibibytes(peer['peak_bytes'])}")
+    return short
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench/cpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in SHAPE.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
+    parser.add_argument("--require", type=float, metavar="R", help="fail where we are not R times as fast, or need more memory")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--binary", default=os.environ.get("MERISTEM_BINARY"), help="the meristem program (default: MERISTEM_BINARY)")
+    arguments = parser.parse_args()
+    if not arguments.binary or not os.access(arguments.binary, os.X_OK):
+        parser.error(f"no meristem program at {arguments.binary}; start this as scripts/bench/cpu, or name one with --binary")
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    shape = {name: getattr(arguments, name.replace("-", "_")) for name in SHAPE}
+    result = {"shape": shape, "threads": arguments.threads, "rounds": arguments.rounds, "device": arguments.device,
+              "comparisons": [compare(arguments, precision) for precision in arguments.precisions]}
+    if arguments.json == "-":
+        print(json.dumps(result, indent=1))
+    else:
+        print(table(result))
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+    short = falls_short(result, arguments.require) if arguments.require is not None else []
+    for line in short:
+        print(f"falls short: {line}", file=sys.stderr)
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

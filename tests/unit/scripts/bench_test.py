@@ -1,0 +1,90 @@
+"""scripts/bench: the protocol between driver and programs, the order of steps, ratios; the peer itself at a tiny size."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parents[3] / "scripts" / "bench"
+sys.path.insert(0, str(BENCH))
+import compare  # noqa: E402
+
+# Speaks the protocol; each step takes the seconds that the first argument says, and leaves its name in a file.
+FAKE = """
+import json, sys
+seconds, name, log = float(sys.argv[1]), sys.argv[2], sys.argv[3]
+print("some other text")
+print(json.dumps({"ready": True, "parameters": 5}), flush=True)
+for line in sys.stdin:
+    if line == "quit\\n": break
+    open(log, "a").write(name)
+    print(json.dumps({"seconds": seconds, "loss": 1.5}), flush=True)
+print(json.dumps({"peak_bytes": 1000 * seconds}), flush=True)
+"""
+
+
+class Driver(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.log = Path(scratch.name) / "log"
+
+    def program(self, name, seconds):
+        program = compare.Program(name, [sys.executable, "-c", FAKE, str(seconds), name, str(self.log)], dict(os.environ))
+        self.addCleanup(program.child.stdout.close)
+        self.addCleanup(program.kill)
+        return program
+
+    def test_steps_alternate_and_the_first_place_too(self):
+        a, b = self.program("a", 1), self.program("b", 3)
+        compare.alternate([a, b], warmup=1, rounds=3)
+        for program in (a, b):
+            program.quit()
+        self.assertEqual(self.log.read_text(), "ba" "ab" "ba" "ab")
+        self.assertEqual((a.seconds, b.seconds), ([1, 1, 1], [3, 3, 3]))
+        self.assertEqual(compare.ratio_to(a, b), {"median": 3, "quartiles": [3, 3]})
+        report = b.report(tokens=6)
+        self.assertEqual((report["tokens_per_second"], report["peak_bytes"], report["parameters"]), (2, 3000, 5))
+
+    def test_a_program_that_ends_early_is_named(self):
+        with self.assertRaisesRegex(SystemExit, "broken ended early with exit code 3"):
+            compare.Program("broken", [sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ))
+
+    def test_what_falls_short_is_said(self):
+        def result(ratio, ours, peer):
+            theirs = {"program": "peer", "peak_bytes": peer, "ours_over_this": {"median": ratio}}
+            return {"comparisons": [{"precision": "fp32", "programs": [{"peak_bytes": ours}, theirs]}]}
+
+        self.assertEqual(compare.falls_short(result(1.0, 5, 5), 1.0), [])
+        self.assertEqual(len(compare.falls_short(result(0.99, 5, 5), 1.0)), 1)
+        self.assertEqual(len(compare.falls_short(result(2.0, 6, 5), 1.0)), 1)
+
+
+@unittest.skipIf(importlib.util.find_spec("transformers") is None, "no transformers here")
+class Peer(unittest.TestCase):
+    TINY = ["--layers", "1", "--width", "32", "--inner", "64", "--heads", "2", "--kv-heads", "1", "--vocab", "64", "--sequence", "16",
+            "--batch", "2"]
+
+    def run_peer(self, *arguments, text=""):
+        result = subprocess.run([sys.executable, BENCH / "peer.py", *self.TINY, *arguments], input=text, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def test_it_answers_and_learns(self):
+        lines = self.run_peer("--serve", text="step\n" * 20 + "quit\n")
+        self.assertEqual(lines[0], {"ready": True, "parameters": 64 * 32 + 32 * 32 * 2 + 32 * 32 + 3 * 32 * 64 + 3 * 32})
+        self.assertEqual(len(lines), 22)
+        self.assertLess(lines[20]["loss"], lines[1]["loss"] - 0.1)
+        self.assertGreater(lines[21]["peak_bytes"], 1 << 20)
+
+    def test_it_times_itself(self):
+        (line,) = self.run_peer("--steps", "2", "--warmup", "1", "--precision", "bf16")
+        self.assertAlmostEqual(line["tokens_per_second"] * line["median_seconds"], 32, places=6)
+
+
+if __name__ == "__main__":
+    unittest.main()
