@@ -10,6 +10,12 @@ function(meristem_use_torch target)
     target_precompile_headers(meristem_torch_header PRIVATE <torch/torch.h>)
   endif()
   target_precompile_headers(${target} REUSE_FROM meristem_torch_header)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    # A precompiled header serves only files of the same code model, and libraries are -fPIC where programs would be -fPIE.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
 endfunction()
 
 function(meristem_room name)
@@ -21,7 +27,8 @@ function(meristem_room name)
   if(arg_TORCH)
     meristem_use_torch(meristem_${name})
   endif()
-  set_target_properties(meristem_${name} PROPERTIES UNITY_BUILD ${MERISTEM_UNITY} UNITY_BUILD_BATCH_SIZE 6)
+  # Relocatable: no path of this clone in what is compiled, so the compiler cache serves other clones too.
+  set_target_properties(meristem_${name} PROPERTIES UNITY_BUILD ${MERISTEM_UNITY} UNITY_BUILD_RELOCATABLE ON UNITY_BUILD_BATCH_SIZE 6)
 endfunction()
 
 function(meristem_test name)
