@@ -17,6 +17,8 @@ namespace {
 
 bool available() { return false; }
 
+std::string device_name() { return {}; }
+
 void adamw(const AdamwBuffers&, const AdamwSegment*, int, const AdamwConstants&, const float*, const float*, Stream) { refuse("adamw"); }
 
 void squared_norm(const float*, std::int64_t, double*, double*, Stream) { refuse("squared_norm"); }

@@ -26,7 +26,7 @@ class Program:
         self.name = name
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         ready = self.answer()
-        self.parameters, self.ready_bytes = ready["parameters"], self.memory("VmHWM")
+        self.parameters, self.peak_flops, self.ready_bytes = ready["parameters"], ready.get("peak_flops"), self.memory("VmHWM")
         self.seconds, self.loss = [], None
 
     def answer(self):
@@ -73,7 +73,7 @@ class Program:
     def report(self, tokens):
         return {"program": self.name, "parameters": self.parameters, "median_seconds": statistics.median(self.seconds),
                 "tokens_per_second": tokens / statistics.median(self.seconds), "seconds": self.seconds, "last_loss": self.loss,
-                "ready_bytes": self.ready_bytes, **self.final}
+                "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, **self.final}
 
 
 def alternate(programs, warmup, rounds):
@@ -113,6 +113,11 @@ def compare(arguments, precision):
     return {"precision": precision, "programs": reports}
 
 
+def memory_of(report):
+    """On a GPU its memory, else the process's."""
+    return report.get("device_peak_bytes") or report["peak_bytes"]
+
+
 def gibibytes(count):
     return f"{count / 2**30:.2f} GiB" if count else "?"
 
@@ -124,7 +129,7 @@ def table(result):
             ratio = report.get("ours_over_this")
             faster = f"{ratio['median']:.2f}x ({ratio['quartiles'][0]:.2f}-{ratio['quartiles'][1]:.2f})" if ratio else ""
             lines.append(f"{comparison['precision']:9}  {report['program']:21}  {report['tokens_per_second']:9.0f}  "
-                         f"{1000 * report['median_seconds']:6.1f} ms  {gibibytes(report['peak_bytes']):>11}  {faster}".rstrip())
+                         f"{1000 * report['median_seconds']:6.1f} ms  {gibibytes(memory_of(report)):>11}  {faster}".rstrip())
     return "\n".join(lines)
 
 
@@ -137,8 +142,8 @@ def falls_short(result, least):
             where = f"{comparison['precision']} against {peer['program']}"
             if peer["ours_over_this"]["median"] < least:
                 short.append(f"{where}: {peer['ours_over_this']['median']:.3f}x, at least {least:g}x wanted")
-            if ours["peak_bytes"] > peer["peak_bytes"]:
-                short.append(f"{where}: peak {gibibytes(ours['peak_bytes'])}, the peer's is {gibibytes(peer['peak_bytes'])}")
+            if memory_of(ours) > memory_of(peer):
+                short.append(f"{where}: peak {gibibytes(memory_of(ours))}, the peer's is {gibibytes(memory_of(peer))}")
     return short
 
 

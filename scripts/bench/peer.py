@@ -5,7 +5,7 @@ One step is what one of ours is: forward, cross-entropy in fp32, backward, gradi
 bf16 means autocast over fp32 weights, as its users train.
 
   peer.py --precision bf16 --mode compile --device cuda       warms up, times --steps steps, prints one JSON line
-  peer.py --serve …                                            answers "step" and "quit" lines on standard input, for a driver that alternates
+  peer.py --serve …                                           answers "step" and "quit" lines on standard input, for a driver
 """
 
 import argparse

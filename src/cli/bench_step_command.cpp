@@ -1,8 +1,10 @@
 // A step on request, for benchmarks that alternate with another program: reads "step" and "quit" lines, answers JSON lines.
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <memory>
 
+#include <ATen/DeviceAccelerator.h>
 #include <fmt/format.h>
 #include <torch/torch.h>
 
@@ -10,6 +12,7 @@
 #include "core/counter_rng.h"
 #include "core/text.h"
 #include "metrics/memory.h"
+#include "metrics/throughput.h"
 #include "train/run.h"
 #include "train/step.h"
 
@@ -57,6 +60,18 @@ HostBatch random_batch(const Arguments& a) {
   return batch;
 }
 
+// ,"peak_flops":… where the table knows the device.
+std::string peak_field(at::Device device) {
+  const auto peak = peak_bf16_flops(device_name(device));
+  return peak ? fmt::format(",\"peak_flops\":{}", number_text(*peak)) : "";
+}
+
+// ,"device_peak_bytes":… : the most that tensors held of a GPU's memory.
+std::string device_peak_field(at::Device device) {
+  if (!device.is_cuda()) return "";
+  return fmt::format(",\"device_peak_bytes\":{}", at::accelerator::getDeviceStats(std::max<c10::DeviceIndex>(device.index(), 0)).allocated_bytes[0].peak);
+}
+
 ExitCode serve(const Arguments& a) {
   const RunConfig config = config_of(a);
   const ModelRegistry registry = builtin_registry();
@@ -66,7 +81,8 @@ ExitCode serve(const Arguments& a) {
   const HostBatch batch = random_batch(a);
   std::int64_t parameters = 0;
   for (const FlatEntry& entry : live.parameters().entries()) parameters += entry.count;
-  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}\"}}", parameters, ops::describe(live.paths())) << std::endl;
+  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}\"{}}}", parameters, ops::describe(live.paths()),
+                           peak_field(device)) << std::endl;
   std::int64_t number = 0;
   for (std::string line; std::getline(std::cin, line) && line != "quit";) {
     if (device.is_cuda()) torch::cuda::synchronize();
@@ -77,7 +93,7 @@ ExitCode serve(const Arguments& a) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::cout << fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(result.loss)) << std::endl;
   }
-  std::cout << fmt::format("{{\"peak_bytes\":{}}}", process_memory().peak_bytes) << std::endl;
+  std::cout << fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device)) << std::endl;
   return ExitCode::kOk;
 }
 

@@ -79,6 +79,7 @@ TEST_CASE("bf16 is rounded to the nearest, ties to even") {
 TEST_CASE("without CUDA the kernels say that they are not there") {
   // This program links the twin, whatever the build.
   CHECK_FALSE(kernels::available());
+  CHECK(kernels::device_name().empty());
   CHECK_THROWS_AS(kernels::adamw({}, nullptr, 0, {}, nullptr, nullptr, nullptr), std::runtime_error);
   CHECK_THROWS_AS(kernels::squared_norm(nullptr, 0, nullptr, nullptr, nullptr), std::runtime_error);
 }

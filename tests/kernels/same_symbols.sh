@@ -2,7 +2,7 @@
 # same_symbols.sh CUDA_LIBRARY TWIN_LIBRARY [nm]: both define the same functions of meristem::kernels, so that a caller links with either.
 set -euo pipefail
 symbols() { # LIBRARY: external functions of the namespace, without what nvcc makes of kernels
-  "${nm:-nm}" -C --defined-only --extern-only "$1" | sed -n 's/^[0-9a-f]* T //p' | grep -E '^meristem::kernels::[a-z_]+\(' | sort
+  "${nm:-nm}" -C --defined-only --extern-only "$1" | sed -n 's/^[0-9a-f]* T //p' | grep -E '^meristem::kernels::[a-z_]+(\[abi:cxx11\])?\(' | sort
 }
 nm=${3:-nm}
 difference=$(diff <(symbols "$1") <(symbols "$2")) || { printf 'FAILED: < only with CUDA, > only without\n%s\n' "$difference"; exit 1; }
