@@ -69,7 +69,8 @@ std::string peak_field(at::Device device) {
 // ,"device_peak_bytes":… : the most that tensors held of a GPU's memory.
 std::string device_peak_field(at::Device device) {
   if (!device.is_cuda()) return "";
-  return fmt::format(",\"device_peak_bytes\":{}", at::accelerator::getDeviceStats(std::max<c10::DeviceIndex>(device.index(), 0)).allocated_bytes[0].peak);
+  const auto stats = at::accelerator::getDeviceStats(std::max<c10::DeviceIndex>(device.index(), 0));
+  return fmt::format(",\"device_peak_bytes\":{}", stats.allocated_bytes[0].peak);
 }
 
 ExitCode serve(const Arguments& a) {
