@@ -1,0 +1,146 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+#include "data/open_sources.h"
+
+namespace meristem {
+namespace {
+
+SequenceSampler sampler_of(const DataConfig& config, const std::vector<TokenStream>& streams, const std::vector<PhaseConfig>& phases,
+                           std::int64_t sequences_per_step) {
+  std::vector<SampledSource> sources;
+  for (std::size_t i = 0; i < streams.size(); ++i) {
+    const auto& [name, source] = config.sources[i];
+    sources.push_back({name, streams[i].source().num_tokens(), source.max_repeats});
+  }
+  return SequenceSampler(std::move(sources), phases, config.sequence_length, sequences_per_step);
+}
+
+std::vector<TokenStream> open_streams(const DataConfig& config, std::int64_t vocab_size, std::int64_t seed) {
+  std::vector<TokenStream> streams;
+  const auto sources = open_sources(config, vocab_size);
+  for (std::size_t i = 0; i < sources.size(); ++i) streams.emplace_back(sources[i], static_cast<std::uint64_t>(seed), config.sources[i].first);
+  return streams;
+}
+
+// Rows kept ahead: about a million tokens, within reason.
+std::size_t rows_ahead(std::int64_t length) { return static_cast<std::size_t>(std::clamp<std::int64_t>((1 << 20) / length, 8, 512)); }
+
+}  // namespace
+
+Loader::Loader(const DataConfig& config, const std::vector<PhaseConfig>& phases, std::int64_t sequences_per_step, std::int64_t vocab_size,
+               std::int64_t seed, int rank, int world_size)
+    : world_size_(world_size),
+      format_{config.sequence_length, config.document_mask, vocab_size},
+      first_(sequences_per_step / world_size * rank),
+      last_(sequences_per_step / world_size * (rank + 1)),
+      streams_(open_streams(config, vocab_size, seed)),
+      handed_out_(sampler_of(config, streams_, phases, sequences_per_step)) {
+  if (sequences_per_step % world_size != 0) {
+    throw InputError(fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly", sequences_per_step, world_size));
+  }
+}
+
+Loader::~Loader() { stop(); }
+
+HostBatch Loader::next(std::int64_t sequences) {
+  if (!thread_.joinable()) start();
+  HostBatch batch;
+  batch.length = format_.length;
+  for (std::int64_t i = 0; i < sequences; ++i) {
+    const Row row = take_row();
+    append_rows(row.batch, batch);
+    count_row();
+  }
+  return batch;
+}
+
+Loader::Row Loader::take_row() {
+  std::unique_lock lock(mutex_);
+  if (rows_.empty()) {
+    const auto begin = std::chrono::steady_clock::now();
+    changed_.wait(lock, [&] { return !rows_.empty(); });
+    seconds_waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  // An error stays at the front: the thread has ended with it, and a second call must not wait for more.
+  if (rows_.front().error) std::rethrow_exception(rows_.front().error);
+  Row row = std::move(rows_.front());
+  rows_.pop_front();
+  lock.unlock();
+  changed_.notify_one();
+  return row;
+}
+
+// Moves the position past the row and past the other ranks' sequences around it.
+void Loader::count_row() {
+  while (!mine(handed_out_.in_step())) handed_out_.next();
+  handed_out_.next();
+  if (handed_out_.in_step() != last_) return;
+  while (handed_out_.in_step() != 0) handed_out_.next();
+}
+
+LoaderPosition Loader::position() const {
+  if (handed_out_.in_step() != 0 && world_size_ > 1) throw std::logic_error("Loader::position: inside an update");
+  return handed_out_.position();
+}
+
+void Loader::seek(const LoaderPosition& position) {
+  if (position.in_step != 0 && world_size_ > 1) {
+    throw InputError(fmt::format("loader position: in_step: {}; inside an update only one rank can go on", position.in_step));
+  }
+  stop();
+  handed_out_.seek(position);
+}
+
+void Loader::start() {
+  stop_ = false;
+  thread_ = std::thread([this, sampler = handed_out_]() mutable { read_ahead(std::move(sampler)); });
+}
+
+void Loader::stop() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+  rows_.clear();
+}
+
+void Loader::read_ahead(SequenceSampler sampler) {
+  Row row;
+  do {
+    row = {};
+    try {
+      while (!mine(sampler.in_step())) sampler.next();
+      const SequenceOrigin origin = sampler.next();
+      TokenStream& stream = streams_[origin.source];
+      append_row(stream.source(), stream.slices(origin.offset, format_.length + 1), format_, static_cast<std::int32_t>(origin.source), row.batch);
+    } catch (...) {
+      row.error = std::current_exception();
+      push(std::move(row));
+      return;
+    }
+  } while (push(std::move(row)));
+}
+
+// Waits for room. False where the loader stops.
+bool Loader::push(Row row) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stop_ || rows_.size() < rows_ahead(format_.length); });
+  if (stop_) return false;
+  rows_.push_back(std::move(row));
+  lock.unlock();
+  changed_.notify_one();
+  return true;
+}
+
+}  // namespace meristem

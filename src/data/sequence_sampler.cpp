@@ -1,0 +1,175 @@
+#include "data/sequence_sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+#include "core/text.h"
+
+namespace meristem {
+namespace {
+
+std::vector<double> weights_of(const PhaseConfig& phase, const std::vector<SampledSource>& sources) {
+  std::vector<double> weights(sources.size(), 0.0);
+  for (const auto& [name, weight] : phase.mixture) {
+    const auto found = std::find_if(sources.begin(), sources.end(), [&](const SampledSource& source) { return source.name == name; });
+    if (found == sources.end()) throw InputError(fmt::format("phases.{}.mixture: unknown source {}", phase.name, in_quotes(name)));
+    weights[static_cast<std::size_t>(found - sources.begin())] = weight;
+  }
+  return weights;
+}
+
+Mixture first_mixture(const std::vector<PhaseConfig>& phases, const std::vector<SampledSource>& sources) {
+  return Mixture(phases.empty() ? std::vector<double>(sources.size(), 1.0) : weights_of(phases.front(), sources));
+}
+
+std::int64_t checked_positive(std::int64_t value, const char* what) {
+  if (value < 1) throw InputError(fmt::format("{}: found {}, allowed: at least 1", what, value));
+  return value;
+}
+
+}  // namespace
+
+SequenceSampler::SequenceSampler(std::vector<SampledSource> sources, const std::vector<PhaseConfig>& phases, std::int64_t sequence_length,
+                                 std::int64_t sequences_per_step)
+    : sources_(std::move(sources)),
+      length_(checked_positive(sequence_length, "data.sequence_length")),
+      per_step_(checked_positive(sequences_per_step, "sequences of an update (batch.tokens / data.sequence_length)")),
+      mixture_(first_mixture(phases, sources_)) {
+  if (phases.empty()) phases_.push_back({0, mixture_});
+  for (const PhaseConfig& phase : phases) {
+    const auto from_step = static_cast<std::int64_t>(std::llround(phase.from_step.value));
+    const bool ascends = phases_.empty() ? from_step == 0 : from_step > phases_.back().from_step;
+    if (!ascends || phase.from_step.in_tokens) {
+      throw InputError(fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", phase.name, from_step));
+    }
+    phases_.push_back({from_step, Mixture(weights_of(phase, sources_))});
+  }
+  for (const SampledSource& source : sources_) position_.sources.push_back({source.name, 0});
+}
+
+std::size_t SequenceSampler::phase_at(std::int64_t step) const {
+  std::size_t phase = 0;
+  while (phase + 1 < phases_.size() && phases_[phase + 1].from_step <= step) ++phase;
+  return phase;
+}
+
+void SequenceSampler::begin_step() {
+  const std::size_t phase = phase_at(position_.step);
+  if (phase == phase_) return;
+  phase_ = phase;
+  mixture_ = phases_[phase].mixture;
+  position_.phase_step = phases_[phase].from_step;
+}
+
+SequenceOrigin SequenceSampler::next() {
+  if (position_.in_step == 0) begin_step();
+  const std::size_t source = mixture_.draw();
+  std::int64_t& tokens = position_.sources[source].tokens;
+  const SequenceOrigin origin{source, tokens};
+  tokens += length_;
+  if (over_limit(source, tokens)) runs_out(source, position_.step + 1);
+  ++position_.sequence;
+  if (++position_.in_step == per_step_) {
+    position_.in_step = 0;
+    ++position_.step;
+  }
+  return origin;
+}
+
+void SequenceSampler::skip_to(std::int64_t step) {
+  while (position_.step < step) {
+    if (position_.in_step == 0) begin_step();
+    const std::int64_t end = phase_ + 1 < phases_.size() ? std::min(step, phases_[phase_ + 1].from_step) : step;
+    const std::int64_t count = (end - position_.step) * per_step_ - position_.in_step;
+    const std::vector<std::int64_t> before = mixture_.drawn();
+    mixture_.skip(count);
+    for (std::size_t i = 0; i < sources_.size(); ++i) position_.sources[i].tokens += (mixture_.drawn()[i] - before[i]) * length_;
+    position_.sequence += count;
+    position_.step = end;
+    position_.in_step = 0;
+  }
+}
+
+bool SequenceSampler::over_limit(std::size_t source, std::int64_t tokens) const {
+  const SampledSource& info = sources_[source];
+  return info.max_repeats > 0 && static_cast<double>(tokens) > info.max_repeats * static_cast<double>(info.tokens);
+}
+
+void SequenceSampler::runs_out(std::size_t source, std::int64_t step) const {
+  const SampledSource& info = sources_[source];
+  throw InputError(fmt::format("data.sources.{}: runs out at step {}: its {} tokens may be read {} times (max_repeats)", info.name, step,
+                               grouped_digits(info.tokens), number_text(info.max_repeats)));
+}
+
+void SequenceSampler::check_supply(std::int64_t total_steps) const {
+  SequenceSampler end = *this;
+  end.skip_to(total_steps);
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    const std::int64_t needed = end.position_.sources[i].tokens;
+    if (!over_limit(i, needed)) continue;
+    std::int64_t enough = position_.step, short_at = total_steps;  // supply holds up to `enough`, not up to `short_at`
+    while (short_at - enough > 1) {
+      const std::int64_t middle = enough + (short_at - enough) / 2;
+      SequenceSampler there = *this;
+      there.skip_to(middle);
+      (over_limit(i, there.position_.sources[i].tokens) ? short_at : enough) = middle;
+    }
+    const SampledSource& info = sources_[i];
+    throw InputError(fmt::format("data.sources.{}: runs out at step {} of {}: the run reads its {} tokens {:.2f} times, max_repeats allows {}",
+                                 info.name, short_at, total_steps, grouped_digits(info.tokens),
+                                 static_cast<double>(needed) / static_cast<double>(info.tokens), number_text(info.max_repeats)));
+  }
+}
+
+std::vector<SourceUse> SequenceSampler::use() const {
+  std::vector<SourceUse> out;
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    const std::int64_t tokens = position_.sources[i].tokens;
+    out.push_back({sources_[i].name, tokens, static_cast<double>(tokens) / static_cast<double>(sources_[i].tokens)});
+  }
+  return out;
+}
+
+LoaderPosition SequenceSampler::position() const {
+  LoaderPosition position = position_;
+  for (std::size_t i = 0; i < sources_.size(); ++i) position.drawn.push_back({sources_[i].name, mixture_.weights()[i], mixture_.drawn()[i]});
+  return position;
+}
+
+void SequenceSampler::seek(const LoaderPosition& position) {
+  if (position.in_step >= per_step_) {
+    throw InputError(fmt::format("loader position: in_step: {} sequences of an update are taken, which has {} in this config", position.in_step, per_step_));
+  }
+  SequenceSampler fresh = *this;
+  fresh.position_ = position;
+  fresh.position_.drawn.clear();
+  fresh.position_.sources.clear();
+  for (const SampledSource& source : sources_) {
+    const auto known = std::find_if(position.sources.begin(), position.sources.end(), [&](const auto& other) { return other.name == source.name; });
+    fresh.position_.sources.push_back({source.name, known == position.sources.end() ? 0 : known->tokens});
+  }
+  fresh.phase_ = phase_at(position.step);
+  fresh.mixture_ = phases_[fresh.phase_].mixture;
+  fresh.continue_mixture(position);
+  *this = std::move(fresh);
+}
+
+void SequenceSampler::continue_mixture(const LoaderPosition& position) {
+  std::vector<std::int64_t> drawn;
+  bool same = position.drawn.size() == sources_.size() && position.phase_step >= phases_[phase_].from_step;
+  for (std::size_t i = 0; same && i < sources_.size(); ++i) {
+    same = position.drawn[i].name == sources_[i].name && position.drawn[i].weight == mixture_.weights()[i];
+    drawn.push_back(position.drawn[i].sequences);
+  }
+  if (!same) {
+    position_.phase_step = position.step;
+  } else if (!mixture_.restore(drawn)) {
+    throw DamagedError("loader position: drawn: these counts cannot have come from their weights");
+  }
+}
+
+}  // namespace meristem

@@ -1,0 +1,46 @@
+#include "data/validation_reader.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+
+namespace meristem {
+
+ValidationReader::ValidationReader(const SourceConfig& source, const RowFormat& format, double tokens)
+    : source_(TokenSource::open(source.path)), format_(format) {
+  const std::int64_t targets = source_.num_tokens() - 1;
+  if (targets < 1) throw InputError(fmt::format("{}: one token is nothing to validate on", source_.bin_path().string()));
+  total_ = (targets + format_.length - 1) / format_.length;
+  const double budget = tokens / static_cast<double>(format_.length);
+  if (tokens > 0 && budget < static_cast<double>(total_)) total_ = std::max<std::int64_t>(1, static_cast<std::int64_t>(budget));
+}
+
+std::optional<HostBatch> ValidationReader::next(std::int64_t sequences) {
+  const std::int64_t count = std::min(sequences, total_ - done_);
+  if (count <= 0) return std::nullopt;
+  HostBatch batch;
+  for (std::int64_t i = 0; i < count; ++i) append_next(batch);
+  done_ += count;
+  return batch;
+}
+
+void ValidationReader::append_next(HostBatch& batch) {
+  std::vector<DocumentSlice> slices;
+  std::int64_t missing = format_.length + 1;
+  while (missing > 0 && document_ < source_.num_documents()) {
+    const std::int64_t count = std::min(missing, source_.document_length(document_) - begin_);
+    if (count > 0) slices.push_back({document_, begin_, count});
+    missing -= count;
+    begin_ += count;
+    if (missing == 0) break;
+    ++document_;
+    begin_ = 0;
+  }
+  append_row(source_, slices, format_, 0, batch);
+  if (missing == 0) --begin_;  // the last target is the next sequence's first input
+}
+
+}  // namespace meristem
