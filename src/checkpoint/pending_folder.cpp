@@ -22,11 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPending = ".tmp-", kTrash = ".trash-";
 
-bool is_folder(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_directory(path, ignored);
-}
-
 void make_folders_durably(const fs::path& folder) {
   if (is_folder(folder)) return;
   if (folder.has_relative_path()) make_folders_durably(folder.parent_path());

@@ -86,6 +86,11 @@ void write_file_durably(const std::filesystem::path& path, std::string_view byte
   file.close_durably();
 }
 
+bool is_folder(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(path, ignored);
+}
+
 std::vector<std::string> folder_entries(const std::filesystem::path& folder) {
   std::vector<std::string> names;
   DIR* stream = ::opendir(folder.c_str());

@@ -43,7 +43,6 @@ schedule: {steps: 200000, warmup: 2000, decay: {kind: one_minus_sqrt, from_step:
 batch: {tokens: 1048576, micro_sequences: 8}
 precision: {compute: bf16, residual: bf16}
 kernels: auto
-memory: {activation_checkpointing: none}
 checkpoint: {every: 1000, keep_last: 3, keep_every: 20000, async: true}
 logging: {every: 10, tensorboard: true}
 )";
