@@ -119,7 +119,7 @@ struct ScheduleConfig {
 
 struct BatchConfig {
   std::int64_t tokens = 16384;          // global, a multiple of sequence_length
-  std::int64_t micro_sequences = 8;     // sequences of one forward pass on one rank; accumulation is derived
+  std::int64_t micro_sequences = 0;     // sequences of one forward pass; accumulation is derived. 0: the largest divisor up to 8 (resolved)
 };
 
 struct PrecisionConfig {

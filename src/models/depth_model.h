@@ -6,6 +6,8 @@
 
 #include "models/model.h"
 #include "nn/block.h"
+#include "nn/linear.h"
+#include "nn/rms_norm.h"
 
 namespace meristem {
 

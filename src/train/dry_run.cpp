@@ -1,6 +1,7 @@
 #include "train/dry_run.h"
 
 #include <chrono>
+#include <ctime>
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -20,6 +21,12 @@ namespace {
 
 double total_bytes(const StageCost& cost) {
   return cost.memory.weights + cost.memory.optimizer + cost.memory.gradients + cost.memory.activations;
+}
+
+std::tm local_time(std::time_t time) {
+  std::tm parts{};
+  ::localtime_r(&time, &parts);
+  return parts;
 }
 
 double machine_bytes() {
@@ -57,7 +64,7 @@ void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, 
                cost.memory.growth_peak > 0 ? " (growth: " + bytes_text(cost.memory.growth_peak) + ")" : "");
     if (seconds_per_flop > 0) {
       at += std::chrono::duration_cast<std::chrono::system_clock::duration>(std::chrono::duration<double>(seconds));
-      fmt::print(", {}, until about {:%Y-%m-%d %H:%M}", duration_text(seconds), fmt::localtime(std::chrono::system_clock::to_time_t(at)));
+      fmt::print(", {}, until about {:%Y-%m-%d %H:%M}", duration_text(seconds), local_time(std::chrono::system_clock::to_time_t(at)));
     }
     fmt::print("\n");
   }

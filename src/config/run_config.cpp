@@ -1,0 +1,124 @@
+#include "config/run_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+#include "depth/growth.h"
+
+namespace meristem {
+namespace {
+
+SourceMap growth_map_of(const GrowthConfig& growth, std::size_t event, std::int64_t blocks) {
+  if (growth.op == "map") {
+    if (event >= growth.maps.size()) throw InputError(fmt::format("growth.maps: has {} maps; growth {} needs one more", growth.maps.size(), event + 1));
+    check_source_map(growth.maps[event], blocks);
+    return growth.maps[event];
+  }
+  return grow_map(parse_growth_operator(growth.op), blocks, growth.op == "stack" ? blocks : growth.add_blocks);
+}
+
+// The maps that lead from growth.from_blocks to model.blocks.
+std::vector<SourceMap> growth_maps(const RunConfig& config) {
+  std::vector<SourceMap> maps;
+  for (std::int64_t blocks = config.growth->from_blocks; blocks != config.model.blocks;) {
+    if (blocks > config.model.blocks) {
+      throw InputError(fmt::format("growth: reaches {} blocks from {}, never model.blocks = {}", blocks, config.growth->from_blocks, config.model.blocks));
+    }
+    maps.push_back(growth_map_of(*config.growth, maps.size(), blocks));
+    const auto next = static_cast<std::int64_t>(maps.back().size());
+    if (next <= blocks) throw InputError(fmt::format("growth.maps[{}]: has {} blocks; growing from {} needs more", maps.size() - 1, next, blocks));
+    blocks = next;
+  }
+  return maps;
+}
+
+// Last update of every stage but the final one.
+std::vector<std::int64_t> growth_steps(const RunConfig& config, std::size_t growths) {
+  const GrowthScheduleConfig& schedule = config.growth->schedule;
+  std::vector<std::int64_t> steps;
+  if (schedule.kind == "at_steps") {
+    for (const Amount& amount : schedule.at_steps) steps.push_back(steps_of(amount, config));
+    if (steps.size() != growths) {
+      throw InputError(fmt::format("growth.schedule.at_steps: has {} entries; from {} to {} blocks takes {} growths", steps.size(), config.growth->from_blocks, config.model.blocks, growths));
+    }
+  } else {
+    const auto share = static_cast<std::int64_t>(std::llround(schedule.until * static_cast<double>(total_steps(config))));
+    std::int64_t at = 0;
+    for (const std::int64_t length : prop_stage_lengths(share, static_cast<std::int64_t>(growths) + 1, schedule.alpha)) steps.push_back(at += length);
+    steps.pop_back();
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::int64_t before = i == 0 ? 0 : steps[i - 1];
+    if (steps[i] <= before || steps[i] >= total_steps(config)) {
+      throw InputError(fmt::format("growth.schedule: growth {} falls on step {}; allowed: after step {} and before the last, {}", i + 1, steps[i], before, total_steps(config)));
+    }
+  }
+  return steps;
+}
+
+}  // namespace
+
+std::int64_t steps_of(const Amount& amount, const RunConfig& config) {
+  return static_cast<std::int64_t>(std::llround(amount.in_tokens ? amount.value / static_cast<double>(config.batch.tokens) : amount.value));
+}
+
+std::int64_t total_steps(const RunConfig& config) { return steps_of(config.schedule.steps, config); }
+
+std::int64_t warmup_steps(const RunConfig& config) {
+  if (config.schedule.warmup) return steps_of(*config.schedule.warmup, config);
+  return std::llround(0.01 * static_cast<double>(total_steps(config)));
+}
+
+std::int64_t decay_from_step(const RunConfig& config) {
+  if (config.schedule.decay.from_step) return steps_of(*config.schedule.decay.from_step, config);
+  return std::llround(0.85 * static_cast<double>(total_steps(config)));
+}
+
+std::vector<GrowthStage> growth_stages(const RunConfig& config) {
+  const DepthPlan full = DepthPlan::parse(config.model.depth_plan);
+  if (!config.growth) return {{0, total_steps(config), config.model.blocks, full, {}}};
+  const auto maps = growth_maps(config);
+  const auto steps = growth_steps(config, maps.size());
+  std::vector<GrowthStage> stages;
+  for (std::size_t i = 0; i <= maps.size(); ++i) {
+    GrowthStage stage;
+    stage.from_step = i == 0 ? 0 : steps[i - 1];
+    stage.until_step = i < steps.size() ? steps[i] : total_steps(config);
+    stage.blocks = i == 0 ? config.growth->from_blocks : static_cast<std::int64_t>(maps[i - 1].size());
+    stage.plan = config.growth->plans.empty() ? DepthPlan::plain(stage.blocks) : DepthPlan::parse(config.growth->plans.at(i));
+    if (i > 0) stage.source_of = maps[i - 1];
+    stages.push_back(std::move(stage));
+  }
+  return stages;
+}
+
+std::vector<Segment> segments(const RunConfig& config) {
+  const auto stages = growth_stages(config);
+  std::set<std::int64_t> cuts{0, total_steps(config)};
+  for (const GrowthStage& stage : stages) cuts.insert(stage.from_step);
+  std::vector<std::int64_t> phase_starts;
+  for (const PhaseConfig& phase : config.phases) {
+    phase_starts.push_back(steps_of(phase.from_step, config));
+    if (phase_starts.back() < total_steps(config)) cuts.insert(phase_starts.back());
+  }
+  std::vector<Segment> out;
+  for (auto cut = cuts.begin(); std::next(cut) != cuts.end(); ++cut) {
+    Segment segment{*cut, *std::next(cut), 0, 0, {}};
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      if (stages[i].from_step <= segment.from_step) segment.stage = i;
+    }
+    for (std::size_t i = 0; i < phase_starts.size(); ++i) {
+      if (phase_starts[i] <= segment.from_step) segment.phase = i;
+    }
+    const std::string& own = config.phases.empty() ? std::string() : config.phases[segment.phase].depth_plan;
+    segment.plan = own.empty() ? stages[segment.stage].plan : DepthPlan::parse(own);
+    out.push_back(std::move(segment));
+  }
+  return out;
+}
+
+}  // namespace meristem

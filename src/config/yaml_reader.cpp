@@ -1,0 +1,213 @@
+#include "config/yaml_reader.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "config/scalars.h"
+#include "config/schema.h"
+#include "core/errors.h"
+#include "core/text.h"
+
+namespace meristem {
+namespace {
+
+std::string range_text(const Rule& rule, const char* kind) {
+  std::string text = kind;
+  const bool low = rule.min > -1e300, high = rule.max < 1e300;
+  if (low) text += fmt::format(" {} {}", rule.above_min ? "above" : "of at least", number_text(rule.min));
+  if (high) text += fmt::format("{} {} {}", low ? "," : "", rule.below_max ? "below" : "at most", number_text(rule.max));
+  return text;
+}
+
+bool in_range(double value, const Rule& rule) {
+  if (rule.above_min ? value <= rule.min : value < rule.min) return false;
+  return !(rule.below_max ? value >= rule.max : value > rule.max);
+}
+
+class Reader {
+ public:
+  Reader(const YamlNode& node, std::string path, Origins& origins) : node_(node), path_(std::move(path)), origins_(origins) {
+    if (node.kind != YamlNode::Kind::kMap) fail(node, path_.empty() ? "the config" : path_, node.describe(), "a map of keys");
+  }
+
+  template <class T>
+  void value(const std::string& key, T& member, const Rule& rule) {
+    const YamlNode* found = look_up(key);
+    if (found != nullptr && found->kind != YamlNode::Kind::kNull) {
+      read(*found, path_of(key), member, rule);
+    } else if (rule.required) {
+      throw InputError(fmt::format("{}: {}: is missing; it is required", node_.origin, path_of(key)));
+    }
+  }
+  template <class S>
+  void section(const std::string& key, S& member, const std::string&) {
+    const YamlNode* found = look_up(key);
+    // A section with required keys must complain about them even where it is absent.
+    static const YamlNode kEmpty = [] { YamlNode n; n.kind = YamlNode::Kind::kMap; return n; }();
+    const bool given = found != nullptr && found->kind != YamlNode::Kind::kNull;
+    YamlNode empty = kEmpty;
+    empty.origin = found != nullptr ? found->origin : node_.origin;
+    Reader reader(given ? *found : empty, path_of(key), origins_);
+    describe(reader, member);
+    reader.refuse_unknown();
+  }
+  template <class S>
+  void optional_section(const std::string& key, std::optional<S>& member, const std::string& meaning) {
+    const YamlNode* found = look_up(key);
+    if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
+    section(key, member.emplace(), meaning);
+  }
+  template <class S>
+  void sections(const std::string& key, std::vector<S>& member, const std::string&) {
+    const YamlNode* found = look_up(key);
+    if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
+    if (found->kind != YamlNode::Kind::kSequence) fail(*found, path_of(key), found->describe(), "a list of maps");
+    for (std::size_t i = 0; i < found->items.size(); ++i) {
+      Reader reader(found->items[i], fmt::format("{}[{}]", path_of(key), i), origins_);
+      describe(reader, member.emplace_back());
+      reader.refuse_unknown();
+    }
+  }
+  template <class S>
+  void value_or_section(const std::string& key, S& member, const std::string& meaning) {
+    const YamlNode* found = look_up(key);
+    if (found != nullptr && found->kind == YamlNode::Kind::kScalar) {
+      AllValues all{*this, *found, path_of(key)};
+      describe(all, member);
+      return;
+    }
+    section(key, member, meaning);
+  }
+
+  using Sources = std::vector<std::pair<std::string, SourceConfig>>;
+  void sources(const std::string& key, Sources& member, const std::string&) {
+    const YamlNode* found = look_up(key);
+    if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
+    if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of sources by name");
+    for (const auto& [name, node] : found->members) read_source(name, node, path_of(key) + "." + name, member);
+  }
+  void rest_sources(Sources& member, const std::string&) {
+    rest_ = true;
+    for (const auto& [name, node] : node_.members) {
+      if (std::find(known_.begin(), known_.end(), name) == known_.end()) read_source(name, node, path_of(name), member);
+    }
+  }
+  void weights(const std::string& key, std::vector<std::pair<std::string, double>>& member, const std::string&) {
+    const YamlNode* found = look_up(key);
+    if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
+    if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of weights by source");
+    for (const auto& [name, node] : found->members) {
+      note(path_of(key) + "." + name, node);
+      double weight = 0;
+      read(node, path_of(key) + "." + name, weight, at_least(0, ""));
+      member.emplace_back(name, weight);
+    }
+  }
+
+  void refuse_unknown() const {
+    if (rest_) return;
+    for (const auto& [name, node] : node_.members) {
+      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+      const auto near = did_you_mean(name, known_);
+      throw InputError(fmt::format("{}: {}: unknown key; allowed: {}{}", node.origin, path_of(printable(name)), fmt::join(known_, ", "),
+                                   near ? fmt::format(" (did you mean {}?)", *near) : ""));
+    }
+  }
+
+ private:
+  // `kernels: auto`: one value for every key of the section.
+  struct AllValues {
+    Reader& reader;
+    const YamlNode& node;
+    std::string path;
+    void value(const std::string&, std::string& member, const Rule& rule) { reader.read(node, path, member, rule); }
+  };
+
+  [[noreturn]] static void fail(const YamlNode& node, const std::string& path, const std::string& found, const std::string& allowed) {
+    throw InputError(fmt::format("{}: {}: found {}; allowed: {}", node.origin, path, found, allowed));
+  }
+  std::string path_of(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+  void note(const std::string& path, const YamlNode& node) { origins_[path] = node.origin; }
+  const YamlNode* look_up(const std::string& key) {
+    known_.push_back(key);
+    const YamlNode* found = node_.find(key);
+    if (found != nullptr) note(path_of(key), *found);
+    return found;
+  }
+  static const std::string& scalar(const YamlNode& node, const std::string& path, const std::string& allowed, bool allow_quoted) {
+    if (node.kind != YamlNode::Kind::kScalar || (node.quoted && !allow_quoted)) fail(node, path, node.describe(), allowed);
+    return node.text;
+  }
+
+  void read(const YamlNode& node, const std::string& path, std::string& out, const Rule& rule) {
+    const std::string& text = scalar(node, path, rule.allowed.empty() ? "text" : fmt::format("{}", fmt::join(rule.allowed, ", ")), true);
+    if (!rule.allowed.empty() && std::find(rule.allowed.begin(), rule.allowed.end(), text) == rule.allowed.end()) {
+      const auto near = did_you_mean(text, rule.allowed);
+      fail(node, path, node.describe(), fmt::format("{}{}", fmt::join(rule.allowed, ", "), near ? " (did you mean " + *near + "?)" : ""));
+    }
+    for (const char c : text) {
+      if (static_cast<unsigned char>(c) < 0x20) fail(node, path, node.describe(), "text without control characters");
+    }
+    out = text;
+  }
+  void read(const YamlNode& node, const std::string& path, std::int64_t& out, const Rule& rule) {
+    const std::string allowed = range_text(rule, "a whole number");
+    const auto value = parse_whole(scalar(node, path, allowed, false));
+    if (!value || !in_range(static_cast<double>(*value), rule)) fail(node, path, node.describe(), allowed);
+    out = *value;
+  }
+  void read(const YamlNode& node, const std::string& path, double& out, const Rule& rule) {
+    const std::string allowed = range_text(rule, "a number");
+    const auto value = parse_number(scalar(node, path, allowed, false));
+    if (!value || !in_range(*value, rule)) fail(node, path, node.describe(), allowed);
+    out = *value;
+  }
+  void read(const YamlNode& node, const std::string& path, bool& out, const Rule&) {
+    const std::string& text = scalar(node, path, "true, false", false);
+    if (text != "true" && text != "false") fail(node, path, node.describe(), "true, false");
+    out = text == "true";
+  }
+  void read(const YamlNode& node, const std::string& path, Amount& out, const Rule& rule) {
+    const std::string allowed = range_text(rule, "a whole number of steps, or tokens as \"50e9 tokens\",");
+    const auto value = parse_amount(scalar(node, path, allowed, true), node.quoted);
+    if (!value || !in_range(value->value, rule)) fail(node, path, node.describe(), allowed);
+    out = *value;
+  }
+  template <class T>
+  void read(const YamlNode& node, const std::string& path, std::optional<T>& out, const Rule& rule) {
+    read(node, path, out.emplace(), rule);
+  }
+  template <class T>
+  void read(const YamlNode& node, const std::string& path, std::vector<T>& out, const Rule& rule) {
+    if (node.kind != YamlNode::Kind::kSequence) fail(node, path, node.describe(), "a list");
+    out.clear();
+    for (std::size_t i = 0; i < node.items.size(); ++i) read(node.items[i], fmt::format("{}[{}]", path, i), out.emplace_back(), rule);
+  }
+  void read_source(const std::string& name, const YamlNode& node, const std::string& path, Sources& member) {
+    note(path, node);
+    if (name.empty()) fail(node, path, "an empty name", "a name");
+    Reader reader(node, path, origins_);
+    describe(reader, member.emplace_back(name, SourceConfig{}).second);
+    reader.refuse_unknown();
+  }
+
+  const YamlNode& node_;
+  std::string path_;
+  Origins& origins_;
+  std::vector<std::string> known_;
+  bool rest_ = false;
+};
+
+}  // namespace
+
+RunConfig read_config(const YamlNode& root, Origins& origins) {
+  RunConfig config;
+  Reader reader(root, "", origins);
+  describe(reader, config);
+  reader.refuse_unknown();
+  return config;
+}
+
+}  // namespace meristem

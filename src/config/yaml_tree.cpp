@@ -1,0 +1,176 @@
+#include "config/yaml_tree.h"
+
+#include <sstream>
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
+
+#include "core/errors.h"
+#include "core/text.h"
+
+namespace meristem {
+namespace {
+
+constexpr std::size_t kMaxBytes = 1 << 20, kMaxNesting = 32;
+
+// Builds the tree from events. Keys and values of a map alternate.
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  TreeBuilder(std::string file, YamlNode& root) : file_(std::move(file)), root_(root) {}
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { scalar(mark, "", anchor, YamlNode::Kind::kNull, "", false); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { fail(mark, "aliases (*name) are not allowed in a config"); }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+    const bool quoted = tag == "!";
+    const bool null = !quoted && (value == "null" || value == "~" || value == "Null" || value == "NULL");
+    scalar(mark, tag, anchor, null ? YamlNode::Kind::kNull : YamlNode::Kind::kScalar, value, quoted);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::kSequence);
+  }
+  void OnSequenceEnd() override { open_.pop_back(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::kMap);
+  }
+  void OnMapEnd() override { open_.pop_back(); }
+
+ private:
+  struct Open {
+    YamlNode* node;
+    bool has_key = false;
+    std::string key;
+  };
+
+  std::string origin(const YAML::Mark& mark) const { return fmt::format("{}:{}", file_, mark.line + 1); }
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
+    throw InputError(fmt::format("{}: {}", origin(mark), what));
+  }
+  void check_plain(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
+    if (anchor != 0) fail(mark, "anchors (&name) are not allowed in a config");
+    if (!tag.empty() && tag != "?" && tag != "!") fail(mark, fmt::format("tag {} is not allowed in a config", printable(tag)));
+  }
+
+  // Where the next node goes. A map's key is taken by the scalar that precedes it.
+  YamlNode& place(const YAML::Mark& mark) {
+    if (open_.empty()) return root_;
+    Open& top = open_.back();
+    if (top.node->kind == YamlNode::Kind::kSequence) return top.node->items.emplace_back();
+    if (!top.has_key) fail(mark, "a key must be a plain word");
+    top.has_key = false;
+    return top.node->members.emplace_back(top.key, YamlNode{}).second;
+  }
+
+  void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind, const std::string& value, bool quoted) {
+    check_plain(mark, tag, anchor);
+    if (!open_.empty() && open_.back().node->kind == YamlNode::Kind::kMap && !open_.back().has_key) {
+      take_key(mark, value);
+      return;
+    }
+    YamlNode& node = place(mark);
+    node.kind = kind;
+    node.text = value;
+    node.quoted = quoted;
+    node.origin = origin(mark);
+  }
+
+  void take_key(const YAML::Mark& mark, const std::string& key) {
+    Open& top = open_.back();
+    if (const YamlNode* earlier = top.node->find(key)) {
+      fail(mark, fmt::format("{}{}: duplicate key; it stands at {} already", path(), printable(key), earlier->origin));
+    }
+    top.key = key;
+    top.has_key = true;
+  }
+
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
+    check_plain(mark, tag, anchor);
+    if (open_.size() >= kMaxNesting) fail(mark, fmt::format("nested deeper than {} levels", kMaxNesting));
+    YamlNode& node = place(mark);
+    node.kind = kind;
+    node.origin = origin(mark);
+    open_.push_back({&node, false, {}});
+  }
+
+  // "model.attention." of the map at hand. A pointer into a growing vector would dangle, but only the last child of a node ever grows.
+  std::string path() const {
+    std::string text;
+    for (std::size_t i = 1; i < open_.size(); ++i) {
+      const YamlNode& parent = *open_[i - 1].node;
+      text += parent.kind == YamlNode::Kind::kMap ? printable(open_[i - 1].key) + "." : fmt::format("[{}].", parent.items.size() - 1);
+    }
+    return text;
+  }
+
+  std::string file_;
+  YamlNode& root_;
+  std::vector<Open> open_;
+};
+
+void check_text(std::string_view text, const std::string& file) {
+  if (text.size() > kMaxBytes) throw InputError(fmt::format("{}: {} bytes; a config has at most {}", file, text.size(), kMaxBytes));
+  if (const auto bad = first_invalid_utf8(text)) throw InputError(fmt::format("{}: byte offset {}: not UTF-8 text", file, *bad));
+  if (const auto nul = text.find('\0'); nul != std::string_view::npos) throw InputError(fmt::format("{}: byte offset {}: NUL byte", file, nul));
+}
+
+}  // namespace
+
+const YamlNode* YamlNode::find(std::string_view key) const {
+  for (const auto& [name, node] : members) {
+    if (name == key) return &node;
+  }
+  return nullptr;
+}
+
+YamlNode& YamlNode::member(const std::string& key) {
+  for (auto& [name, node] : members) {
+    if (name == key) return node;
+  }
+  return members.emplace_back(key, YamlNode{}).second;
+}
+
+std::string YamlNode::describe() const {
+  switch (kind) {
+    case Kind::kNull: return "null";
+    case Kind::kScalar: return quoted ? fmt::format("\"{}\"", printable(text)) : printable(text);
+    case Kind::kSequence: return "a list";
+    case Kind::kMap: return "a map";
+  }
+  return "?";
+}
+
+YamlNode parse_yaml(std::string_view text, const std::string& file) {
+  check_text(text, file);
+  YamlNode root;
+  root.origin = file + ":1";
+  try {
+    std::istringstream in{std::string(text)};
+    YAML::Parser parser(in);
+    TreeBuilder builder(file, root);
+    if (!parser.HandleNextDocument(builder) || root.kind == YamlNode::Kind::kNull) {
+      root.kind = YamlNode::Kind::kMap;
+      return root;
+    }
+    YamlNode second;
+    TreeBuilder rest(file, second);
+    if (parser.HandleNextDocument(rest)) throw InputError(fmt::format("{}: holds more than one YAML document", file));
+  } catch (const YAML::Exception& error) {
+    throw InputError(fmt::format("{}:{}: {}", file, error.mark.line + 1, printable(error.msg)));
+  }
+  return root;
+}
+
+void merge_under(YamlNode& over, const YamlNode& under) {
+  if (over.kind != YamlNode::Kind::kMap || under.kind != YamlNode::Kind::kMap) return;
+  for (const auto& [key, node] : under.members) {
+    if (over.find(key) == nullptr) {
+      over.members.emplace_back(key, node);
+    } else {
+      merge_under(over.member(key), node);
+    }
+  }
+}
+
+}  // namespace meristem

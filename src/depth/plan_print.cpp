@@ -1,0 +1,126 @@
+// The canonical print: the shortest text, by dynamic programming over substrings. Ties go to the text with more calls inside repeats, then
+// to the form that is found first (a range, then repeats from the shortest period, then a split from the left).
+#include <algorithm>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "depth/plan.h"
+
+namespace meristem {
+namespace {
+
+using Calls = std::vector<std::int64_t>;
+
+std::size_t digits(std::int64_t value) { return std::to_string(value).size(); }
+
+// Plans longer than this print piecewise: the table below is quadratic in memory and cubic in time.
+constexpr std::size_t kExact = 160;
+
+class Printer {
+ public:
+  explicit Printer(const Calls& calls) : calls_(calls), n_(calls.size()), cells_(n_ * (n_ + 1) / 2) {
+    for (std::size_t length = 1; length <= n_; ++length) {
+      for (std::size_t begin = 0; begin + length <= n_; ++begin) fill(begin, length);
+    }
+  }
+  std::string text() const { return text(0, n_); }
+
+ private:
+  enum class Form : std::uint8_t { kRange, kRepeat, kSplit };
+  struct Cell {
+    std::uint32_t cost = 0;   // characters
+    std::uint32_t looped = 0;  // calls inside repeats
+    Form form = Form::kRange;
+    std::uint16_t size = 0;   // kRepeat: the period; kSplit: the first part's length
+  };
+
+  // Cells of one length lie together.
+  std::size_t index(std::size_t begin, std::size_t length) const { return (length - 1) * n_ - (length - 1) * (length - 2) / 2 + begin; }
+  const Cell& cell(std::size_t begin, std::size_t length) const { return cells_[index(begin, length)]; }
+
+  bool is_range(std::size_t begin, std::size_t length) const {
+    if (length == 1) return true;
+    const std::int64_t step = calls_[begin + 1] - calls_[begin];
+    if (step != 1 && step != -1) return false;
+    return length == 2 || (cell(begin, length - 1).form == Form::kRange && calls_[begin + length - 1] - calls_[begin + length - 2] == step);
+  }
+  bool has_period(std::size_t begin, std::size_t length, std::size_t period) const {
+    const auto first = calls_.begin() + static_cast<std::ptrdiff_t>(begin);
+    return std::equal(first + static_cast<std::ptrdiff_t>(period), first + static_cast<std::ptrdiff_t>(length), first);
+  }
+
+  void fill(std::size_t begin, std::size_t length) {
+    Cell best{std::numeric_limits<std::uint32_t>::max(), 0, Form::kSplit, 1};
+    const auto offer = [&](std::size_t cost, std::size_t looped, Form form, std::size_t size) {
+      if (cost > best.cost || (cost == best.cost && looped <= best.looped)) return;
+      best = {static_cast<std::uint32_t>(cost), static_cast<std::uint32_t>(looped), form, static_cast<std::uint16_t>(size)};
+    };
+    if (is_range(begin, length)) {
+      offer(length == 1 ? digits(calls_[begin]) : digits(calls_[begin]) + 1 + digits(calls_[begin + length - 1]), 0, Form::kRange, 0);
+    }
+    for (std::size_t period = 1; 2 * period <= length; ++period) {
+      if (length % period != 0 || !has_period(begin, length, period)) continue;
+      offer(cell(begin, period).cost + 3 + digits(static_cast<std::int64_t>(length / period)), length, Form::kRepeat, period);
+    }
+    for (std::size_t first = 1; first < length; ++first) {
+      const Cell &head = cell(begin, first), &tail = cell(begin + first, length - first);
+      offer(head.cost + 2 + tail.cost, head.looped + tail.looped, Form::kSplit, first);
+    }
+    cells_[index(begin, length)] = best;
+  }
+
+  std::string text(std::size_t begin, std::size_t length) const {
+    const Cell& c = cell(begin, length);
+    switch (c.form) {
+      case Form::kRange:
+        return length == 1 ? std::to_string(calls_[begin]) : fmt::format("{}-{}", calls_[begin], calls_[begin + length - 1]);
+      case Form::kRepeat: return fmt::format("({})x{}", text(begin, c.size), length / c.size);
+      case Form::kSplit: return text(begin, c.size) + ", " + text(begin + c.size, length - c.size);
+    }
+    return {};
+  }
+
+  const Calls& calls_;
+  std::size_t n_;
+  std::vector<Cell> cells_;
+};
+
+// Longest stretch from `begin` that is a range or a repeated period, and its text.
+std::string take_piece(const Calls& calls, std::size_t& begin) {
+  std::size_t range = 1;
+  if (begin + 1 < calls.size()) {
+    const std::int64_t step = calls[begin + 1] - calls[begin];
+    while ((step == 1 || step == -1) && begin + range < calls.size() && calls[begin + range] - calls[begin + range - 1] == step) ++range;
+  }
+  std::size_t best_period = 0, best_length = range;
+  for (std::size_t period = 1; period <= kExact && begin + 2 * period <= calls.size(); ++period) {
+    std::size_t length = period;
+    while (begin + length < calls.size() && calls[begin + length] == calls[begin + length - period]) ++length;
+    length -= length % period;
+    if (length >= 2 * period && length > best_length) {
+      best_period = period;
+      best_length = length;
+    }
+  }
+  const Calls part(calls.begin() + static_cast<std::ptrdiff_t>(begin),
+                   calls.begin() + static_cast<std::ptrdiff_t>(begin + (best_period > 0 ? best_period : best_length)));
+  begin += best_length;
+  if (best_period > 0) return fmt::format("({})x{}", Printer(part).text(), best_length / best_period);
+  return part.size() == 1 ? std::to_string(part[0]) : fmt::format("{}-{}", part.front(), part.back());
+}
+
+}  // namespace
+
+std::string DepthPlan::print() const {
+  if (calls_.empty()) return "";
+  if (calls_.size() <= kExact) return Printer(calls_).text();
+  std::string text;
+  for (std::size_t begin = 0; begin < calls_.size();) {
+    if (!text.empty()) text += ", ";
+    text += take_piece(calls_, begin);
+  }
+  return text;
+}
+
+}  // namespace meristem

@@ -1,0 +1,26 @@
+#include "train/validation.h"
+
+#include <torch/torch.h>
+
+#include "data/validation_reader.h"
+#include "train/batches.h"
+
+namespace meristem {
+
+void validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device, const std::function<bool()>& stop,
+              const std::function<void(const std::string& source, double loss, std::int64_t targets)>& report) {
+  torch::NoGradGuard no_grad;
+  for (const auto& [name, source] : config.data.validation.sources) {
+    ValidationReader reader(source, config.data.sequence_length, config.data.document_mask, config.model.vocab_size, config.data.validation.tokens);
+    double loss = 0;
+    std::int64_t targets = 0;
+    while (const auto host = reader.next(config.batch.micro_sequences)) {
+      if (stop()) return;
+      loss += model.loss(to_device(*host, device), plan).loss_sum.item<double>();
+      targets += count_targets(*host);
+    }
+    report(name, targets > 0 ? loss / static_cast<double>(targets) : 0, targets);
+  }
+}
+
+}  // namespace meristem

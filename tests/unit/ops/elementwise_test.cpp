@@ -1,0 +1,134 @@
+// RMSNorm, RoPE, SwiGLU: our kernels against the reference in fp64, bounded by the reference in the kernel's own precision.
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
+
+#include <functional>
+
+#include "support/catch.h"
+#include "support/tolerance.h"
+
+using namespace meristem;
+using ops::Path;
+using Function = std::function<at::Tensor(const std::vector<at::Tensor>&, Path)>;
+
+namespace {
+
+struct Result {
+  at::Tensor output;
+  std::vector<at::Tensor> grads;
+};
+
+// Output and gradients of sum(output * weight) at `inputs` converted by `convert`.
+Result run(const Function& f, const std::vector<at::Tensor>& inputs, at::ScalarType type, Path path, const at::Tensor& weight) {
+  std::vector<at::Tensor> leaves, used;
+  for (const at::Tensor& input : inputs) {
+    const bool gain = input.dim() == 1;  // norm gains stay in fp32 under bf16
+    leaves.push_back(input.to(gain && type == torch::kBFloat16 ? torch::kFloat : type).detach().requires_grad_());
+    used.push_back(leaves.back().clone());
+  }
+  Result result;
+  result.output = f(used, path);
+  (result.output * weight.to(result.output.scalar_type())).sum().backward();
+  for (const at::Tensor& leaf : leaves) result.grads.push_back(leaf.grad());
+  return result;
+}
+
+void check_fused(const Function& f, const std::vector<at::Tensor>& inputs) {
+  // Inputs rounded to bf16 first: every precision starts from the same numbers.
+  std::vector<at::Tensor> rounded;
+  for (const at::Tensor& input : inputs) rounded.push_back(input.to(torch::kBFloat16).to(torch::kDouble));
+  const at::Tensor weight = torch::randn_like(f(rounded, Path::kReference)).to(torch::kBFloat16).to(torch::kDouble);
+  const Result exact = run(f, rounded, torch::kDouble, Path::kReference, weight);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const Result plain = run(f, rounded, type, Path::kReference, weight), fused = run(f, rounded, type, Path::kFused, weight);
+    const auto forward = test::compare(fused.output, plain.output, exact.output, 2);
+    INFO("type " << c10::toString(type) << " forward error " << forward.error << " allowed " << forward.allowed);
+    CHECK(forward.holds());
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto grad = test::compare(fused.grads[i], plain.grads[i], exact.grads[i], 3);
+      INFO("gradient " << i << " error " << grad.error << " allowed " << grad.allowed);
+      CHECK(grad.holds());
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("fused RMSNorm agrees with the reference") {
+  torch::manual_seed(1);
+  for (const auto& [rows, width] : {std::pair<int, int>{1, 8}, {5, 33}, {64, 256}, {7, 1000}}) {
+    check_fused([](const auto& in, Path path) { return ops::rms_norm(in[0], in[1], 1e-5, path); },
+                {torch::randn({rows, width}), torch::randn({width})});
+  }
+}
+
+TEST_CASE("fused SwiGLU agrees with the reference, also far from zero") {
+  torch::manual_seed(2);
+  for (const double scale : {1.0, 30.0}) {
+    check_fused([](const auto& in, Path path) { return ops::swiglu(in[0], path); }, {torch::randn({9, 2 * 45}) * scale});
+  }
+  const at::Tensor extreme = torch::tensor({{-1e4f, -100.f, 100.f, 1e4f, 1.f, 1.f, 1.f, 1.f}});
+  const at::Tensor y = ops::swiglu(extreme, Path::kFused);
+  CHECK(torch::equal(y, ops::swiglu(extreme, Path::kReference)));
+}
+
+TEST_CASE("fused RoPE agrees with the reference and leaves the values alone") {
+  torch::manual_seed(3);
+  const auto positions = torch::tensor({0, 1, 2, 0, 1, 63}, torch::kInt);
+  for (const auto type : {torch::kFloat, torch::kDouble}) {
+    const auto table = ops::make_rope_table(64, 16, 10000, torch::dtype(type));
+    if (type == torch::kDouble) {
+      // A rotation keeps lengths, and position 0 is the identity.
+      const at::Tensor x = torch::randn({6, 3 * 16 + 5}, torch::kDouble);
+      const at::Tensor y = ops::rope(x, 3, positions, table, Path::kReference);
+      CHECK(test::max_error(y.narrow(1, 0, 48).view({6, 3, 16}).norm(2, -1), x.narrow(1, 0, 48).view({6, 3, 16}).norm(2, -1)) < 1e-12);
+      CHECK(torch::equal(y[0], x[0]));
+      CHECK(torch::equal(y.narrow(1, 48, 5), x.narrow(1, 48, 5)));
+      continue;
+    }
+    const auto wide_table = ops::make_rope_table(64, 16, 10000, torch::dtype(torch::kDouble));
+    check_fused(
+        [&](const auto& in, Path path) {
+          return ops::rope(in[0], 3, positions, in[0].scalar_type() == torch::kDouble ? wide_table : table, path);
+        },
+        {torch::randn({6, 3 * 16 + 5})});
+  }
+}
+
+TEST_CASE("RoPE is relative: scores depend on the distance of positions alone") {
+  torch::manual_seed(4);
+  const auto table = ops::make_rope_table(200, 32, 10000, torch::dtype(torch::kDouble));
+  const at::Tensor q = torch::randn({1, 32}, torch::kDouble), k = torch::randn({1, 32}, torch::kDouble);
+  const auto score = [&](int at_q, int at_k) {
+    return (ops::rope(q, 1, torch::tensor({at_q}, torch::kInt), table, Path::kReference) *
+            ops::rope(k, 1, torch::tensor({at_k}, torch::kInt), table, Path::kReference))
+        .sum()
+        .item<double>();
+  };
+  CHECK(score(10, 3) == Approx(score(150, 143)).epsilon(1e-10));
+  CHECK(std::abs(score(10, 3) - score(10, 4)) > 1e-6);
+}
+
+TEST_CASE("gradients agree with finite differences in fp64") {
+  torch::manual_seed(5);
+  const at::Tensor weight = torch::randn({3, 6}, torch::kDouble);
+  const auto difference = [&](const std::function<at::Tensor(const at::Tensor&)>& f, const at::Tensor& at, const at::Tensor& w) {
+    at::Tensor x = at.clone().requires_grad_();
+    (f(x) * w).sum().backward();
+    double worst = 0;
+    for (int64_t i = 0; i < at.numel(); ++i) {
+      const double h = 1e-6;
+      at::Tensor up = at.clone(), down = at.clone();
+      up.view(-1)[i] += h;
+      down.view(-1)[i] -= h;
+      const double slope = ((f(up) * w).sum() - (f(down) * w).sum()).item<double>() / (2 * h);
+      worst = std::max(worst, std::abs(slope - x.grad().view(-1)[i].item<double>()));
+    }
+    return worst;
+  };
+  const at::Tensor gain = torch::randn({6}, torch::kDouble), x = torch::randn({3, 6}, torch::kDouble);
+  CHECK(difference([&](const at::Tensor& t) { return ops::rms_norm(t, gain, 1e-5, Path::kReference); }, x, weight) < 1e-7);
+  CHECK(difference([&](const at::Tensor& t) { return ops::rms_norm(x, t, 1e-5, Path::kReference); }, gain, weight) < 1e-7);
+  CHECK(difference([&](const at::Tensor& t) { return ops::swiglu(t, Path::kReference); }, torch::randn({3, 12}, torch::kDouble), weight) < 1e-7);
+}
