@@ -9,8 +9,9 @@
 
 namespace meristem {
 
-ValidationReader::ValidationReader(const SourceConfig& source, const RowFormat& format, double tokens)
-    : source_(TokenSource::open(source.path)), format_(format) {
+ValidationReader::ValidationReader(const SourceConfig& source, std::int64_t sequence_length, bool document_mask, std::int64_t vocab_size,
+                                   double tokens)
+    : source_(TokenSource::open(source.path)), format_{sequence_length, document_mask, vocab_size} {
   const std::int64_t targets = source_.num_tokens() - 1;
   if (targets < 1) throw InputError(fmt::format("{}: one token is nothing to validate on", source_.bin_path().string()));
   total_ = (targets + format_.length - 1) / format_.length;

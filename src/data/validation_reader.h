@@ -16,7 +16,7 @@ class ValidationReader {
  public:
   // Reads at most `tokens` inputs, whole sequences of them, but at least one sequence; 0: the whole source, its last sequence padded.
   // InputError where the source has no token with a target.
-  ValidationReader(const SourceConfig& source, const RowFormat& format, double tokens);
+  ValidationReader(const SourceConfig& source, std::int64_t sequence_length, bool document_mask, std::int64_t vocab_size, double tokens);
 
   // Up to `sequences` further ones; fewer at the end, then nothing. HostBatch::source is 0.
   std::optional<HostBatch> next(std::int64_t sequences);

@@ -1,0 +1,103 @@
+"""`meristem data verify PREFIX`: hashes, structure and every token id. `meristem data inspect PREFIX`: what a shard holds, one document as text."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from command_errors import DamagedError, UserError, reported
+from token_shards import Shard, xxh3_file
+
+PIECE = 1 << 24  # tokens looked at in one go
+
+
+def check_hashes(shard):
+    for name, path in (("bin", shard.bin_path), ("idx", shard.idx_path)):
+        found, said = xxh3_file(path), shard.manifest["files"][name]["xxh3"]
+        if found != said:
+            raise DamagedError(f"{path}: xxh3 {found}, {shard.json_path} says {said}")
+
+
+def check_ids(shard, vocab_size):
+    for begin in range(0, shard.tokens.size, PIECE):
+        piece = shard.tokens[begin : begin + PIECE]
+        wrong = (piece < 0) | (piece >= vocab_size)
+        if wrong.any():
+            at = begin + int(np.argmax(wrong))
+            raise DamagedError(f"{shard.bin_path}: byte {at * shard.tokens.itemsize}: token id {shard.tokens[at]}, the vocabulary has {vocab_size}")
+
+
+def verify(arguments):
+    shard = Shard(arguments.prefix)
+    if shard.manifest is not None:
+        check_hashes(shard)
+    vocab_size = arguments.vocab or (shard.manifest and shard.manifest["vocab_size"])
+    if vocab_size:
+        check_ids(shard, vocab_size)
+    notes = [] if shard.manifest else ["no manifest, so no hashes to compare"]
+    if not vocab_size:
+        notes.append("token ids not checked: give --vocab N")
+    print(f"{shard.prefix}: whole, {shard.documents:,} documents, {shard.tokens.size:,} tokens{''.join('; ' + note for note in notes)}")
+
+
+def print_lengths(shard):
+    lengths = np.diff(shard.starts)
+    quantiles = np.quantile(lengths, [0, 0.5, 0.9, 1]).astype(int)
+    print("tokens a document: " + ", ".join(f"{name} {value:,}" for name, value in zip(("shortest", "median", "90 %", "longest"), quantiles)))
+    # A bin for each power of two: documents differ by orders of magnitude.
+    bins = np.bincount(np.ceil(np.log2(np.maximum(lengths, 1))).astype(int))
+    for power, count in enumerate(bins):
+        if count:
+            print(f"  up to {2**power:>10,}  {count:>10,}  {'#' * max(1, round(40 * count / bins.max()))}")
+
+
+def print_document(shard, number, count, tokenizer_path):
+    document = shard.document(number)
+    ids = document[:count].tolist()
+    more = f", the first {len(ids):,} of them" if len(ids) < document.size else ""
+    print(f"document {number}: {document.size:,} tokens{more}")
+    print("  ids: " + " ".join(map(str, ids[:32])) + (" …" if len(ids) > 32 else ""))
+    if tokenizer_path is None:
+        print("  (text: give the tokenizer with --tokenizer)")
+        return
+    from tokenize_text import load_tokenizer
+
+    print(load_tokenizer(Path(tokenizer_path))[0].decode(ids, skip_special_tokens=False))
+
+
+def inspect(arguments):
+    shard = Shard(arguments.prefix)
+    about = shard.manifest or {}
+    print(f"{shard.prefix}: {shard.documents:,} documents, {shard.tokens.size:,} tokens, {shard.tokens.dtype.name}"
+          + (f", vocabulary {about['vocab_size']:,}" if about else ", no manifest"))
+    if shard.documents == 0:
+        return
+    print_lengths(shard)
+    if not 0 <= arguments.document < shard.documents:
+        raise UserError(f"--document: found {arguments.document}, allowed: 0 to {shard.documents - 1}")
+    known = about.get("tokenizer")
+    print_document(shard, arguments.document, arguments.tokens, arguments.tokenizer or (known if known and Path(known).exists() else None))
+
+
+@reported
+def main(argv):
+    parser = argparse.ArgumentParser(prog="meristem data", allow_abbrev=False, description="Check a token shard, or look into it.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("verify", allow_abbrev=False, help="compare hashes, check the structure and every token id")
+    one.add_argument("prefix", metavar="PREFIX")
+    one.add_argument("--vocab", type=int, metavar="N", help="ids must be below N (default: the manifest's vocabulary)")
+    one.set_defaults(run=verify)
+    one = commands.add_parser("inspect", allow_abbrev=False, help="counts, lengths, one document as text")
+    one.add_argument("prefix", metavar="PREFIX")
+    one.add_argument("--document", type=int, default=0, metavar="N", help="which document to show (default: 0)")
+    one.add_argument("--tokens", type=int, default=256, metavar="N", help="how many of its tokens (default: 256)")
+    one.add_argument("--tokenizer", metavar="T", help="tokenizer.json (default: the one the manifest names)")
+    one.set_defaults(run=inspect)
+    arguments = parser.parse_args(argv)
+    arguments.run(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

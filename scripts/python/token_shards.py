@@ -1,0 +1,198 @@
+"""Token shards from Python: PREFIX.bin, PREFIX.idx (Megatron MMIDIDX version 1) and the manifest PREFIX.json. docs/data.md has the layout.
+
+The C++ library reads and checks the same files; this module writes them where text is tokenized, and reads them for `data verify|inspect`."""
+
+import ctypes
+import ctypes.util
+import json
+import mmap
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from command_errors import DamagedError, UserError
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")  # magic, version, type code, sequences, document entries
+DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
+EXTENSIONS = (".bin", ".idx", ".json")
+
+
+def _xxhash():
+    for name in ("libxxhash.so.0", ctypes.util.find_library("xxhash")):
+        try:
+            library = ctypes.CDLL(name) if name else None
+        except OSError:
+            continue
+        if library is not None:
+            library.XXH3_64bits.restype = ctypes.c_uint64
+            library.XXH3_64bits.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+            return library
+    raise UserError("libxxhash.so.0 is missing; install it with: sudo apt-get install -y libxxhash-dev")
+
+
+def xxh3_file(path):
+    """xxh3 (64 bit) of a file as 16 hex digits."""
+    library = _xxhash()
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return f"{library.XXH3_64bits(None, 0):016x}"
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            view = np.frombuffer(mapped, np.uint8)
+            digest = library.XXH3_64bits(view.ctypes.data, view.size)
+            del view  # a map that is looked at cannot be closed
+            return f"{digest:016x}"
+
+
+def prefix_of(path):
+    """PREFIX of PREFIX, PREFIX.bin, PREFIX.idx."""
+    text = str(path)
+    return text[:-4] if text.endswith((".bin", ".idx")) else text
+
+
+class Writer:
+    """Writes documents; the three files appear under their names together, at the end of a `with` block that did not fail."""
+
+    def __init__(self, prefix, vocab_size, tokenizer=None, tokenizer_hash=None, end_of_text=None, force=False):
+        self.prefix, self.vocab_size = str(prefix), vocab_size
+        self.dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.int32)
+        self.lengths, self.tokens = [], 0
+        self.about = {"tokenizer": tokenizer, "tokenizer_hash": tokenizer_hash, "end_of_text": end_of_text}
+        for extension in EXTENSIONS:
+            if os.path.exists(self.prefix + extension) and not force:
+                raise UserError(f"{self.prefix}{extension}: exists already; --force replaces it")
+        Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
+        self.bin = open(self._pending(".bin"), "wb")
+
+    def _pending(self, extension):
+        return f"{self.prefix}{extension}.tmp-{os.getpid()}"
+
+    def add(self, ids):
+        array = np.asarray(ids, np.int64)
+        if array.size and not (0 <= array.min() and array.max() < self.vocab_size):
+            raise ValueError(f"token ids {array.min()} to {array.max()}, the vocabulary has {self.vocab_size}")
+        self.bin.write(array.astype(self.dtype).tobytes())
+        self.lengths.append(array.size)
+        self.tokens += array.size
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            self.bin.close()
+            for extension in EXTENSIONS:
+                Path(self._pending(extension)).unlink(missing_ok=True)
+
+    def _index(self):
+        lengths = np.asarray(self.lengths, np.int64)
+        pointers = np.concatenate(([0], np.cumsum(lengths)[:-1])) * self.dtype.itemsize
+        header = HEADER.pack(MAGIC, 1, 4 if self.dtype == np.int32 else 8, lengths.size, lengths.size + 1)
+        return header + lengths.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + np.arange(lengths.size + 1, dtype="<i8").tobytes()
+
+    def _manifest(self):
+        about = {key: value for key, value in self.about.items() if value is not None}
+        files = {name: {"bytes": os.path.getsize(self._pending("." + name)), "xxh3": xxh3_file(self._pending("." + name))} for name in ("bin", "idx")}
+        return {"format_version": 1, "tokens": self.tokens, "documents": len(self.lengths), "vocab_size": self.vocab_size, "dtype": self.dtype.name,
+                **about, "files": files}
+
+    def _publish(self):
+        _sync(self.bin)
+        for extension, content in ((".idx", self._index), (".json", lambda: json.dumps(self._manifest(), indent=1).encode() + b"\n")):
+            with open(self._pending(extension), "wb") as file:
+                file.write(content())
+                _sync(file)
+        for extension in EXTENSIONS:
+            os.replace(self._pending(extension), self.prefix + extension)
+        folder = os.open(os.path.dirname(self.prefix) or ".", os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _sync(file):
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class Shard:
+    """A shard for reading, its index and manifest checked; DamagedError names the file and the byte or key that is wrong."""
+
+    def __init__(self, path):
+        self.prefix = prefix_of(path)
+        for extension in (".bin", ".idx"):
+            if not os.path.exists(self.prefix + extension):
+                raise UserError(f"{self.prefix}{extension}: no such file; a shard is the prefix of PREFIX.bin and PREFIX.idx")
+        self.bin_path, self.idx_path, self.json_path = (self.prefix + extension for extension in EXTENSIONS)
+        self._read_index()
+        self.manifest = self._read_manifest() if os.path.exists(self.json_path) else None
+
+    @property
+    def documents(self):
+        return self.starts.size - 1
+
+    def document(self, number):
+        return self.tokens[self.starts[number] : self.starts[number + 1]]
+
+    def damaged(self, offset, what, path=None):
+        raise DamagedError(f"{path or self.idx_path}: byte {offset}: {what}")
+
+    def _read_index(self):
+        size = os.path.getsize(self.idx_path)
+        if size < HEADER.size:
+            self.damaged(size, f"truncated: the header takes {HEADER.size} bytes")
+        with open(self.idx_path, "rb") as file:
+            magic, version, code, sequences, entries = HEADER.unpack(file.read(HEADER.size))
+        if magic != MAGIC:
+            self.damaged(0, "does not begin with MMIDIDX: not a Megatron index")
+        if version != 1:
+            self.damaged(9, f"version {version}, this program reads 1")
+        if code not in DTYPES:
+            self.damaged(17, f"type code {code}, allowed: 1 to 5 and 8 (integers)")
+        if entries == 0 or HEADER.size + 12 * sequences + 8 * entries != size:
+            self.damaged(18, f"{sequences} sequences and {entries} document entries, but the file has {size} bytes")
+        dtype = np.dtype(DTYPES[code]).newbyteorder("<")
+        lengths = self._array(self.idx_path, "<i4", HEADER.size, sequences)
+        pointers = self._array(self.idx_path, "<i8", HEADER.size + 4 * sequences, sequences)
+        first_of = self._array(self.idx_path, "<i8", HEADER.size + 12 * sequences, entries)
+        ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        self._refuse(lengths < 0, HEADER.size, 4, "a negative length")
+        self._refuse(pointers != ends[:-1] * dtype.itemsize, HEADER.size + 4 * sequences, 8, "a sequence does not begin where the one before it ends")
+        steps = np.diff(first_of, prepend=0)
+        steps[0] = first_of[0] and -1
+        self._refuse((steps < 0) | (first_of > sequences), HEADER.size + 12 * sequences, 8, "documents do not ascend from sequence 0")
+        if first_of[-1] != sequences:
+            self.damaged(size - 8, f"the last document ends at sequence {first_of[-1]}, there are {sequences}")
+        found = os.path.getsize(self.bin_path)
+        if ends[-1] * dtype.itemsize != found:
+            self.damaged(18, f"the {sequences} sequences take {ends[-1] * dtype.itemsize} bytes, the .bin has {found}")
+        self.starts = ends[first_of]
+        self.tokens = self._array(self.bin_path, dtype, 0, int(ends[-1]))
+
+    @staticmethod
+    def _array(path, dtype, offset, count):
+        return np.memmap(path, dtype, "r", offset, (count,)) if count else np.zeros(0, dtype)
+
+    def _refuse(self, wrong, begin, width, what):
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            self.damaged(begin + width * at, f"entry {at}: {what}")
+
+    def _read_manifest(self):
+        try:
+            manifest = json.loads(Path(self.json_path).read_text(encoding="utf-8"))
+            said = {"tokens": manifest["tokens"], "documents": manifest["documents"], "dtype": manifest["dtype"],
+                    "files.bin.bytes": manifest["files"]["bin"]["bytes"], "files.idx.bytes": manifest["files"]["idx"]["bytes"]}
+            _ = manifest["vocab_size"] + 0, manifest["files"]["bin"]["xxh3"], manifest["files"]["idx"]["xxh3"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{self.json_path}: not a manifest: {error!r}") from None
+        found = {"tokens": self.tokens.size, "documents": self.documents, "dtype": self.tokens.dtype.name,
+                 "files.bin.bytes": os.path.getsize(self.bin_path), "files.idx.bytes": os.path.getsize(self.idx_path)}
+        for key, value in found.items():
+            if said[key] != value:
+                raise DamagedError(f"{self.json_path}: {key}: says {said[key]}, the shard has {value}")
+        return manifest
