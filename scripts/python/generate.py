@@ -12,11 +12,9 @@ import yaml
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from command_errors import UserError, reported
+
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
-
-
-class UserError(Exception):
-    """One line about wrong input: exit code 2."""
 
 
 def find_tokenizer(checkpoint):
@@ -91,6 +89,7 @@ def stream_answer(checkpoint, tokenizer, prompt, options, write):
         return binary.wait()
 
 
+@reported
 def main(argv):
     parser = argparse.ArgumentParser(prog="meristem generate", allow_abbrev=False,
                                      description="Go on from a prompt with a trained model.",
@@ -120,8 +119,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"meristem: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))

@@ -16,6 +16,8 @@ import yaml
 import generate
 import shakespeare_corpus as corpus
 import text_measures as measures
+from command_errors import UserError, reported
+from run_metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
@@ -61,8 +63,9 @@ def run(shown, command):
         raise Failed(code if code > 0 else 128 - code)
 
 
-def python_command(script, *arguments):
-    return [sys.executable, str(ROOT / "scripts" / "python" / script), *map(str, arguments)]
+def run_script(shown, script):
+    """A text command; `shown` minus the words that choose the script are its arguments."""
+    run(shown, [sys.executable, str(ROOT / "scripts" / "python" / script), *shown[2 if shown[0] == "data" else 1:]])
 
 
 def prepare_text():
@@ -80,15 +83,11 @@ def prepare_text():
 
 
 def tokenize(vocab_size):
+    """Replaces the tokenizer and the shards of an earlier quickstart."""
     tokenizer = DATA / "tokenizer"
-    for old in (tokenizer / "tokenizer.json", *(DATA / f"{part}.{end}" for part in ("training", "held_out") for end in ("bin", "idx", "json"))):
-        old.unlink(missing_ok=True)  # of an earlier quickstart
-    texts = {part: sorted((DATA / "texts" / part).glob("*.txt")) for part in ("training", "held_out")}
-    run(["data", "train-tokenizer", str(DATA / "texts/training"), "--vocab", str(vocab_size), "--out", str(tokenizer)],
-        python_command("train_tokenizer.py", *texts["training"], "--vocab", vocab_size, "--out", tokenizer))
-    for part, files in texts.items():
-        run(["data", "tokenize", str(DATA / "texts" / part), "--tokenizer", str(tokenizer / "tokenizer.json"), "--out", str(DATA / part)],
-            python_command("tokenize_text.py", *files, "--tokenizer", tokenizer / "tokenizer.json", "--out", DATA / part))
+    run_script(["data", "train-tokenizer", str(DATA / "texts" / "training"), "--vocab", str(vocab_size), "--out", str(tokenizer), "--force"], "train_tokenizer.py")
+    for part in ("training", "held_out"):
+        run_script(["data", "tokenize", str(DATA / "texts" / part), "--tokenizer", str(tokenizer), "--out", str(DATA / part), "--force"], "tokenize_text.py")
 
 
 def free_name(name, out):
@@ -110,14 +109,9 @@ def train(config, overrides):
     return out / name
 
 
-def read_metrics(folder):
-    with open(folder / "metrics.jsonl") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def measure_held_out(metrics, vocab_size, training, held_out):
     """(bits per byte of the model, of xz) on the held-out works."""
-    last = [line for line in metrics if line.get("event") == "validation"][-1]
+    last = metrics.events_of("validation")[-1]
     tokens = json.loads((DATA / "held_out.json").read_text())["tokens"]
     joined = {part: "".join(works.values()).encode() for part, works in (("training", training), ("held_out", held_out))}
     ours = measures.bits_per_byte(last["loss"], last["targets"], tokens, vocab_size, len(joined["held_out"]))
@@ -148,7 +142,7 @@ def draw_plots(folder):
     """The trainer draws them at its end; draws them here where it could not."""
     plot = folder / "plots" / "loss.png"
     if not plot.exists():
-        run(["plot", str(folder)], python_command("plot_run.py", folder))
+        run_script(["plot", str(folder)], "plot_run.py")
     return plot
 
 
@@ -163,11 +157,11 @@ def summarize(folder, plot, metrics, bits, sample, training):
     known = measures.speakers("".join(training.values()))
     spoken = measures.speaker_lines(sample, known)
     share = measures.known_word_share(sample, "".join(training.values()))
-    growths = [line["step"] for line in metrics if line.get("event") == "growth"]
-    steps = [line for line in metrics if "event" not in line]
+    growths = [event["step"] for event in metrics.events_of("growth")]
+    last = metrics.steps[-1]
     print(f"  held-out bits per byte: {ours:.3f};  xz -9 given the training text first: {xz:.3f}")
     checks = [check("the model needs fewer bits than xz", ours < xz),
-              check(f"it grew to {steps[-1]['blocks']} blocks, after steps {', '.join(map(str, growths))} of {steps[-1]['step']}", len(growths) > 0),
+              check(f"it grew to {last['blocks']} blocks, after steps {', '.join(map(str, growths))} of {last['step']}", len(growths) > 0),
               check(f"the sample has speaker lines ({len(spoken)}, such as {' '.join(spoken[:3])})", len(spoken) > 0),
               check(f"{share:.0%} of its words occur in the training works (at least {KNOWN_WORDS:.0%})", share >= KNOWN_WORDS),
               check(f"the loss with its growth steps is drawn: {plot}", plot.exists())]
@@ -188,13 +182,8 @@ What to try next
   your own text: scripts/meristem data tokenize …, then a config of ten lines (docs/quickstart.md)""")
 
 
-def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem quickstart", description=__doc__, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to `meristem train`, such as schedule.steps=100")
-    overrides = parser.parse_args(argv).overrides
-    for argument in overrides:
-        if "=" not in argument:
-            parser.error(f"found {argument!r}, allowed: key=value")
+def quickstart(overrides):
+    """Returns whether everything came out as promised."""
     config = yaml.safe_load(CONFIG.read_text())
     vocab_size = config["model"]["vocab_size"]
     steps = Steps(6)
@@ -215,14 +204,25 @@ def main(argv):
     good = summarize(folder, plot, metrics, bits, sample, training)
     farewell(folder)
     print(f"\ndone in {steps.elapsed()}" + ("" if good else "; not all is as promised: see NO above"))
-    return 0 if good else 1
+    return good
+
+
+@reported
+def main(argv):
+    parser = argparse.ArgumentParser(prog="meristem quickstart", description=__doc__, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to `meristem train`, such as schedule.steps=100")
+    overrides = parser.parse_args(argv).overrides
+    for argument in overrides:
+        if "=" not in argument:
+            raise UserError(f"found {argument!r}, allowed: key=value")
+    try:
+        return 0 if quickstart(overrides) else 1
+    except Failed as failure:
+        return failure.code
+    except corpus.CorpusError as error:
+        print(f"meristem: error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Failed as failure:
-        sys.exit(failure.code)
-    except (corpus.CorpusError, generate.UserError, OSError) as error:
-        print(f"meristem: error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, generate.UserError) else 1)
+    sys.exit(main(sys.argv[1:]))
