@@ -9,6 +9,25 @@
 #include "core/text.h"
 
 namespace meristem {
+namespace {
+
+// Moves on by one draw and returns the source whose turn it is. One of weight 0 stays at lag 0, and the largest lag is positive, because
+// the lags sum to the total weight: it is never chosen. Free of branches that cannot be predicted: check_supply runs this 1e8 times.
+inline std::size_t furthest_below(const std::vector<std::int64_t>& weights, std::vector<std::int64_t>& lag) {
+  const std::int64_t* weight = weights.data();
+  std::int64_t* value = lag.data();
+  std::size_t best = 0;
+  std::int64_t most = value[0] += weight[0];
+  for (std::size_t i = 1, size = weights.size(); i < size; ++i) {
+    const std::int64_t here = value[i] += weight[i];
+    const bool more = here > most;
+    best = more ? i : best;
+    most = more ? here : most;
+  }
+  return best;
+}
+
+}  // namespace
 
 Mixture::Mixture(const std::vector<double>& weights) : drawn_(weights.size(), 0), lag_(weights.size(), 0) {
   std::int64_t divisor = 0;
@@ -26,20 +45,22 @@ Mixture::Mixture(const std::vector<double>& weights) : drawn_(weights.size(), 0)
 }
 
 std::size_t Mixture::draw() {
-  std::size_t best = weights_.size();
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    lag_[i] += weights_[i];
-    if (weights_[i] > 0 && (best == weights_.size() || lag_[i] > lag_[best])) best = i;
-  }
-  lag_[best] -= total_;
-  ++drawn_[best];
-  return best;
+  const std::size_t source = furthest_below(weights_, lag_);
+  lag_[source] -= total_;
+  ++drawn_[source];
+  return source;
 }
 
 void Mixture::skip(std::int64_t count) {
   const std::int64_t periods = count / period_;
   for (std::size_t i = 0; i < weights_.size(); ++i) drawn_[i] += periods * (weights_[i] / (total_ / period_));
-  for (std::int64_t i = periods * period_; i < count; ++i) draw();
+  const std::vector<std::int64_t> before = lag_;
+  const std::int64_t rest = count % period_;
+  for (std::int64_t i = 0; i < rest; ++i) lag_[furthest_below(weights_, lag_)] -= total_;
+  // What the rest drew of each follows from its lag: counting in the loop would cost a third of its time.
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    drawn_[i] += static_cast<std::int64_t>((__int128{weights_[i]} * rest - (lag_[i] - before[i])) / total_);
+  }
 }
 
 bool Mixture::restore(const std::vector<std::int64_t>& drawn) {
