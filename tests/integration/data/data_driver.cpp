@@ -1,0 +1,72 @@
+// The C++ side of text_tools.py: writes and reads shards, says what a loader hands out.
+//   data_driver write PREFIX VOCAB        one document a line of stdin, ids separated by spaces
+//   data_driver read PREFIX VOCAB         the same form on stdout
+//   data_driver targets PREFIX VOCAB T N  the targets of the first N sequences, one sequence a line
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "core/errors.h"
+#include "data/loader.h"
+#include "data/shard_writer.h"
+#include "data/token_source.h"
+
+namespace {
+
+using namespace meristem;
+
+void print_ids(const std::vector<std::int32_t>& ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i) std::printf("%s%d", i == 0 ? "" : " ", ids[i]);
+  std::printf("\n");
+}
+
+void write(const std::string& prefix, std::int64_t vocab_size) {
+  ShardWriter writer(prefix, {vocab_size, ""});
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::vector<std::int32_t> document;
+    for (std::int32_t id; words >> id;) document.push_back(id);
+    writer.add_document(document);
+  }
+  writer.finish();
+}
+
+void read(const std::string& prefix, std::int64_t vocab_size) {
+  const TokenSource source = TokenSource::open(prefix);
+  for (std::int64_t i = 0; i < source.num_documents(); ++i) {
+    std::vector<std::int32_t> document(static_cast<std::size_t>(source.document_length(i)));
+    source.read(i, 0, source.document_length(i), document.data(), vocab_size);
+    print_ids(document);
+  }
+}
+
+void targets(const std::string& prefix, std::int64_t vocab_size, std::int64_t length, std::int64_t sequences) {
+  DataConfig config;
+  config.sequence_length = length;
+  config.sources = {{"x", {prefix, 0}}};
+  Loader loader(config, {}, 1, vocab_size, 1);
+  for (std::int64_t i = 0; i < sequences; ++i) print_ids(loader.next(1).targets);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  try {
+    if (words.size() >= 3 && words[0] == "write") {
+      write(words[1], std::stoll(words[2]));
+    } else if (words.size() >= 3 && words[0] == "read") {
+      read(words[1], std::stoll(words[2]));
+    } else if (words.size() == 5 && words[0] == "targets") {
+      targets(words[1], std::stoll(words[2]), std::stoll(words[3]), std::stoll(words[4]));
+    } else {
+      throw InputError("usage: data_driver write|read|targets PREFIX VOCAB …");
+    }
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return static_cast<int>(error.exit_code());
+  }
+  return 0;
+}
