@@ -106,12 +106,12 @@ void apply_override(YamlNode& root, const std::string& argument) {
 std::string with_origin(const std::string& message, const Origins& origins, const std::string& file) {
   std::string path = message.substr(0, message.find(':'));
   while (!path.empty()) {
-    if (const auto found = origins.find(path); found != origins.end()) return found->second + ": " + message;
+    if (const auto found = origins.find(path); found != origins.end()) return found->second + ": " + printable(message, 2000);
     const auto cut = path.find_last_of(".[");
     if (cut == std::string::npos) break;
     path.resize(cut);
   }
-  return file + ": " + message;
+  return file + ": " + printable(message, 2000);
 }
 
 RunConfig config_of(const YamlNode& root, const std::string& file) {

@@ -38,7 +38,7 @@ class Reader {
     if (found != nullptr && found->kind != YamlNode::Kind::kNull) {
       read(*found, path_of(key), member, rule);
     } else if (rule.required) {
-      throw InputError(fmt::format("{}: {}: is missing; it is required", node_.origin, path_of(key)));
+      throw InputError(fmt::format("{}: {}: is missing; it is required", node_.origin, printable(path_of(key), 200)));
     }
   }
   template <class S>
@@ -111,7 +111,7 @@ class Reader {
     for (const auto& [name, node] : node_.members) {
       if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
       const auto near = did_you_mean(name, known_);
-      throw InputError(fmt::format("{}: {}: unknown key; allowed: {}{}", node.origin, path_of(printable(name)), fmt::join(known_, ", "),
+      throw InputError(fmt::format("{}: {}: unknown key; allowed: {}{}", node.origin, printable(path_of(name), 200), fmt::join(known_, ", "),
                                    near ? fmt::format(" (did you mean {}?)", *near) : ""));
     }
   }
@@ -126,7 +126,7 @@ class Reader {
   };
 
   [[noreturn]] static void fail(const YamlNode& node, const std::string& path, const std::string& found, const std::string& allowed) {
-    throw InputError(fmt::format("{}: {}: found {}; allowed: {}", node.origin, path, found, allowed));
+    throw InputError(fmt::format("{}: {}: found {}; allowed: {}", node.origin, printable(path, 200), found, allowed));
   }
   std::string path_of(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
   void note(const std::string& path, const YamlNode& node) { origins_[path] = node.origin; }

@@ -52,6 +52,7 @@ struct Count {
 void require_message(const std::string& message, const Files& files, const std::string& folder) {
   if (message.find('\n') != std::string::npos || message.find('\r') != std::string::npos) throw std::logic_error("more than one line: " + message);
   if (message.size() > 4000) throw std::logic_error(fmt::format("a message of {} bytes: {}", message.size(), message.substr(0, 300)));
+  if (files.empty() && message.find(folder) != std::string::npos) return;
   for (const auto& [name, bytes] : files) {
     // A prefix names its two files, a folder those that are missing in it.
     const std::string stem = (fs::path(folder) / name).replace_extension().string();

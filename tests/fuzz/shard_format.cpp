@@ -2,6 +2,7 @@
 #include <array>
 #include <iterator>
 
+#include "data/shard_writer.h"
 #include "data/token_source.h"
 #include "fuzz/format.h"
 #include "fuzz/mutate.h"
@@ -32,25 +33,52 @@ Files megatron_pair(std::size_t width, const std::vector<std::int64_t>& lengths)
   return {{"tokens.bin", bin}, {"tokens.idx", idx}};
 }
 
+// 256 int32 of header, then the ids.
+Files llm_c(std::uint64_t magic, std::uint64_t version, std::size_t width) {
+  constexpr std::size_t kHeader = 1024, kCount = 100;
+  std::string bin(kHeader + kCount * width, '\0');
+  put_integer(bin, 0, 4, magic);
+  put_integer(bin, 4, 4, version);
+  put_integer(bin, 8, 4, kCount);
+  for (std::size_t i = 0; i < kCount; ++i) put_integer(bin, kHeader + i * width, width, i * 9);
+  return {{"tokens.bin", bin}};
+}
+
 class Shard : public Format {
  public:
   std::string name() const override { return "shard"; }
 
-  std::vector<Files> seeds(const std::filesystem::path& /*scratch*/) const override {
-    return {megatron_pair(2, {5, 1, 17, 64}), megatron_pair(4, {3, 9}), megatron_pair(2, {300})};
+  std::vector<Files> seeds(const std::filesystem::path& scratch) const override {
+    std::vector<Files> out{megatron_pair(2, {5, 1, 17, 64}), megatron_pair(4, {3, 9}), megatron_pair(2, {300}), llm_c(20240520, 1, 2), llm_c(20240801, 7, 4)};
+    out.push_back({{"tokens.bin", out[0].at("tokens.bin")}});  // bare ids
+    ShardWriter writer(scratch / "tokens", {.vocab_size = kVocab, .tokenizer_hash = "0123456789abcdef"});
+    for (const std::vector<std::int32_t>& document : {std::vector<std::int32_t>{1, 2, 3}, {999}, {}, {7, 7}}) writer.add_document(document);
+    writer.finish();
+    out.push_back(files_below(scratch));  // with its manifest
+    return out;
   }
 
   void mutate(Files& files, const Files& other, Dice& dice) const override {
-    std::string& bin = files["tokens.bin"];
-    std::string& idx = files["tokens.idx"];
     for (std::size_t i = 0; i <= dice.below(3); ++i) {
-      switch (dice.below(8)) {
-        case 0: mutate_bytes(bin, dice); break;
-        case 1: mutate_bytes(idx, dice); break;
-        case 2: bin = other.at("tokens.bin"); break;
-        case 3: idx = idx.substr(0, dice.below(idx.size() + 1)) + other.at("tokens.idx"); break;
-        case 4: files.erase(std::next(files.begin(), static_cast<std::ptrdiff_t>(dice.below(files.size())))); return;
-        default: mutate_field(idx, dice); break;
+      const auto file = std::next(files.begin(), static_cast<std::ptrdiff_t>(dice.below(files.size())));
+      const auto twin = other.find(file->first);
+      std::string& bytes = file->second;
+      const std::size_t what = dice.below(10);
+      if (what == 0) {
+        files.erase(file);
+        return;
+      }
+      if (what == 1 && twin != other.end()) {
+        bytes = dice.chance(0.5) ? twin->second : bytes.substr(0, dice.below(bytes.size() + 1)) + twin->second;
+      } else if (file->first.ends_with(".json")) {
+        mutate_text(bytes, dice);
+      } else if (file->first.ends_with(".idx") && what < 8) {
+        mutate_field(bytes, dice);
+      } else if (file->first.ends_with(".bin") && files.size() == 1 && what < 6) {
+        const std::size_t at = 4 * dice.below(3);
+        put_integer(bytes, at, 4, extreme_integer(dice, get_integer(bytes, at, 4)));
+      } else {
+        mutate_bytes(bytes, dice);
       }
     }
   }
