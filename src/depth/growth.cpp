@@ -4,11 +4,14 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <unordered_set>
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/errors.h"
+#include "core/text.h"
 
 namespace meristem {
 namespace {
@@ -34,7 +37,11 @@ GrowthOperator parse_growth_operator(std::string_view name) {
   for (const auto& [known, op] : kNames) {
     if (known == name) return op;
   }
-  throw InputError(fmt::format("growth operator: found {}; allowed: midas, lidas, append, stack", name));
+  std::vector<std::string> known_names;
+  for (const auto& [known, op] : kNames) known_names.emplace_back(known);
+  const auto meant = did_you_mean(name, known_names);
+  throw InputError(fmt::format("growth operator: found {}; allowed: {}{}", in_quotes(name), fmt::join(known_names, ", "),
+                               meant ? fmt::format(" (did you mean {}?)", *meant) : ""));
 }
 
 SourceMap grow_map(GrowthOperator op, std::int64_t blocks, std::int64_t add) {
@@ -43,7 +50,9 @@ SourceMap grow_map(GrowthOperator op, std::int64_t blocks, std::int64_t add) {
   }
   switch (op) {
     case GrowthOperator::kMidas: {
-      if (blocks % add != 0) throw InputError(fmt::format("growth: midas copies one group of {} blocks; {} blocks are no multiple of it", add, blocks));
+      if (blocks % add != 0) {
+        throw InputError(fmt::format("growth: midas copies one group of {} blocks; {} blocks are no multiple of it", add, blocks));
+      }
       const std::int64_t group = ceil_half(blocks / add) - 1;
       return copy_behind(blocks, group * add, add);
     }
@@ -66,32 +75,36 @@ void check_source_map(const SourceMap& source_of, std::int64_t blocks) {
     used[static_cast<std::size_t>(source_of[i])] = true;
   }
   const auto missing = std::find(used.begin(), used.end(), false);
-  if (missing != used.end()) throw InputError(fmt::format("growth map: block {} is used nowhere; growth loses no block", missing - used.begin()));
+  if (missing != used.end()) {
+    throw InputError(fmt::format("growth map: block {} is used nowhere; growth loses no block", missing - used.begin()));
+  }
 }
 
 std::vector<bool> inserted_blocks(const SourceMap& source_of) {
   std::vector<bool> inserted;
-  for (std::size_t i = 0; i < source_of.size(); ++i) {
-    inserted.push_back(std::find(source_of.begin(), source_of.begin() + static_cast<std::ptrdiff_t>(i), source_of[i]) !=
-                       source_of.begin() + static_cast<std::ptrdiff_t>(i));
-  }
+  std::unordered_set<std::int64_t> seen;
+  for (const std::int64_t source : source_of) inserted.push_back(!seen.insert(source).second);
   return inserted;
 }
 
 std::vector<std::int64_t> prop_stage_lengths(std::int64_t total, std::int64_t stages, double alpha) {
   if (total < 0 || stages < 1) throw InputError(fmt::format("growth schedule: {} steps in {} stages", total, stages));
-  std::vector<double> share(static_cast<std::size_t>(stages));
-  for (std::size_t i = 0; i < share.size(); ++i) share[i] = std::pow(static_cast<double>(i + 1), alpha);
-  const double sum = std::accumulate(share.begin(), share.end(), 0.0);
+  // Long double, so that totals in tokens (1e13) keep remainders that mean something.
+  std::vector<long double> share(static_cast<std::size_t>(stages));
+  for (std::size_t i = 0; i < share.size(); ++i) share[i] = std::pow(static_cast<long double>(i + 1), static_cast<long double>(alpha));
+  const long double sum = std::accumulate(share.begin(), share.end(), 0.0L);
+  if (!std::isfinite(sum) || !(sum > 0)) {
+    throw InputError(fmt::format("growth schedule: alpha {} is no usable exponent for {} stages", alpha, stages));
+  }
   std::vector<std::int64_t> lengths;
-  std::vector<double> remainder;
-  for (double& part : share) {
-    const double exact = static_cast<double>(total) * part / sum;
+  std::vector<long double> remainder;
+  for (const long double part : share) {
+    const long double exact = static_cast<long double>(total) * (part / sum);
     // A whole number that rounding left a hair below itself is that number.
-    const double whole = std::floor(exact + 1e-9 * std::max(1.0, exact));
+    const long double whole = std::floor(exact + 1e-6L);
     lengths.push_back(static_cast<std::int64_t>(whole));
     // On a grid, so that remainders which differ by rounding alone are ties and go to the lower stage.
-    remainder.push_back(std::round(std::max(0.0, exact - whole) * 1e6));
+    remainder.push_back(std::round(std::max(0.0L, exact - whole) * 1e5L));
   }
   std::vector<std::size_t> order(share.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

@@ -12,7 +12,7 @@ namespace meristem {
 using SourceMap = std::vector<std::int64_t>;
 
 enum class GrowthOperator { kMidas, kLidas, kAppend, kStack };
-// InputError lists the known names.
+// InputError lists the known names, and the one that may have been meant.
 GrowthOperator parse_growth_operator(std::string_view name);
 
 // source_of for growing `blocks` by `add`. MIDAS needs add to divide blocks; every operator needs 1 <= add <= blocks; stack needs
@@ -23,9 +23,12 @@ SourceMap grow_map(GrowthOperator op, std::int64_t blocks, std::int64_t add);
 void check_source_map(const SourceMap& source_of, std::int64_t blocks);
 
 // For each new block whether it is an inserted copy: the first occurrence of a source is the original, later ones are inserted.
+// Expects a map that check_source_map accepts.
 std::vector<bool> inserted_blocks(const SourceMap& source_of);
 
-// PROP-alpha: `stages` lengths that sum to `total`, stage i (from 1) in proportion to i^alpha; largest remainder, ties to the lower stage.
+// PROP-alpha: `stages` lengths in steps or tokens that sum to `total`, stage i (from 1) in proportion to i^alpha; largest remainder, ties
+// to the lower stage. A short total gives stages of length 0: whoever needs every stage to be trained checks that. InputError for a
+// negative total, for no stage, and for an alpha whose powers are not finite numbers.
 std::vector<std::int64_t> prop_stage_lengths(std::int64_t total, std::int64_t stages, double alpha);
 
 }  // namespace meristem

@@ -2,15 +2,29 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include <fmt/format.h>
 
 #include "core/errors.h"
 
 namespace meristem {
+namespace {
+
+std::optional<std::int64_t> first_uncalled(const std::vector<std::int64_t>& calls, std::int64_t blocks) {
+  std::vector<bool> called(static_cast<std::size_t>(std::max<std::int64_t>(blocks, 0)), false);
+  for (const std::int64_t block : calls) {
+    if (block >= 0 && block < blocks) called[static_cast<std::size_t>(block)] = true;
+  }
+  const auto missing = std::find(called.begin(), called.end(), false);
+  if (missing == called.end()) return std::nullopt;
+  return missing - called.begin();
+}
+
+}  // namespace
 
 DepthPlan DepthPlan::plain(std::int64_t blocks) {
-  std::vector<std::int64_t> calls(static_cast<std::size_t>(blocks));
+  std::vector<std::int64_t> calls(static_cast<std::size_t>(std::max<std::int64_t>(blocks, 0)));
   std::iota(calls.begin(), calls.end(), std::int64_t{0});
   return DepthPlan(std::move(calls));
 }
@@ -19,30 +33,25 @@ std::int64_t DepthPlan::max_block() const { return calls_.empty() ? -1 : *std::m
 
 bool DepthPlan::is_plain() const { return *this == plain(num_calls()); }
 
-bool DepthPlan::calls_every_block(std::int64_t blocks) const {
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    if (std::find(calls_.begin(), calls_.end(), block) == calls_.end()) return false;
-  }
-  return true;
-}
+bool DepthPlan::calls_every_block(std::int64_t blocks) const { return !first_uncalled(calls_, blocks); }
 
 void DepthPlan::check(std::int64_t blocks, bool every_block) const {
   if (calls_.empty()) throw InputError("depth plan: calls no block");
-  if (max_block() >= blocks) {
-    throw InputError(fmt::format("depth plan: calls block {}; the model has blocks 0 to {}", max_block(), blocks - 1));
+  const auto outside = std::find_if(calls_.begin(), calls_.end(), [&](std::int64_t block) { return block < 0 || block >= blocks; });
+  if (outside != calls_.end()) {
+    throw InputError(fmt::format("depth plan: calls block {}; the model has blocks 0 to {}", *outside, blocks - 1));
   }
-  for (std::int64_t block = 0; every_block && block < blocks; ++block) {
-    if (std::find(calls_.begin(), calls_.end(), block) == calls_.end()) {
-      throw InputError(fmt::format("depth plan: never calls block {}; training needs every block called", block));
-    }
+  if (!every_block) return;
+  if (const auto block = first_uncalled(calls_, blocks)) {
+    throw InputError(fmt::format("depth plan: never calls block {}; training needs every block called", *block));
   }
 }
 
 DepthPlan DepthPlan::repeat(std::int64_t start, std::int64_t length, std::int64_t extra) const {
-  if (start < 0 || length < 1 || start + length > num_calls()) {
-    throw InputError(fmt::format("depth plan: cannot repeat calls [{}, {}) of {}", start, start + length, num_calls()));
+  if (start < 0 || length < 1 || start > num_calls() || length > num_calls() - start) {
+    throw InputError(fmt::format("depth plan: cannot repeat {} calls from call {} on; the plan has {} calls", length, start, num_calls()));
   }
-  if (extra < 0 || num_calls() + extra * length > kMaxCalls) {
+  if (extra < 0 || extra > std::max<std::int64_t>(kMaxCalls - num_calls(), 0) / length) {
     throw InputError(fmt::format("depth plan: {} more repeats of {} calls; allowed: 0 to a plan of {} calls", extra, length, kMaxCalls));
   }
   std::vector<std::int64_t> calls(calls_.begin(), calls_.begin() + start + length);

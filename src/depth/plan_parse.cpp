@@ -1,7 +1,10 @@
 // The text form's grammar (depth/plan.h), by recursive descent.
+#include <cstdlib>
+
 #include <fmt/format.h>
 
 #include "core/errors.h"
+#include "core/text.h"
 #include "depth/plan.h"
 
 namespace meristem {
@@ -9,23 +12,25 @@ namespace {
 
 constexpr int kMaxNesting = 32;
 constexpr std::int64_t kMaxNumber = 1'000'000;
+constexpr std::size_t kMaxText = 1 << 20;
 
 class Parser {
  public:
   explicit Parser(std::string_view text) : text_(text) {}
 
   std::vector<std::int64_t> parse() {
-    if (text_.size() > 1 << 20) fail("longer than a plan can be");
+    if (text_.size() > kMaxText) fail("longer than a plan can be");
     std::vector<std::int64_t> calls = plan(0);
     if (at_ != text_.size()) fail("expected ',' or the end");
     return calls;
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    const std::string shown = text_.size() > 60 ? std::string(text_.substr(0, 60)) + "…" : std::string(text_);
-    throw InputError(fmt::format("depth plan \"{}\": at position {}: {}", shown, at_, what));
+  [[noreturn]] void fail(const std::string& what) const { fail(at_, what); }
+  [[noreturn]] void fail(std::size_t position, const std::string& what) const {
+    throw InputError(fmt::format("depth plan \"{}\": at position {}: {}", printable(text_, 60), position, what));
   }
+  [[noreturn]] void fail_too_long(std::size_t position) const { fail(position, fmt::format("more than {} calls", DepthPlan::kMaxCalls)); }
 
   void skip_blanks() {
     while (at_ < text_.size() && text_[at_] == ' ') ++at_;
@@ -37,26 +42,29 @@ class Parser {
     return true;
   }
 
-  std::int64_t number() {
+  // `what` is the number's meaning, for the message.
+  std::int64_t number(const char* what) {
     skip_blanks();
-    if (at_ == text_.size() || text_[at_] < '0' || text_[at_] > '9') fail("expected a block number");
+    const std::size_t begin = at_;
+    if (at_ == text_.size() || text_[at_] < '0' || text_[at_] > '9') fail(fmt::format("expected {}", what));
     std::int64_t value = 0;
     for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
       value = 10 * value + (text_[at_] - '0');
-      if (value > kMaxNumber) fail("number too large");
+      if (value > kMaxNumber) fail(begin, "number too large");
     }
     return value;
-  }
-
-  void append(std::vector<std::int64_t>& calls, const std::vector<std::int64_t>& more) const {
-    if (static_cast<std::int64_t>(calls.size() + more.size()) > DepthPlan::kMaxCalls) fail(fmt::format("more than {} calls", DepthPlan::kMaxCalls));
-    calls.insert(calls.end(), more.begin(), more.end());
   }
 
   std::vector<std::int64_t> plan(int nesting) {
     if (nesting > kMaxNesting) fail("nested too deeply");
     std::vector<std::int64_t> calls = item(nesting);
-    while (take(',')) append(calls, item(nesting));
+    while (take(',')) {
+      skip_blanks();
+      const std::size_t begin = at_;
+      const std::vector<std::int64_t> more = item(nesting);
+      if (static_cast<std::int64_t>(calls.size() + more.size()) > DepthPlan::kMaxCalls) fail_too_long(begin);
+      calls.insert(calls.end(), more.begin(), more.end());
+    }
     skip_blanks();
     return calls;
   }
@@ -66,19 +74,25 @@ class Parser {
     const std::vector<std::int64_t> body = plan(nesting + 1);
     if (!take(')')) fail("expected ')'");
     if (!take('x')) fail("expected 'x' and the number of repeats");
-    const std::int64_t repeats = number();
-    if (repeats < 1) fail("a repeat count must be at least 1");
-    if (static_cast<std::int64_t>(body.size()) * repeats > DepthPlan::kMaxCalls) fail(fmt::format("more than {} calls", DepthPlan::kMaxCalls));
+    skip_blanks();
+    const std::size_t begin = at_;
+    const std::int64_t repeats = number("the number of repeats");
+    if (repeats < 1) fail(begin, "a repeat count must be at least 1");
+    // Neither factor is large, so the product cannot overflow; nothing is copied before it is known to fit.
+    if (static_cast<std::int64_t>(body.size()) * repeats > DepthPlan::kMaxCalls) fail_too_long(begin);
     std::vector<std::int64_t> calls;
-    for (std::int64_t r = 0; r < repeats; ++r) append(calls, body);
+    calls.reserve(body.size() * static_cast<std::size_t>(repeats));
+    for (std::int64_t r = 0; r < repeats; ++r) calls.insert(calls.end(), body.begin(), body.end());
     return calls;
   }
 
   std::vector<std::int64_t> range() {
-    const std::int64_t first = number();
+    skip_blanks();
+    const std::size_t begin = at_;
+    const std::int64_t first = number("a block number");
     if (!take('-')) return {first};
-    const std::int64_t last = number(), step = first <= last ? 1 : -1;
-    if (std::abs(last - first) >= DepthPlan::kMaxCalls) fail(fmt::format("more than {} calls", DepthPlan::kMaxCalls));
+    const std::int64_t last = number("a block number"), step = first <= last ? 1 : -1;
+    if (std::abs(last - first) >= DepthPlan::kMaxCalls) fail_too_long(begin);
     std::vector<std::int64_t> calls;
     for (std::int64_t block = first; block != last + step; block += step) calls.push_back(block);
     return calls;

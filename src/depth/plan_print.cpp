@@ -15,7 +15,7 @@ using Calls = std::vector<std::int64_t>;
 std::size_t digits(std::int64_t value) { return std::to_string(value).size(); }
 
 // Plans longer than this print piecewise: the table below is quadratic in memory and cubic in time.
-constexpr std::size_t kExact = 160;
+constexpr std::size_t kExact = 200;
 
 class Printer {
  public:
@@ -29,10 +29,10 @@ class Printer {
  private:
   enum class Form : std::uint8_t { kRange, kRepeat, kSplit };
   struct Cell {
-    std::uint32_t cost = 0;   // characters
+    std::uint32_t cost = 0;    // characters
     std::uint32_t looped = 0;  // calls inside repeats
     Form form = Form::kRange;
-    std::uint16_t size = 0;   // kRepeat: the period; kSplit: the first part's length
+    std::uint16_t size = 0;  // kRepeat: the period; kSplit: the first part's length
   };
 
   // Cells of one length lie together.
@@ -86,28 +86,51 @@ class Printer {
   std::vector<Cell> cells_;
 };
 
-// Longest stretch from `begin` that is a range or a repeated period, and its text.
-std::string take_piece(const Calls& calls, std::size_t& begin) {
-  std::size_t range = 1;
-  if (begin + 1 < calls.size()) {
-    const std::int64_t step = calls[begin + 1] - calls[begin];
-    while ((step == 1 || step == -1) && begin + range < calls.size() && calls[begin + range] - calls[begin + range - 1] == step) ++range;
-  }
-  std::size_t best_period = 0, best_length = range;
-  for (std::size_t period = 1; period <= kExact && begin + 2 * period <= calls.size(); ++period) {
+// A stretch of calls that repeats; `length` is a multiple of `period`, 0 where nothing repeats.
+struct Repeat {
+  std::size_t period = 0, length = 0;
+};
+
+// The longest repeat from `begin`, of a period from `min_period` on; the shortest period where several reach as far.
+Repeat longest_repeat(const Calls& calls, std::size_t begin, std::size_t min_period) {
+  Repeat best;
+  for (std::size_t period = min_period; period <= kExact && begin + 2 * period <= calls.size(); ++period) {
     std::size_t length = period;
     while (begin + length < calls.size() && calls[begin + length] == calls[begin + length - period]) ++length;
     length -= length % period;
-    if (length >= 2 * period && length > best_length) {
-      best_period = period;
-      best_length = length;
-    }
+    if (length >= 2 * period && length > best.length) best = {period, length};
   }
-  const Calls part(calls.begin() + static_cast<std::ptrdiff_t>(begin),
-                   calls.begin() + static_cast<std::ptrdiff_t>(begin + (best_period > 0 ? best_period : best_length)));
-  begin += best_length;
-  if (best_period > 0) return fmt::format("({})x{}", Printer(part).text(), best_length / best_period);
-  return part.size() == 1 ? std::to_string(part[0]) : fmt::format("{}-{}", part.front(), part.back());
+  return best;
+}
+
+std::size_t range_length(const Calls& calls, std::size_t begin) {
+  if (begin + 1 == calls.size()) return 1;
+  const std::int64_t step = calls[begin + 1] - calls[begin];
+  if (step != 1 && step != -1) return 1;
+  std::size_t length = 2;
+  while (begin + length < calls.size() && calls[begin + length] - calls[begin + length - 1] == step) ++length;
+  return length;
+}
+
+// The text of the next piece of a long plan: what reaches farther of a range and a repeat. Moves `begin` behind it.
+std::string take_piece(const Calls& calls, std::size_t& begin) {
+  const std::size_t first = begin, range = range_length(calls, first);
+  const Repeat repeat = longest_repeat(calls, first, 1);
+  if (repeat.length > range) {
+    begin += repeat.length;
+    const Calls body(calls.begin() + static_cast<std::ptrdiff_t>(first),
+                     calls.begin() + static_cast<std::ptrdiff_t>(first + repeat.period));
+    return fmt::format("({})x{}", Printer(body).text(), repeat.length / repeat.period);
+  }
+  // "0-3, (4-7)x100", not "0-7, (4-7)x99": a range ends where a long repeat begins. No call comes twice in a range, hence the period.
+  std::size_t length = 1;
+  while (length < range) {
+    const Repeat inner = longest_repeat(calls, first + length, range - length);
+    if (inner.length >= 3 * inner.period && inner.length > range) break;
+    ++length;
+  }
+  begin += length;
+  return length == 1 ? std::to_string(calls[first]) : fmt::format("{}-{}", calls[first], calls[first + length - 1]);
 }
 
 }  // namespace

@@ -1,84 +1,127 @@
 #include "growth/remap.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "core/errors.h"
+#include "core/text.h"
 
 namespace meristem {
 namespace {
 
-// "exp_avg.blocks.3.norm.weight" -> {"exp_avg.", 3, ".norm.weight"}
+// What a block holds under one name: {"exp_avg.blocks.", ".norm.weight"}.
+using Kind = std::pair<std::string, std::string>;
+
 struct BlockName {
-  std::string before;
+  Kind kind;
   std::int64_t block;
-  std::string after;
-  std::string with(std::int64_t other) const { return fmt::format("{}blocks.{}{}", before, other, after); }
 };
 
-std::optional<BlockName> parse_block_name(const std::string& name) {
-  static const std::string kPart = "blocks.";
-  std::size_t at = name.rfind(kPart, 0) == 0 ? 0 : name.find("." + kPart);
-  if (at == std::string::npos) return std::nullopt;
-  if (name[at] == '.') ++at;
-  const char* digits = name.data() + at + kPart.size();
-  BlockName parsed{name.substr(0, at), 0, {}};
-  const auto [end, error] = std::from_chars(digits, name.data() + name.size(), parsed.block);
-  if (error != std::errc() || end == name.data() + name.size() || *end != '.') return std::nullopt;
-  parsed.after = name.substr(static_cast<std::size_t>(end - name.data()));
-  return parsed;
+std::string name_of(const Kind& kind, std::int64_t block) { return fmt::format("{}{}{}", kind.first, block, kind.second); }
+
+// "exp_avg.blocks.3.norm.weight" -> {{"exp_avg.blocks.", ".norm.weight"}, 3}; nothing for a tensor outside the blocks.
+std::optional<BlockName> parse_block_name(const std::string& name, std::string_view block_prefix) {
+  const std::string part = fmt::format("{}.", block_prefix);
+  std::size_t at = 0;
+  if (!name.starts_with(part)) {
+    at = name.find("." + part);
+    if (at == std::string::npos) return std::nullopt;
+    ++at;
+  }
+  const std::size_t digits = at + part.size();
+  const std::size_t end = std::min(name.find('.', digits), name.size());
+  std::int64_t block = 0;
+  const auto [stop, error] = std::from_chars(name.data() + digits, name.data() + end, block);
+  // Two spellings of one number would be two tensors with one place to go.
+  if (error != std::errc() || block < 0 || end == name.size() || name.substr(digits, end - digits) != std::to_string(block)) {
+    throw InputError(fmt::format("{}: block numbers are written {}0., {}1., …", in_quotes(name), part, part));
+  }
+  return BlockName{{name.substr(0, digits), name.substr(end)}, block};
+}
+
+at::Tensor copy_of(const at::Tensor& tensor) { return tensor.detach().clone(at::MemoryFormat::Contiguous); }
+
+// The tensors of all blocks, by kind; kinds in the order in which they first appear.
+struct Blocks {
+  std::vector<Kind> kinds;
+  std::map<Kind, std::map<std::int64_t, at::Tensor>> tensors;
+  std::int64_t count = 0;
+};
+
+Blocks collect_blocks(const NamedTensors& old, std::string_view block_prefix) {
+  Blocks blocks;
+  for (const auto& [name, tensor] : old) {
+    const auto parsed = parse_block_name(name, block_prefix);
+    if (!parsed) continue;
+    auto& same_kind = blocks.tensors[parsed->kind];
+    if (same_kind.empty()) blocks.kinds.push_back(parsed->kind);
+    same_kind.emplace(parsed->block, tensor);
+    // Whole blocks cannot outnumber the tensors; a number from a damaged name must not size a table.
+    if (parsed->block >= static_cast<std::int64_t>(old.size())) {
+      throw InputError(
+          fmt::format("{}: block {} of {} tensors; blocks are numbered without gaps", in_quotes(name), parsed->block, old.size()));
+    }
+    blocks.count = std::max(blocks.count, parsed->block + 1);
+  }
+  return blocks;
+}
+
+void add_blocks(NamedTensors& out, const Blocks& blocks, const SourceMap& source_of) {
+  for (std::size_t i = 0; i < source_of.size(); ++i) {
+    for (const Kind& kind : blocks.kinds) {
+      const auto& same_kind = blocks.tensors.at(kind);
+      const auto found = same_kind.find(source_of[i]);
+      if (found == same_kind.end()) {
+        throw InputError(fmt::format("{}: is missing; blocks must all hold the same tensors", name_of(kind, source_of[i])));
+      }
+      out.add(name_of(kind, static_cast<std::int64_t>(i)), copy_of(found->second));
+    }
+  }
+}
+
+bool is_moment_or_count(const std::string& name) {
+  static constexpr std::array<std::string_view, 3> kParts{"exp_avg.", "exp_avg_sq.", "step."};
+  return std::any_of(kParts.begin(), kParts.end(), [&](std::string_view part) { return name.starts_with(part); });
 }
 
 }  // namespace
 
-NamedTensors remap(const NamedTensors& old, const SourceMap& source_of) {
-  torch::NoGradGuard no_grad;
-  // Tensors of each block under the name of their kind, "exp_avg.blocks.*.norm.weight", in the order of the first block that has it.
-  std::vector<BlockName> kinds;
-  std::map<std::string, std::map<std::int64_t, at::Tensor>> by_kind;
-  std::int64_t blocks = 0;
-  for (const auto& [name, tensor] : old) {
-    const auto parsed = parse_block_name(name);
-    if (!parsed) continue;
-    auto& group = by_kind[parsed->before + parsed->after];
-    if (group.empty()) kinds.push_back(*parsed);
-    group.emplace(parsed->block, tensor);
-    blocks = std::max(blocks, parsed->block + 1);
-  }
-  check_source_map(source_of, blocks);
-
+NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::string_view block_prefix) {
+  const torch::NoGradGuard no_grad;
+  const Blocks blocks = collect_blocks(old, block_prefix);
+  check_source_map(source_of, blocks.count);
   NamedTensors out;
-  bool blocks_done = false;
+  bool blocks_added = false;
   for (const auto& [name, tensor] : old) {
-    if (!parse_block_name(name)) {
-      out.add(name, tensor.detach().clone());
-      continue;
-    }
-    if (blocks_done) continue;
-    blocks_done = true;
-    for (std::size_t i = 0; i < source_of.size(); ++i) {
-      for (const BlockName& kind : kinds) {
-        const auto& group = by_kind.at(kind.before + kind.after);
-        const auto found = group.find(source_of[i]);
-        if (found == group.end()) throw InputError(fmt::format("{}: is missing; blocks must all hold the same tensors", kind.with(source_of[i])));
-        out.add(kind.with(static_cast<std::int64_t>(i)), found->second.detach().clone());
-      }
+    if (!parse_block_name(name, block_prefix)) {
+      out.add(name, copy_of(tensor));
+    } else if (!std::exchange(blocks_added, true)) {
+      add_blocks(out, blocks, source_of);
     }
   }
   return out;
 }
 
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of) {
-  torch::NoGradGuard no_grad;
+void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, std::string_view block_prefix) {
+  const torch::NoGradGuard no_grad;
   const std::vector<bool> inserted = inserted_blocks(source_of);
   for (const auto& [name, tensor] : state) {
-    const auto parsed = parse_block_name(name);
-    if (parsed && inserted.at(static_cast<std::size_t>(parsed->block))) at::Tensor(tensor).zero_();
+    if (!is_moment_or_count(name)) continue;
+    const auto parsed = parse_block_name(name, block_prefix);
+    if (!parsed) continue;
+    if (parsed->block >= static_cast<std::int64_t>(inserted.size())) {
+      throw InputError(fmt::format("{}: the growth map has blocks 0 to {}", name, static_cast<std::int64_t>(inserted.size()) - 1));
+    }
+    if (inserted[static_cast<std::size_t>(parsed->block)]) tensor.zero_();
   }
 }
 

@@ -1,7 +1,7 @@
 // Applies a growth map to named tensors: weights and optimizer state go through the same function, since both are named by block.
 #pragma once
 
-#include <string>
+#include <string_view>
 
 #include "core/named_tensors.h"
 #include "depth/growth.h"
@@ -9,12 +9,15 @@
 namespace meristem {
 
 // Tensors of block i of the result are copies of those of block source_of[i]; all other tensors are copied. A block's name part is
-// "blocks.<i>." at the start of the name or behind a dot ("exp_avg.blocks.3.…", "step.blocks.3.decay"). Every tensor of the result has
-// storage of its own: nothing is tied, neither to another nor to the old ones. Order: by the old order, blocks ascending.
-// InputError where a source block has no tensors or the blocks' tensors differ in kind.
-NamedTensors remap(const NamedTensors& old, const SourceMap& source_of);
+// "<block_prefix>.<i>." at the start of the name or behind a dot ("exp_avg.blocks.3.…", "step.blocks.3.decay"). Shapes, dtypes and devices
+// stay. Every tensor of the result is assigned exactly once and has contiguous storage of its own: nothing is tied, neither to another
+// tensor of the result nor to an old one. Order: the old one, with all blocks, ascending, where the first of them stood.
+// InputError where the map does not fit the blocks, where a block lacks a tensor that others have, or where a block is misnumbered
+// ("blocks.01.", "blocks.-1."): the names come from files.
+NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::string_view block_prefix = "blocks");
 
-// `moments: zero`: zeroes exp_avg.*, exp_avg_sq.* and step.* of the inserted copies, in place. `state` is a remapped optimizer state.
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of);
+// `moments: zero`: zeroes exp_avg.*, exp_avg_sq.* and step.* of the inserted copies in place, and nothing else. `state` is an optimizer
+// state that remap returned for the same map; InputError where it has other blocks.
+void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, std::string_view block_prefix = "blocks");
 
 }  // namespace meristem

@@ -1,16 +1,39 @@
 #include "depth/growth.h"
 
-#include <numeric>
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
 
-#include "core/errors.h"
 #include "depth/plan.h"
 #include "support/catch.h"
+#include "unit/depth/refusal.h"
 
 using namespace meristem;
 
 namespace {
 
 SourceMap map_of(const char* text) { return DepthPlan::parse(text).calls(); }
+
+std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+// Where the inserted copies stand in the new model; they must stand together.
+struct Window {
+  std::int64_t begin = 0, size = 0;
+};
+Window copied_window(const SourceMap& map) {
+  const auto inserted = inserted_blocks(map);
+  const auto first = std::find(inserted.begin(), inserted.end(), true), last = std::find(first, inserted.end(), false);
+  CHECK(std::find(last, inserted.end(), true) == inserted.end());
+  return {first - inserted.begin(), last - first};
+}
+
+SourceMap without(const SourceMap& map, const std::vector<bool>& dropped) {
+  SourceMap kept;
+  for (std::size_t i = 0; i < map.size(); ++i) {
+    if (!dropped[i]) kept.push_back(map[i]);
+  }
+  return kept;
+}
 
 }  // namespace
 
@@ -29,9 +52,14 @@ TEST_CASE("gather maps from 4 to 24 blocks are the published ones") {
     CHECK(grow_map(GrowthOperator::kMidas, row.blocks, 4) == map_of(row.midas));
     CHECK(grow_map(GrowthOperator::kLidas, row.blocks, 4) == map_of(row.lidas));
     CHECK(grow_map(GrowthOperator::kAppend, row.blocks, 4) ==
-          map_of(("0-" + std::to_string(row.blocks - 1) + ", " + std::to_string(row.blocks - 4) + "-" + std::to_string(row.blocks - 1)).c_str()));
+          map_of(("0-" + std::to_string(row.blocks - 1) + ", " + std::to_string(row.blocks - 4) + "-" + std::to_string(row.blocks - 1))
+                     .c_str()));
   }
   CHECK(grow_map(GrowthOperator::kStack, 3, 3) == map_of("0-2, 0-2"));
+  CHECK(parse_growth_operator("midas") == GrowthOperator::kMidas);
+  CHECK(parse_growth_operator("lidas") == GrowthOperator::kLidas);
+  CHECK(parse_growth_operator("append") == GrowthOperator::kAppend);
+  CHECK(parse_growth_operator("stack") == GrowthOperator::kStack);
 }
 
 TEST_CASE("small and odd growth maps, by hand") {
@@ -53,41 +81,69 @@ TEST_CASE("every operator copies one window behind itself, for b = 1 to 5") {
         const SourceMap map = grow_map(op, blocks, add);
         REQUIRE(static_cast<std::int64_t>(map.size()) == blocks + add);
         check_source_map(map, blocks);
-        const auto inserted = inserted_blocks(map);
-        CHECK(std::accumulate(inserted.begin(), inserted.end(), std::int64_t{0}) == add);
-        const auto first = std::find(inserted.begin(), inserted.end(), true) - inserted.begin();
-        for (std::int64_t i = 0; i < add; ++i) {
-          CHECK(inserted[static_cast<std::size_t>(first + i)]);
-          CHECK(map[static_cast<std::size_t>(first + i)] == map[static_cast<std::size_t>(first + i - add)]);
-        }
+        CHECK(without(map, inserted_blocks(map)) == DepthPlan::plain(blocks).calls());  // the old blocks, in their order
+        const Window copy = copied_window(map);
+        REQUIRE(copy.size == add);
+        for (std::int64_t i = copy.begin; i < copy.begin + add; ++i) CHECK(map[index(i)] == map[index(i - add)]);
       }
     }
   }
 }
 
-TEST_CASE("impossible growth is refused") {
-  CHECK_THROWS_AS(grow_map(GrowthOperator::kMidas, 6, 4), InputError);
-  CHECK_THROWS_AS(grow_map(GrowthOperator::kStack, 6, 4), InputError);
-  CHECK_THROWS_AS(grow_map(GrowthOperator::kLidas, 3, 4), InputError);
-  CHECK_THROWS_AS(grow_map(GrowthOperator::kLidas, 3, 0), InputError);
-  CHECK_THROWS_AS(parse_growth_operator("medas"), InputError);
-  CHECK_THROWS_AS(check_source_map({0, 2}, 2), InputError);
-  CHECK_THROWS_AS(check_source_map({0, 0}, 2), InputError);
-  CHECK_THROWS_AS(check_source_map({}, 2), InputError);
-  CHECK_NOTHROW(check_source_map({0, 1, 1, 2}, 3));
+TEST_CASE("MIDAS and LIDAS copy the middle, append the top") {
+  for (std::int64_t add = 1; add <= 5; ++add) {
+    for (std::int64_t blocks = add; blocks <= 8 * add; blocks += add) {
+      INFO(blocks << " + " << add);
+      const std::int64_t groups = blocks / add;
+      // The source window is [begin - add, begin) of the copy's place.
+      const std::int64_t midas = copied_window(grow_map(GrowthOperator::kMidas, blocks, add)).begin - add;
+      const std::int64_t lidas = copied_window(grow_map(GrowthOperator::kLidas, blocks, add)).begin - add;
+      CHECK(midas % add == 0);
+      CHECK(midas / add == (groups % 2 == 1 ? groups / 2 : groups / 2 - 1));  // the middle group, of two middle ones the lower
+      // Blocks below and above LIDAS' window differ by one at most; with an even remainder not at all.
+      const std::int64_t below = lidas, above = blocks - lidas - add;
+      CHECK(std::abs(below - above) == (blocks - add) % 2);
+      if (groups % 2 == 1) CHECK(midas == lidas);
+      CHECK(copied_window(grow_map(GrowthOperator::kAppend, blocks, add)).begin == blocks);
+    }
+  }
 }
 
-TEST_CASE("PROP schedules give the published growth steps") {
-  const auto boundaries = [](std::int64_t total, std::int64_t stages, double alpha) {
-    auto lengths = prop_stage_lengths(total, stages, alpha);
-    CHECK(std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0}) == total);
-    std::partial_sum(lengths.begin(), lengths.end(), lengths.begin());
-    lengths.pop_back();
-    return lengths;
-  };
-  CHECK(boundaries(170000, 6, 1) == SourceMap{8095, 24286, 48572, 80953, 121429});
-  CHECK(boundaries(170000, 8, 1) == SourceMap{4722, 14166, 28333, 47222, 70833, 99166, 132222});
-  CHECK(prop_stage_lengths(10, 4, 0) == SourceMap{3, 3, 2, 2});  // ties of the remainder go to the lower stages
-  CHECK(prop_stage_lengths(7, 2, 2) == SourceMap{1, 6});
-  CHECK(prop_stage_lengths(100, 1, 3) == SourceMap{100});
+TEST_CASE("grown step by step, every block keeps its ancestor's place modulo b") {
+  for (const GrowthOperator op : {GrowthOperator::kMidas, GrowthOperator::kLidas, GrowthOperator::kAppend}) {
+    for (std::int64_t add = 1; add <= 5; ++add) {
+      SourceMap ancestor = DepthPlan::plain(add).calls();
+      while (static_cast<std::int64_t>(ancestor.size()) < 8 * add) {
+        SourceMap grown;
+        for (const std::int64_t source : grow_map(op, static_cast<std::int64_t>(ancestor.size()), add)) {
+          grown.push_back(ancestor[index(source)]);
+        }
+        ancestor = grown;
+        for (std::size_t i = 0; i < ancestor.size(); ++i) CHECK(ancestor[i] == static_cast<std::int64_t>(i) % add);
+      }
+    }
+  }
+}
+
+TEST_CASE("impossible growth is refused, with the rule that it breaks") {
+  const auto grow = [](GrowthOperator op, std::int64_t blocks, std::int64_t add) { return refusal([=] { grow_map(op, blocks, add); }); };
+  CHECK(mentions(grow(GrowthOperator::kMidas, 6, 4), "midas copies one group of 4 blocks; 6 blocks are no multiple"));
+  CHECK(mentions(grow(GrowthOperator::kStack, 6, 4), "stack doubles the model"));
+  CHECK(mentions(grow(GrowthOperator::kLidas, 3, 4), "cannot add 4 blocks to 3"));
+  CHECK(mentions(grow(GrowthOperator::kLidas, 3, 0), "cannot add 0 blocks"));
+  CHECK(mentions(grow(GrowthOperator::kAppend, 3, -1), "cannot add -1 blocks"));
+  CHECK(mentions(grow(GrowthOperator::kMidas, 0, 1), "cannot add 1 blocks to 0"));
+  CHECK(mentions(refusal([] { parse_growth_operator("medas"); }), "'medas'; allowed: midas, lidas, append, stack (did you mean midas?)"));
+  CHECK(mentions(refusal([] { parse_growth_operator(""); }), "allowed: midas"));
+}
+
+TEST_CASE("hand-written maps are checked") {
+  CHECK_NOTHROW(check_source_map({0, 1, 1, 2}, 3));
+  CHECK_NOTHROW(check_source_map({2, 1, 0}, 3));  // an order of one's own
+  CHECK(mentions(refusal([] { check_source_map({0, 2}, 2); }), "entry 1 is 2; allowed: blocks 0 to 1"));
+  CHECK(mentions(refusal([] { check_source_map({-1, 0}, 1); }), "entry 0 is -1"));
+  CHECK(mentions(refusal([] { check_source_map({0, 0}, 2); }), "block 1 is used nowhere"));
+  CHECK(mentions(refusal([] { check_source_map({}, 2); }), "is empty"));
+  CHECK(mentions(refusal([] { check_source_map({0}, 0); }), "entry 0 is 0"));
+  CHECK(inserted_blocks({0, 1, 1, 0, 2}) == std::vector<bool>{false, false, true, true, false});
 }
