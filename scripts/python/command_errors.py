@@ -15,7 +15,8 @@ class DamagedError(Exception):
 
 
 # Where the path itself is at fault, the user can correct it; a full or failing disk is another matter.
-_PATH_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_PATH_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+                  errno.ELOOP}
 
 
 def reported(main):

@@ -1,4 +1,6 @@
-"""`meristem data verify PREFIX`: hashes, structure and every token id. `meristem data inspect PREFIX`: what a shard holds, one document as text."""
+"""`meristem data verify PREFIX`: hashes, structure and every token id.
+
+`meristem data inspect PREFIX`: what a shard holds, one document as text."""
 
 import argparse
 import sys
@@ -25,7 +27,8 @@ def check_ids(shard, vocab_size):
         wrong = (piece < 0) | (piece >= vocab_size)
         if wrong.any():
             at = begin + int(np.argmax(wrong))
-            raise DamagedError(f"{shard.bin_path}: byte {at * shard.tokens.itemsize}: token id {shard.tokens[at]}, the vocabulary has {vocab_size}")
+            place = f"{shard.bin_path}: byte {at * shard.tokens.itemsize}"
+            raise DamagedError(f"{place}: token id {shard.tokens[at]}, the vocabulary has {vocab_size}")
 
 
 def verify(arguments):
@@ -44,7 +47,8 @@ def verify(arguments):
 def print_lengths(shard):
     lengths = np.diff(shard.starts)
     quantiles = np.quantile(lengths, [0, 0.5, 0.9, 1]).astype(int)
-    print("tokens a document: " + ", ".join(f"{name} {value:,}" for name, value in zip(("shortest", "median", "90 %", "longest"), quantiles)))
+    names = ("shortest", "median", "90 %", "longest")
+    print("tokens a document: " + ", ".join(f"{name} {value:,}" for name, value in zip(names, quantiles)))
     # A bin for each power of two: documents differ by orders of magnitude.
     bins = np.bincount(np.ceil(np.log2(np.maximum(lengths, 1))).astype(int))
     for power, count in enumerate(bins):

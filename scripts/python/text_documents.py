@@ -11,7 +11,8 @@ FORMATS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 def add_arguments(parser):
     """The arguments that say what is read."""
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a .txt or .jsonl file, or a folder of them (read in sorted order)")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
+                        help="a .txt or .jsonl file, or a folder of them (read in sorted order)")
     parser.add_argument("--key", default="text", help="the key of a JSON line that holds the text (default: text)")
     parser.add_argument("--format", choices=("txt", "jsonl"), help="what the files are, where their names do not say")
     split = parser.add_mutually_exclusive_group()
@@ -47,16 +48,17 @@ def _files(inputs, given_format):
             yield path, given_format or FORMATS[path.suffix]
 
 
-def _decode(data, path, offset, place):
+def _decode(data, offset, place):
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{place}: byte {offset + error.start}: not UTF-8 (found 0x{data[error.start]:02x}); convert the file first") from None
+        found = f"0x{data[error.start]:02x}"
+        raise UserError(f"{place}: byte {offset + error.start}: not UTF-8 (found {found}); convert the file first") from None
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
 def _text_file(path, split_on, separator):
-    text = _decode(path.read_bytes(), path, 0, path)
+    text = _decode(path.read_bytes(), 0, path)
     if split_on is None and separator is None:
         if text.strip():
             yield str(path), text
@@ -73,7 +75,7 @@ def _json_lines(path, key):
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             place = f"{path}:{number}"
-            text = _decode(line, path, offset, place)
+            text = _decode(line, offset, place)
             offset += len(line)
             if not text.strip():
                 continue

@@ -1,6 +1,7 @@
 """Token shards from Python: PREFIX.bin, PREFIX.idx (Megatron MMIDIDX version 1) and the manifest PREFIX.json. docs/data.md has the layout.
 
-The C++ library reads and checks the same files; this module writes them where text is tokenized, and reads them for `data verify|inspect`."""
+The C++ library reads and checks the same files; this module writes them where text is tokenized, and reads them for `data verify|inspect`.
+"""
 
 import ctypes
 import ctypes.util
@@ -93,13 +94,15 @@ class Writer:
         lengths = np.asarray(self.lengths, np.int64)
         pointers = np.concatenate(([0], np.cumsum(lengths)[:-1])) * self.dtype.itemsize
         header = HEADER.pack(MAGIC, 1, 4 if self.dtype == np.int32 else 8, lengths.size, lengths.size + 1)
-        return header + lengths.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + np.arange(lengths.size + 1, dtype="<i8").tobytes()
+        documents = np.arange(lengths.size + 1)  # a sequence each
+        return header + lengths.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + documents.astype("<i8").tobytes()
 
     def _manifest(self):
         about = {key: value for key, value in self.about.items() if value is not None}
-        files = {name: {"bytes": os.path.getsize(self._pending("." + name)), "xxh3": xxh3_file(self._pending("." + name))} for name in ("bin", "idx")}
-        return {"format_version": 1, "tokens": self.tokens, "documents": len(self.lengths), "vocab_size": self.vocab_size, "dtype": self.dtype.name,
-                **about, "files": files}
+        paths = {name: self._pending("." + name) for name in ("bin", "idx")}
+        files = {name: {"bytes": os.path.getsize(path), "xxh3": xxh3_file(path)} for name, path in paths.items()}
+        return {"format_version": 1, "tokens": self.tokens, "documents": len(self.lengths), "vocab_size": self.vocab_size,
+                "dtype": self.dtype.name, **about, "files": files}
 
     def _publish(self):
         _sync(self.bin)
@@ -161,7 +164,8 @@ class Shard:
         first_of = self._array(self.idx_path, "<i8", HEADER.size + 12 * sequences, entries)
         ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         self._refuse(lengths < 0, HEADER.size, 4, "a negative length")
-        self._refuse(pointers != ends[:-1] * dtype.itemsize, HEADER.size + 4 * sequences, 8, "a sequence does not begin where the one before it ends")
+        self._refuse(pointers != ends[:-1] * dtype.itemsize, HEADER.size + 4 * sequences, 8,
+                     "a sequence does not begin where the one before it ends")
         steps = np.diff(first_of, prepend=0)
         steps[0] = first_of[0] and -1
         self._refuse((steps < 0) | (first_of > sequences), HEADER.size + 12 * sequences, 8, "documents do not ascend from sequence 0")

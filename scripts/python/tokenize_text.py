@@ -63,7 +63,8 @@ class Progress:
         if sys.stderr.isatty() and now - self.last > 1:
             self.last = now
             rate = writer.tokens / (now - self.begin)
-            print(f"\r{len(writer.lengths):,} documents, {writer.tokens:,} tokens, {rate:,.0f} tokens/s ", end="", file=sys.stderr, flush=True)
+            line = f"\r{len(writer.lengths):,} documents, {writer.tokens:,} tokens, {rate:,.0f} tokens/s "
+            print(line, end="", file=sys.stderr, flush=True)
 
     def close(self):
         if self.last != self.begin:
@@ -91,7 +92,8 @@ def main(argv):
     text_documents.add_arguments(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="T", help="tokenizer.json, or the folder that holds it")
     parser.add_argument("--out", required=True, metavar="PREFIX", help="writes PREFIX.bin, PREFIX.idx, PREFIX.json")
-    parser.add_argument("--end-of-text", metavar="TOKEN", help=f"the token that ends a document (default: the first of {' '.join(END_OF_TEXT)})")
+    parser.add_argument("--end-of-text", metavar="TOKEN",
+                        help=f"the token that ends a document (default: the first of {' '.join(END_OF_TEXT)})")
     parser.add_argument("--force", action="store_true", help="replace a shard that is there")
     arguments = parser.parse_args(argv)
     tokenizer, path = load_tokenizer(arguments.tokenizer)

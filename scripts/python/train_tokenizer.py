@@ -42,7 +42,8 @@ def write(tokenizer, path):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem data train-tokenizer", allow_abbrev=False, description="Train a byte-level BPE tokenizer on text.")
+    parser = argparse.ArgumentParser(prog="meristem data train-tokenizer", allow_abbrev=False,
+                                     description="Train a byte-level BPE tokenizer on text.")
     text_documents.add_arguments(parser)
     parser.add_argument("--vocab", type=int, required=True, metavar="N", help=f"number of tokens, at least {FEWEST}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tokenizer.json")

@@ -26,7 +26,9 @@ SequenceSampler sampler_of(const DataConfig& config, const std::vector<TokenStre
 std::vector<TokenStream> open_streams(const DataConfig& config, std::int64_t vocab_size, std::int64_t seed) {
   std::vector<TokenStream> streams;
   const auto sources = open_sources(config, vocab_size);
-  for (std::size_t i = 0; i < sources.size(); ++i) streams.emplace_back(sources[i], static_cast<std::uint64_t>(seed), config.sources[i].first);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    streams.emplace_back(sources[i], static_cast<std::uint64_t>(seed), config.sources[i].first);
+  }
   return streams;
 }
 
@@ -44,7 +46,8 @@ Loader::Loader(const DataConfig& config, const std::vector<PhaseConfig>& phases,
       streams_(open_streams(config, vocab_size, seed)),
       handed_out_(sampler_of(config, streams_, phases, sequences_per_step)) {
   if (sequences_per_step % world_size != 0) {
-    throw InputError(fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly", sequences_per_step, world_size));
+    throw InputError(
+        fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly", sequences_per_step, world_size));
   }
 }
 
@@ -123,7 +126,8 @@ void Loader::read_ahead(SequenceSampler sampler) {
       while (!mine(sampler.in_step())) sampler.next();
       const SequenceOrigin origin = sampler.next();
       TokenStream& stream = streams_[origin.source];
-      append_row(stream.source(), stream.slices(origin.offset, format_.length + 1), format_, static_cast<std::int32_t>(origin.source), row.batch);
+      append_row(stream.source(), stream.slices(origin.offset, format_.length + 1), format_, static_cast<std::int32_t>(origin.source),
+                 row.batch);
     } catch (...) {
       row.error = std::current_exception();
       push(std::move(row));

@@ -52,7 +52,8 @@ LoaderPosition LoaderPosition::from_json(const std::string& text) {
   seen.clear();
   for (const JsonCursor& item : json.at("drawn").items()) {
     item.allow_only({"name", "weight", "sequences"});
-    position.drawn.push_back({fresh_name(item, seen), item.at("weight").integer(0, kMostTokens), item.at("sequences").integer(0, position.sequence)});
+    position.drawn.push_back(
+        {fresh_name(item, seen), item.at("weight").integer(0, kMostTokens), item.at("sequences").integer(0, position.sequence)});
   }
   return position;
 }

@@ -64,7 +64,8 @@ std::int64_t tokenizer_size(const std::filesystem::path& path) {
   const JsonCursor json(document, path.string());
   std::int64_t size = 0;
   // Unigram lists its pieces in the order of their ids; the other models map each piece to its id.
-  if (const auto vocab = document.find("model"); vocab != document.end() && vocab->is_object() && vocab->contains("vocab") && (*vocab)["vocab"].is_array()) {
+  if (const auto vocab = document.find("model");
+      vocab != document.end() && vocab->is_object() && vocab->contains("vocab") && (*vocab)["vocab"].is_array()) {
     size = static_cast<std::int64_t>((*vocab)["vocab"].size());
   } else {
     for (const auto& [piece, id] : json.at("model").at("vocab").members()) size = std::max(size, id.integer(0, kLargestId) + 1);

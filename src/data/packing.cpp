@@ -24,12 +24,15 @@ Tokens read_slices(const TokenSource& source, std::span<const DocumentSlice> sli
 
 }  // namespace
 
-void append_row(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format, std::int32_t source_index, HostBatch& batch) {
+void append_row(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format, std::int32_t source_index,
+                HostBatch& batch) {
   const Tokens tokens = read_slices(source, slices, format);
   const auto base = static_cast<std::ptrdiff_t>(batch.inputs.size());
   batch.inputs.insert(batch.inputs.end(), tokens.ids.begin(), tokens.ids.end() - 1);
   batch.targets.insert(batch.targets.end(), tokens.ids.begin() + 1, tokens.ids.end());
-  for (std::int64_t i = std::max<std::int64_t>(tokens.count - 1, 0); i < format.length; ++i) batch.targets[static_cast<std::size_t>(base + i)] = kIgnore;
+  for (std::int64_t i = std::max<std::int64_t>(tokens.count - 1, 0); i < format.length; ++i) {
+    batch.targets[static_cast<std::size_t>(base + i)] = kIgnore;
+  }
 
   std::vector<std::int64_t> segments{0};
   if (format.document_mask) {
@@ -51,7 +54,9 @@ void append_row(const TokenSource& source, std::span<const DocumentSlice> slices
 }
 
 void append_rows(const HostBatch& rows, HostBatch& batch) {
-  const auto append = [](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to) { to.insert(to.end(), from.begin(), from.end()); };
+  const auto append = [](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
   const auto base = static_cast<std::int32_t>(batch.inputs.size());
   append(rows.inputs, batch.inputs);
   append(rows.targets, batch.targets);

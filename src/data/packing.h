@@ -20,7 +20,8 @@ struct RowFormat {
 // `slices` hold the T inputs and one token more, the last target. With document_mask positions restart and a segment begins at each
 // document, and a document's first token is no target. Where the slices hold fewer tokens, the rest of the row is padding: id 0, no
 // target, a segment of its own. Appends one row to `batch`, whose boundaries stay closed: see HostBatch. Errors as TokenSource::read.
-void append_row(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format, std::int32_t source_index, HostBatch& batch);
+void append_row(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format, std::int32_t source_index,
+                HostBatch& batch);
 
 // Appends the rows of `rows`, which has the same length.
 void append_rows(const HostBatch& rows, HostBatch& batch);

@@ -44,7 +44,8 @@ SequenceSampler::SequenceSampler(std::vector<SampledSource> sources, const std::
     const auto from_step = static_cast<std::int64_t>(std::llround(phase.from_step.value));
     const bool ascends = phases_.empty() ? from_step == 0 : from_step > phases_.back().from_step;
     if (!ascends || phase.from_step.in_tokens) {
-      throw InputError(fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", phase.name, from_step));
+      throw InputError(
+          fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", phase.name, from_step));
     }
     phases_.push_back({from_step, Mixture(weights_of(phase, sources_))});
   }
@@ -119,9 +120,10 @@ void SequenceSampler::check_supply(std::int64_t total_steps) const {
       (over_limit(i, there.position_.sources[i].tokens) ? short_at : enough) = middle;
     }
     const SampledSource& info = sources_[i];
-    throw InputError(fmt::format("data.sources.{}: runs out at step {} of {}: the run reads its {} tokens {:.2f} times, max_repeats allows {}",
-                                 info.name, short_at, total_steps, grouped_digits(info.tokens),
-                                 static_cast<double>(needed) / static_cast<double>(info.tokens), number_text(info.max_repeats)));
+    throw InputError(
+        fmt::format("data.sources.{}: runs out at step {} of {}: the run reads its {} tokens {:.2f} times, max_repeats allows {}",
+                    info.name, short_at, total_steps, grouped_digits(info.tokens),
+                    static_cast<double>(needed) / static_cast<double>(info.tokens), number_text(info.max_repeats)));
   }
 }
 
@@ -136,20 +138,24 @@ std::vector<SourceUse> SequenceSampler::use() const {
 
 LoaderPosition SequenceSampler::position() const {
   LoaderPosition position = position_;
-  for (std::size_t i = 0; i < sources_.size(); ++i) position.drawn.push_back({sources_[i].name, mixture_.weights()[i], mixture_.drawn()[i]});
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    position.drawn.push_back({sources_[i].name, mixture_.weights()[i], mixture_.drawn()[i]});
+  }
   return position;
 }
 
 void SequenceSampler::seek(const LoaderPosition& position) {
   if (position.in_step >= per_step_) {
-    throw InputError(fmt::format("loader position: in_step: {} sequences of an update are taken, which has {} in this config", position.in_step, per_step_));
+    throw InputError(fmt::format("loader position: in_step: {} sequences of an update are taken, which has {} in this config",
+                                 position.in_step, per_step_));
   }
   SequenceSampler fresh = *this;
   fresh.position_ = position;
   fresh.position_.drawn.clear();
   fresh.position_.sources.clear();
   for (const SampledSource& source : sources_) {
-    const auto known = std::find_if(position.sources.begin(), position.sources.end(), [&](const auto& other) { return other.name == source.name; });
+    const auto known =
+        std::find_if(position.sources.begin(), position.sources.end(), [&](const auto& other) { return other.name == source.name; });
     fresh.position_.sources.push_back({source.name, known == position.sources.end() ? 0 : known->tokens});
   }
   fresh.phase_ = phase_at(position.step);

@@ -71,8 +71,12 @@ std::size_t ShardIndex::documents_at() const { return pointers_at() + 8 * static
 void ShardIndex::check_header() {
   const std::size_t size = file_.bytes().size();
   if (size < kIndexHeader) damaged(size, fmt::format("truncated: the header takes {} bytes", kIndexHeader));
-  if (std::memcmp(file_.bytes().data(), kIndexMagic.data(), kIndexMagic.size()) != 0) damaged(0, "does not begin with MMIDIDX: not a Megatron index");
-  if (const auto version = at<std::uint64_t>(kVersionAt); version != 1) damaged(kVersionAt, fmt::format("version {}, this program reads 1", version));
+  if (std::memcmp(file_.bytes().data(), kIndexMagic.data(), kIndexMagic.size()) != 0) {
+    damaged(0, "does not begin with MMIDIDX: not a Megatron index");
+  }
+  if (const auto version = at<std::uint64_t>(kVersionAt); version != 1) {
+    damaged(kVersionAt, fmt::format("version {}, this program reads 1", version));
+  }
   switch (const auto code = at<std::uint8_t>(kTypeAt)) {
     case 1: type_ = TokenType::kU8; break;
     case 2: type_ = TokenType::kI8; break;
@@ -86,7 +90,9 @@ void ShardIndex::check_header() {
   const auto sequences = at<std::uint64_t>(kSequencesAt), entries = at<std::uint64_t>(kDocumentsAt);
   const std::uint64_t room = size - kIndexHeader;
   if (sequences > room / 12) damaged(kSequencesAt, fmt::format("{} sequences, but the file has {} bytes", sequences, size));
-  if (entries > (room - 12 * sequences) / 8) damaged(kDocumentsAt, fmt::format("{} document entries, but the file has {} bytes", entries, size));
+  if (entries > (room - 12 * sequences) / 8) {
+    damaged(kDocumentsAt, fmt::format("{} document entries, but the file has {} bytes", entries, size));
+  }
   if (entries == 0) damaged(kDocumentsAt, "0 document entries, there is at least 1");
   sequences_ = static_cast<std::int64_t>(sequences);
   documents_ = static_cast<std::int64_t>(entries) - 1;
@@ -98,16 +104,21 @@ void ShardIndex::check_sequences(std::int64_t bin_bytes) {
   const std::int64_t width = token_bytes(type_);
   std::int64_t expected = 0;
   for (std::int64_t i = 0; i < sequences_; ++i) {
-    const std::size_t length_at = lengths_at() + 4 * static_cast<std::size_t>(i), pointer_at = pointers_at() + 8 * static_cast<std::size_t>(i);
+    const std::size_t length_at = lengths_at() + 4 * static_cast<std::size_t>(i),
+                      pointer_at = pointers_at() + 8 * static_cast<std::size_t>(i);
     const std::int64_t length = at<std::int32_t>(length_at), pointer = at<std::int64_t>(pointer_at);
     if (length < 0) damaged(length_at, fmt::format("sequence {} has length {}", i, length));
-    if (pointer != expected) damaged(pointer_at, fmt::format("sequence {} begins at byte {} of the .bin, the one before it ends at {}", i, pointer, expected));
+    if (pointer != expected) {
+      damaged(pointer_at, fmt::format("sequence {} begins at byte {} of the .bin, the one before it ends at {}", i, pointer, expected));
+    }
     if (length > (bin_bytes - expected) / width) {
       damaged(length_at, fmt::format("sequence {} has {} tokens and ends beyond the .bin of {} bytes", i, length, bin_bytes));
     }
     expected += length * width;
   }
-  if (expected != bin_bytes) damaged(kSequencesAt, fmt::format("the {} sequences take {} bytes, the .bin has {}", sequences_, expected, bin_bytes));
+  if (expected != bin_bytes) {
+    damaged(kSequencesAt, fmt::format("the {} sequences take {} bytes, the .bin has {}", sequences_, expected, bin_bytes));
+  }
   tokens_ = bin_bytes / width;
 }
 
@@ -117,8 +128,12 @@ void ShardIndex::check_documents() const {
     const std::size_t offset = documents_at() + 8 * static_cast<std::size_t>(i);
     const auto first = at<std::int64_t>(offset);
     if (i == 0 && first != 0) damaged(offset, fmt::format("the first document begins at sequence {}, not at 0", first));
-    if (first < before || first > sequences_) damaged(offset, fmt::format("document entry {} is {}, allowed: {} to {}", i, first, before, sequences_));
-    if (i == documents_ && first != sequences_) damaged(offset, fmt::format("the last document ends at sequence {}, there are {}", first, sequences_));
+    if (first < before || first > sequences_) {
+      damaged(offset, fmt::format("document entry {} is {}, allowed: {} to {}", i, first, before, sequences_));
+    }
+    if (i == documents_ && first != sequences_) {
+      damaged(offset, fmt::format("the last document ends at sequence {}, there are {}", first, sequences_));
+    }
     before = first;
   }
 }

@@ -49,7 +49,8 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
   const nlohmann::json document = parse_json_strict(read_file(path), path.string());
   const JsonCursor json(document, path.string());
   if (const std::int64_t version = json.at("format_version").integer(1); version > kShardManifestVersion) {
-    throw InputError(fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
+    throw InputError(
+        fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
   }
   json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text", "files"});
   ShardManifest manifest;

@@ -50,7 +50,9 @@ ShardWriter::~ShardWriter() {
 }
 
 std::filesystem::path ShardWriter::final_path(const char* extension) const { return prefix_ + extension; }
-std::filesystem::path ShardWriter::pending_path(const char* extension) const { return fmt::format("{}{}.tmp-{}", prefix_, extension, ::getpid()); }
+std::filesystem::path ShardWriter::pending_path(const char* extension) const {
+  return fmt::format("{}{}.tmp-{}", prefix_, extension, ::getpid());
+}
 
 void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
   if (tokens.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
@@ -58,7 +60,8 @@ void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
   }
   for (const std::int32_t token : tokens) {
     if (token < 0 || token >= options_.vocab_size) {
-      throw InputError(fmt::format("{}: document {}: token id {}, the vocabulary has {}", prefix_, lengths_.size(), token, options_.vocab_size));
+      throw InputError(
+          fmt::format("{}: document {}: token id {}, the vocabulary has {}", prefix_, lengths_.size(), token, options_.vocab_size));
     }
   }
   for (const std::int32_t token : tokens) {
@@ -107,7 +110,9 @@ void ShardWriter::finish() {
   manifest.idx = shard_file(pending_path(".idx"));
   write_file_durably(pending_path(".json"), shard_manifest_json(manifest));
   for (const char* extension : kShardExtensions) {
-    if (::rename(pending_path(extension).c_str(), final_path(extension).c_str()) != 0) throw_errno(final_path(extension), "cannot be published");
+    if (::rename(pending_path(extension).c_str(), final_path(extension).c_str()) != 0) {
+      throw_errno(final_path(extension), "cannot be published");
+    }
   }
   finished_ = true;
   const std::filesystem::path folder = std::filesystem::path(prefix_).parent_path();

@@ -1,4 +1,5 @@
-// Writes a Megatron token pair with its manifest: PREFIX.bin, PREFIX.idx, PREFIX.json. Files get their names when they are whole and durable.
+// Writes a Megatron token pair with its manifest: PREFIX.bin, PREFIX.idx, PREFIX.json. Files get their names when they are whole and
+// durable.
 #pragma once
 
 #include <cstdint>

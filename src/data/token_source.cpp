@@ -97,7 +97,9 @@ void TokenSource::open_flat() {
     header_ = kFlatHeader;
     tokens_ = tokens;
   } else {
-    if (size % 2 != 0) throw DamagedError(fmt::format("{}: byte {}: an odd number of bytes, where bare files hold uint16 tokens", name, size));
+    if (size % 2 != 0) {
+      throw DamagedError(fmt::format("{}: byte {}: an odd number of bytes, where bare files hold uint16 tokens", name, size));
+    }
     tokens_ = size / 2;
   }
 }

@@ -25,8 +25,8 @@ import tokenize_text  # noqa: E402
 import train_tokenizer  # noqa: E402
 
 DRIVER = sys.argv.pop(1)
-TEXTS = ["The first document.\n\nIt has two paragraphs, with ünïcödé: 漢字 🌱.\n", "A second one\r\nwith other line ends\tand tabs.",
-         "This text speaks of <|endoftext|> without ending there."]
+TEXTS = ["The first document.\n\nIt has two paragraphs, with ünïcödé: 漢字 🌱.\n",
+         "A second one\r\nwith other line ends\tand tabs.", "This text speaks of <|endoftext|> without ending there."]
 
 
 def call(tool, *arguments):
@@ -105,7 +105,8 @@ class RoundTrips(Case):
         self.assertEqual(self.texts_of(self.folder / "out/x"), TEXTS)
 
     def test_several_inputs_keep_their_order(self):
-        inputs = [self.file("z.txt", "last name"), self.file("b/2.txt", "two"), self.file("b/1.jsonl", '{"text": "one"}'), self.file("c.md", "markdown")]
+        inputs = [self.file("z.txt", "last name"), self.file("b/2.txt", "two"), self.file("b/1.jsonl", '{"text": "one"}'),
+                  self.file("c.md", "markdown")]
         self.assertEqual(self.tokenize(inputs[0], self.folder / "b", inputs[3], "--format", "txt")[0], 0)
         self.assertEqual(self.texts_of(self.folder / "out/x"), ["last name", '{"text": "one"}', "two", "markdown"])
 
@@ -175,8 +176,8 @@ class TrainTokenizer(Case):
         self.refused(call(train_tokenizer, text, "--vocab", 256, "--out", self.folder / "t"), 2, "--vocab: found 256, allowed: 257")
         self.refused(call(train_tokenizer, text, "--vocab", 300, "--out", self.tokenizer().parent), 2, self.tokenizer(), "exists already")
         self.assertEqual(call(train_tokenizer, text, "--vocab", 300, "--out", self.tokenizer().parent, "--force")[0], 0)
-        self.refused(call(train_tokenizer, self.file("e.txt", " \n"), "--vocab", 300, "--out", self.folder / "t"), 2, "e.txt", "no text found")
-        self.refused(call(train_tokenizer, self.file("b.jsonl", "{"), "--vocab", 300, "--out", self.folder / "t"), 2, "b.jsonl:1: broken JSON")
+        for name, content, expected in (("e.txt", " \n", "e.txt: no text found"), ("b.jsonl", "{", "b.jsonl:1: broken JSON")):
+            self.refused(call(train_tokenizer, self.file(name, content), "--vocab", 300, "--out", self.folder / "t"), 2, expected)
         self.assertFalse((self.folder / "t").exists())
         code, out, _ = call(train_tokenizer, self.file("s.txt", "ab"), "--vocab", 300, "--out", self.folder / "t")
         self.assertEqual(code, 0)
@@ -209,7 +210,8 @@ class WrongInput(Case):
         (self.folder / "empty").mkdir()
         self.refused(self.tokenize(self.folder / "empty"), 2, "empty: a folder without a file that ends in .txt")
         text = self.file("a.txt", "text")
-        self.refused(call(tokenize_text, text, "--tokenizer", self.folder / "t.json", "--out", self.folder / "out/x"), 2, "t.json: no such tokenizer")
+        none = self.folder / "t.json"
+        self.refused(call(tokenize_text, text, "--tokenizer", none, "--out", self.folder / "out/x"), 2, f"{none}: no such tokenizer")
         broken = self.file("t.json", "{}")
         self.refused(call(tokenize_text, text, "--tokenizer", broken, "--out", self.folder / "out/x"), 2, "t.json: not a tokenizer")
         self.refused(self.tokenize(text, "--end-of-text", "<end>"), 2, "has no token <end>")
@@ -268,7 +270,8 @@ class Damage(Case):
         self.assertIn(f"{path}: byte 8: token id 200", result.stderr)
 
     def test_structure(self):
-        damages = [(0, b"X", "byte 0"), (9, b"\2", "byte 9"), (17, b"\7", "byte 17"), (18, b"\xff" * 8, "byte 18"), (34, b"\xff" * 4, "byte 34"),
+        damages = [(0, b"X", "byte 0"), (9, b"\2", "byte 9"), (17, b"\7", "byte 17"), (18, b"\xff" * 8, "byte 18"),
+                   (34, b"\xff" * 4, "byte 34"),
                    (46, b"\2", "byte 46"), (54, b"\0", "byte 54"), (70, b"\1", "byte 70"), (78, b"\x09", "byte 78"), (94, b"\2", "byte 94")]
         for offset, data, expected in damages:
             with self.subTest(offset):

@@ -39,27 +39,46 @@ const std::vector<Damage>& damages() {
       {"version", [](RawShard& s) { s.index.version = 2; }, "x.idx", "byte 9: version 2"},
       {"type 0", [](RawShard& s) { s.index.code = 0; }, "x.idx", "byte 17: type code 0"},
       {"type float", [](RawShard& s) { s.index.code = 6; }, "x.idx", "byte 17: type code 6"},
-      {"sequence count bomb", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 18, ~0ull); }, "x.idx", "byte 18: 18446744073709551615 sequences"},
-      {"count whose bytes overflow", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 18, 0x1555555555555556ull); }, "x.idx", "byte 18: "},
-      {"document count bomb", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 26, ~0ull); }, "x.idx", "byte 26: 18446744073709551615 document entries"},
+      {"sequence count bomb", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 18, ~0ull); }, "x.idx",
+       "byte 18: 18446744073709551615 sequences"},
+      {"count whose bytes overflow", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 18, 0x1555555555555556ull); }, "x.idx",
+       "byte 18: "},
+      {"document count bomb", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 26, ~0ull); }, "x.idx",
+       "byte 26: 18446744073709551615 document entries"},
       {"no document entry", [](RawShard& s) { s.index_bytes = set_u64(s.index.bytes(), 26, 0); }, "x.idx", "byte 26: 0 document entries"},
-      {"truncated entries", [](RawShard& s) { s.index_bytes = s.index.bytes(); s.index_bytes.pop_back(); }, "x.idx", "byte 26: 3 document entries"},
-      {"trailing bytes", [](RawShard& s) { s.index_bytes = s.index.bytes() + "ab"; }, "x.idx", "byte 94: 2 bytes after the last document entry"},
+      {"truncated entries",
+       [](RawShard& s) {
+         s.index_bytes = s.index.bytes();
+         s.index_bytes.pop_back();
+       },
+       "x.idx", "byte 26: 3 document entries"},
+      {"trailing bytes", [](RawShard& s) { s.index_bytes = s.index.bytes() + "ab"; }, "x.idx",
+       "byte 94: 2 bytes after the last document entry"},
       {"negative length", [](RawShard& s) { s.index.lengths[1] = -2; }, "x.idx", "byte 38: sequence 1 has length -2"},
-      {"length beyond the bin", [](RawShard& s) { s.index.lengths[2] = std::numeric_limits<std::int32_t>::max(); }, "x.idx", "byte 42: sequence 2 has 2147483647 tokens and ends beyond"},
-      {"hole between sequences", [](RawShard& s) { s.index.pointers[1] = 8; }, "x.idx", "byte 54: sequence 1 begins at byte 8 of the .bin, the one before it ends at 6"},
+      {"length beyond the bin", [](RawShard& s) { s.index.lengths[2] = std::numeric_limits<std::int32_t>::max(); }, "x.idx",
+       "byte 42: sequence 2 has 2147483647 tokens and ends beyond"},
+      {"hole between sequences", [](RawShard& s) { s.index.pointers[1] = 8; }, "x.idx",
+       "byte 54: sequence 1 begins at byte 8 of the .bin, the one before it ends at 6"},
       {"overlapping sequences", [](RawShard& s) { s.index.pointers[2] = 6; }, "x.idx", "byte 62: sequence 2 begins at byte 6"},
       {"negative pointer", [](RawShard& s) { s.index.pointers[0] = -2; }, "x.idx", "byte 46: sequence 0 begins at byte -2"},
-      {"pointer far away", [](RawShard& s) { s.index.pointers[2] = std::numeric_limits<std::int64_t>::max(); }, "x.idx", "byte 62: sequence 2"},
-      {"bin truncated", [](RawShard& s) { s.bin.resize(16); }, "x.idx", "byte 42: sequence 2 has 4 tokens and ends beyond the .bin of 16 bytes"},
+      {"pointer far away", [](RawShard& s) { s.index.pointers[2] = std::numeric_limits<std::int64_t>::max(); }, "x.idx",
+       "byte 62: sequence 2"},
+      {"bin truncated", [](RawShard& s) { s.bin.resize(16); }, "x.idx",
+       "byte 42: sequence 2 has 4 tokens and ends beyond the .bin of 16 bytes"},
       {"bin too long", [](RawShard& s) { s.bin += "ab"; }, "x.idx", "byte 18: the 3 sequences take 18 bytes, the .bin has 20"},
       {"bin of an odd size", [](RawShard& s) { s.bin += "a"; }, "x.idx", "byte 18: the 3 sequences take 18 bytes, the .bin has 19"},
       {"wider type than the bin has", [](RawShard& s) { s.index.code = 4; }, "x.idx", "byte 54: sequence 1 begins at byte 6"},
       {"documents begin late", [](RawShard& s) { s.index.documents[0] = 1; }, "x.idx", "byte 70: the first document begins at sequence 1"},
-      {"documents go back", [](RawShard& s) { s.index.documents = {0, 3, 2, 3}; }, "x.idx", "byte 86: document entry 2 is 2, allowed: 3 to 3"},
-      {"document beyond the sequences", [](RawShard& s) { s.index.documents[1] = 4; }, "x.idx", "byte 78: document entry 1 is 4, allowed: 0 to 3"},
+      {"documents go back",
+       [](RawShard& s) {
+         s.index.documents = {0, 3, 2, 3};
+       },
+       "x.idx", "byte 86: document entry 2 is 2, allowed: 3 to 3"},
+      {"document beyond the sequences", [](RawShard& s) { s.index.documents[1] = 4; }, "x.idx",
+       "byte 78: document entry 1 is 4, allowed: 0 to 3"},
       {"negative document", [](RawShard& s) { s.index.documents[1] = -1; }, "x.idx", "byte 78: document entry 1 is -1"},
-      {"documents end early", [](RawShard& s) { s.index.documents[2] = 2; }, "x.idx", "byte 86: the last document ends at sequence 2, there are 3"},
+      {"documents end early", [](RawShard& s) { s.index.documents[2] = 2; }, "x.idx",
+       "byte 86: the last document ends at sequence 2, there are 3"},
       {"token outside the vocabulary", [](RawShard& s) { s.bin[12] = 100; }, "x.bin", "byte 12: token id 100, the vocabulary has 10"},
   };
   return all;
@@ -128,15 +147,18 @@ TEST_CASE("what is not there or holds nothing is the user's to correct") {
   CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "x"); }), (folder / "x.bin").string() + ": no such file"));
   write_shard(folder / "lost", {{1, 2}}, 10);
   std::filesystem::remove(folder / "lost.idx");
-  CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "lost"); }), (folder / "lost.idx").string() + ": no such file, but"));
+  CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "lost"); }),
+                 (folder / "lost.idx").string() + ": no such file, but"));
   write_shard(folder / "other", {{1, 2}}, 10);
   std::filesystem::remove(folder / "other.bin");
   CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "other"); }), "of which only the .idx is there"));
   write_shard(folder / "none", {}, 10);
   CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "none"); }), "holds no tokens"));
   write_file_durably(folder / "odd.bin", "abc");
-  CHECK(contains(message_of<DamagedError>([&] { TokenSource::open(folder / "odd"); }), (folder / "odd.bin").string() + ": byte 3: an odd number of bytes"));
+  CHECK(contains(message_of<DamagedError>([&] { TokenSource::open(folder / "odd"); }),
+                 (folder / "odd.bin").string() + ": byte 3: an odd number of bytes"));
   write_shard(folder / "future", {{1}}, 10);
   write_file_durably(folder / "future.json", "{\"format_version\": 2}");
-  CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "future"); }), "format_version: found 2, this program reads up to 1"));
+  CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "future"); }),
+                 "format_version: found 2, this program reads up to 1"));
 }

@@ -18,14 +18,17 @@ constexpr std::int64_t kVocab = 100'000;
 struct Corpus {
   TempDir folder;
   std::vector<std::pair<std::string, std::filesystem::path>> sources;
-  std::vector<PhaseConfig> phases{phase("stable", 0, {{"web", 0.5}, {"code", 0.3}, {"math", 0.2}}), phase("cooldown", 5, {{"math", 3}, {"web", 1}})};
+  std::vector<PhaseConfig> phases{phase("stable", 0, {{"web", 0.5}, {"code", 0.3}, {"math", 0.2}}),
+                                  phase("cooldown", 5, {{"math", 3}, {"web", 1}})};
   static constexpr std::int64_t kPerStep = 12;
 
   Corpus() {
     std::int32_t first = 0;
     for (const auto& [name, documents] : std::vector<std::pair<std::string, int>>{{"web", 60}, {"code", 25}, {"math", 7}}) {
       std::vector<std::int64_t> lengths;
-      for (int i = 0; i < documents; ++i) lengths.push_back(1 + static_cast<std::int64_t>(random_u64(stream_key(9, name), static_cast<std::uint64_t>(i)) % 20));
+      for (int i = 0; i < documents; ++i) {
+        lengths.push_back(1 + static_cast<std::int64_t>(random_u64(stream_key(9, name), static_cast<std::uint64_t>(i)) % 20));
+      }
       write_shard(folder / name, counting_documents(lengths, first), kVocab);
       first += 10'000;
       sources.emplace_back(name, folder / name);
@@ -40,7 +43,9 @@ using Rows = std::vector<std::vector<std::int32_t>>;
 
 Rows inputs_of(const HostBatch& batch) {
   Rows rows;
-  for (std::int64_t i = 0; i < batch.sequences; ++i) rows.emplace_back(batch.inputs.begin() + i * batch.length, batch.inputs.begin() + (i + 1) * batch.length);
+  for (std::int64_t i = 0; i < batch.sequences; ++i) {
+    rows.emplace_back(batch.inputs.begin() + i * batch.length, batch.inputs.begin() + (i + 1) * batch.length);
+  }
   return rows;
 }
 
@@ -227,7 +232,8 @@ TEST_CASE("a damaged token is named when its sequence comes, not before") {
   for (int i = 0; i < 4; ++i) CHECK_NOTHROW(loader.next(1));
   const LoaderPosition position = loader.position();
   for (int i = 0; i < 2; ++i) {  // a second call must not hang
-    CHECK(contains(message_of<DamagedError>([&] { loader.next(1); }), (folder / "x.bin").string() + ": byte 132: token id 11, the vocabulary has 10"));
+    CHECK(contains(message_of<DamagedError>([&] { loader.next(1); }),
+                   (folder / "x.bin").string() + ": byte 132: token id 11, the vocabulary has 10"));
   }
   CHECK(loader.position() == position);
   loader.seek(LoaderPosition{0, 0, 0, 0, {{"x", 0}}, {{"x", 1'000'000'000, 0}}});
@@ -284,7 +290,8 @@ TEST_CASE("what the config names is opened and checked at once, with its key") {
 
 TEST_CASE("the tokenizer's ids must fit the model, and its hash the shards") {
   const TempDir folder;
-  const std::string json = R"({"added_tokens": [{"id": 4, "content": "<|endoftext|>"}], "model": {"type": "BPE", "vocab": {"a": 0, "b": 3}, "merges": []}})";
+  const std::string json =
+      R"({"added_tokens": [{"id": 4, "content": "<|endoftext|>"}], "model": {"type": "BPE", "vocab": {"a": 0, "b": 3}, "merges": []}})";
   write_file_durably(folder / "tokenizer.json", json);
   const std::string hash = xxh3_hex(std::as_bytes(std::span(json)));
   for (const auto& [name, known] : {std::pair<std::string, std::string>{"same", hash}, {"unknown", ""}, {"other", "0123456789abcdef"}}) {

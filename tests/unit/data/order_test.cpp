@@ -129,7 +129,8 @@ TEST_CASE("the order depends on seed and name, and slices may span epochs") {
 }
 
 TEST_CASE("the mixture draws the source furthest below its weight, ties in file order") {
-  for (const std::vector<std::int64_t>& weights : std::vector<std::vector<std::int64_t>>{{70, 15, 9, 6}, {1, 1}, {1, 1, 1}, {3, 0, 1}, {5957, 1277, 766, 2000}}) {
+  for (const std::vector<std::int64_t>& weights :
+       std::vector<std::vector<std::int64_t>>{{70, 15, 9, 6}, {1, 1}, {1, 1, 1}, {3, 0, 1}, {5957, 1277, 766, 2000}}) {
     std::vector<double> shares;
     for (const auto weight : weights) shares.push_back(static_cast<double>(weight) / 100);
     Mixture mixture(shares);
@@ -148,7 +149,8 @@ TEST_CASE("the mixture draws the source furthest below its weight, ties in file 
 }
 
 TEST_CASE("skipping draws what drawing draws") {
-  for (const std::vector<double>& weights : std::vector<std::vector<double>>{{0.7, 0.15, 0.09, 0.06}, {0.333333333, 0.1, 0.7}, {1e6, 1e-3}}) {
+  for (const std::vector<double>& weights :
+       std::vector<std::vector<double>>{{0.7, 0.15, 0.09, 0.06}, {0.333333333, 0.1, 0.7}, {1e6, 1e-3}}) {
     for (const std::int64_t before : {0, 1, 17}) {
       for (const std::int64_t count : {0, 1, 99, 100, 12345}) {
         Mixture one(weights), other(weights);
@@ -175,7 +177,8 @@ TEST_CASE("a mixture goes on from its counts, and knows counts that it cannot ha
 }
 
 TEST_CASE("weights that cannot be held are refused") {
-  for (const std::vector<double>& weights : std::vector<std::vector<double>>{{-1.0, 2.0}, {0.0, 0.0}, {}, {1e-12, 1}, {1e7, 1}, {std::nan(""), 1}, {INFINITY}}) {
+  for (const std::vector<double>& weights :
+       std::vector<std::vector<double>>{{-1.0, 2.0}, {0.0, 0.0}, {}, {1e-12, 1}, {1e7, 1}, {std::nan(""), 1}, {INFINITY}}) {
     CHECK_THROWS_AS(Mixture(weights), InputError);
   }
 }

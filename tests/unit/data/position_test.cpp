@@ -61,7 +61,8 @@ TEST_CASE("counts that the mixture cannot have drawn are damage") {
 }
 
 TEST_CASE("skipping to a step is the same as drawing up to it") {
-  const std::vector<PhaseConfig> phases{phase("x", 0, {{"a", 0.7}, {"b", 0.3}}), phase("y", 7, {{"b", 1}}), phase("z", 19, {{"a", 0.1}, {"b", 0.2}})};
+  const std::vector<PhaseConfig> phases{phase("x", 0, {{"a", 0.7}, {"b", 0.3}}), phase("y", 7, {{"b", 1}}),
+                                        phase("z", 19, {{"a", 0.1}, {"b", 0.2}})};
   for (const std::int64_t before : {0, 3, 28, 50}) {
     SequenceSampler drawn = sampler(phases), skipped = sampler(phases);
     for (std::int64_t i = 0; i < before; ++i) drawn.next(), skipped.next();

@@ -73,7 +73,8 @@ std::string message_of(Action&& action) {
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-inline DataConfig data_config(std::int64_t sequence_length, bool mask, const std::vector<std::pair<std::string, std::filesystem::path>>& sources) {
+inline DataConfig data_config(std::int64_t sequence_length, bool mask,
+                              const std::vector<std::pair<std::string, std::filesystem::path>>& sources) {
   DataConfig config;
   config.sequence_length = sequence_length;
   config.document_mask = mask;

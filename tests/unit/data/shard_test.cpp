@@ -74,7 +74,8 @@ TEST_CASE("parts of a document are read, nothing outside of it") {
   source.read(1, 1, 2, out.data(), 9);
   CHECK(out == std::vector<std::int32_t>{6, 7, -7});
   source.read(1, 4, 0, out.data(), 9);
-  for (const auto& [document, begin, count] : std::vector<std::array<std::int64_t, 3>>{{1, 3, 2}, {1, -1, 1}, {1, 0, -1}, {2, 0, 1}, {-1, 0, 1}}) {
+  for (const auto& [document, begin, count] :
+       std::vector<std::array<std::int64_t, 3>>{{1, 3, 2}, {1, -1, 1}, {1, 0, -1}, {2, 0, 1}, {-1, 0, 1}}) {
     CHECK_THROWS_AS(source.read(document, begin, count, out.data(), 9), std::out_of_range);
   }
   CHECK_THROWS_AS(source.read(0, std::numeric_limits<std::int64_t>::max(), 2, out.data(), 9), std::out_of_range);
@@ -95,7 +96,8 @@ TEST_CASE("every integer type that Megatron writes is read") {
   const TempDir folder;
   const std::vector<std::int64_t> tokens{5, 0, 127};
   const std::vector<std::pair<std::uint8_t, std::string>> forms{{1, stored<std::uint8_t>(tokens)}, {2, stored<std::int8_t>(tokens)},
-      {3, stored<std::int16_t>(tokens)}, {4, stored<std::int32_t>(tokens)}, {5, stored<std::int64_t>(tokens)}, {8, stored<std::uint16_t>(tokens)}};
+                                                                {3, stored<std::int16_t>(tokens)}, {4, stored<std::int32_t>(tokens)},
+                                                                {5, stored<std::int64_t>(tokens)}, {8, stored<std::uint16_t>(tokens)}};
   for (const auto& [code, bytes] : forms) {
     RawIndex index;
     index.code = code;
@@ -126,14 +128,20 @@ TEST_CASE("llm.c files and bare uint16 files are one document") {
   CHECK(contains(message_of<DamagedError>([&] { llm_c(20240520, 1, 3, "abcd"); }), file + ": byte 8: 3 tokens of uint16"));
   CHECK(contains(message_of<DamagedError>([&] { llm_c(20240801, 7, -1, ""); }), file + ": byte 8: -1 tokens"));
   // An id that no int32 holds is outside every vocabulary.
-  CHECK(contains(message_of<DamagedError>([&] { read_all(llm_c(20240801, 7, 2, stored<std::uint32_t>({1, 4294967295})), 1 << 30); }), file + ": byte 1028"));
+  CHECK(contains(message_of<DamagedError>([&] {
+                   read_all(llm_c(20240801, 7, 2, stored<std::uint32_t>({1, 4294967295})), 1 << 30);
+                 }),
+                 file + ": byte 1028"));
 }
 
 TEST_CASE("the writer refuses ids outside the vocabulary and files that are there, and leaves nothing half done") {
   const TempDir folder;
   {
     ShardWriter writer(folder / "x", {10, ""});
-    CHECK(contains(message_of<InputError>([&] { writer.add_document(std::vector<std::int32_t>{3, 10}); }), "document 0: token id 10, the vocabulary has 10"));
+    CHECK(contains(message_of<InputError>([&] {
+                     writer.add_document(std::vector<std::int32_t>{3, 10});
+                   }),
+                   "document 0: token id 10, the vocabulary has 10"));
     CHECK_THROWS_AS(writer.add_document(std::vector<std::int32_t>{-1}), InputError);
   }
   CHECK(folder_entries(folder.path()).empty());
@@ -145,7 +153,8 @@ TEST_CASE("the writer refuses ids outside the vocabulary and files that are ther
 
 TEST_CASE("a manifest reads back what was written") {
   const TempDir folder;
-  const ShardManifest manifest{7, 2, 100, "uint16", "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"}};
+  const ShardManifest manifest{
+      7, 2, 100, "uint16", "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"}};
   write_file_durably(folder / "x.json", shard_manifest_json(manifest));
   const auto read = read_shard_manifest(folder / "x.json");
   REQUIRE(read);

@@ -39,7 +39,8 @@ TEST_CASE("every token but the first is a target once, whatever the length and t
   for (std::int64_t length = 1; length < 40; ++length) {
     const HostBatch all = read_all(ValidationReader({(folder / "x").string(), 0}, length, false, 31, 0), 1 + length % 4);
     std::vector<std::int32_t> targets;
-    std::copy_if(all.targets.begin(), all.targets.end(), std::back_inserter(targets), [](std::int32_t target) { return target != kIgnore; });
+    std::copy_if(all.targets.begin(), all.targets.end(), std::back_inserter(targets),
+                 [](std::int32_t target) { return target != kIgnore; });
     REQUIRE(targets.size() == 30);
     for (std::int32_t i = 0; i < 30; ++i) REQUIRE(targets[static_cast<std::size_t>(i)] == i + 1);
     CHECK(all.inputs.size() - 30 < static_cast<std::size_t>(length));
@@ -49,7 +50,9 @@ TEST_CASE("every token but the first is a target once, whatever the length and t
 TEST_CASE("the budget is in tokens and holds whole sequences, at least one") {
   const TempDir folder;
   write_shard(folder / "x", counting_documents({100}), 100);
-  const auto sequences = [&](double tokens) { return ValidationReader({(folder / "x").string(), 0}, 10, true, 100, tokens).num_sequences(); };
+  const auto sequences = [&](double tokens) {
+    return ValidationReader({(folder / "x").string(), 0}, 10, true, 100, tokens).num_sequences();
+  };
   CHECK(sequences(0) == 10);
   CHECK(sequences(1e12) == 10);
   CHECK(sequences(39) == 3);
