@@ -38,6 +38,7 @@ GrowthOperator parse_growth_operator(std::string_view name) {
     if (known == name) return op;
   }
   std::vector<std::string> known_names;
+  known_names.reserve(kNames.size());
   for (const auto& [known, op] : kNames) known_names.emplace_back(known);
   const auto meant = did_you_mean(name, known_names);
   throw InputError(fmt::format("growth operator: found {}; allowed: {}{}", in_quotes(name), fmt::join(known_names, ", "),
