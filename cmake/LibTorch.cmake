@@ -14,6 +14,8 @@ endif()
 add_library(meristem_torch INTERFACE)
 target_include_directories(meristem_torch SYSTEM INTERFACE
   ${MERISTEM_TORCH_ROOT}/include ${MERISTEM_TORCH_ROOT}/include/torch/csrc/api/include)
+# LibTorch brings headers of its own fmt, newer than the distribution's library, and they come first: no library has their symbols.
+target_compile_definitions(meristem_torch INTERFACE FMT_HEADER_ONLY=1)
 target_link_libraries(meristem_torch INTERFACE ${torch_lib}/libtorch_cpu.so ${torch_lib}/libc10.so Threads::Threads)
 target_link_options(meristem_torch INTERFACE -Wl,-rpath,${torch_lib} -Wl,--allow-shlib-undefined)
 if(MERISTEM_LINK_CUDA)

@@ -19,12 +19,12 @@
 namespace meristem::cli {
 namespace {
 
-struct Arguments {
+struct BenchArguments {
   std::int64_t layers = 6, width = 256, inner = 704, heads = 4, kv_heads = 4, vocab = 4096, sequence = 256, batch = 16;
   std::string precision = "fp32", device = "auto", kernels = "auto";
 };
 
-RunConfig config_of(const Arguments& a) {
+RunConfig config_of(const BenchArguments& a) {
   RunConfig config;
   config.model.vocab_size = a.vocab;
   config.model.width = a.width;
@@ -43,7 +43,7 @@ RunConfig config_of(const Arguments& a) {
   return config;
 }
 
-HostBatch random_batch(const Arguments& a) {
+HostBatch random_batch(const BenchArguments& a) {
   HostBatch batch;
   batch.sequences = a.batch;
   batch.length = a.sequence;
@@ -73,7 +73,7 @@ std::string device_peak_field(at::Device device) {
   return fmt::format(",\"device_peak_bytes\":{}", stats.allocated_bytes[0].peak);
 }
 
-ExitCode serve(const Arguments& a) {
+ExitCode serve(const BenchArguments& a) {
   const RunConfig config = config_of(a);
   const ModelRegistry registry = builtin_registry();
   const at::Device device = a.device == "auto" ? pick_device() : at::Device(a.device);
@@ -101,7 +101,7 @@ ExitCode serve(const Arguments& a) {
 }  // namespace
 
 void add_bench_step(CLI::App& app, Action& run) {
-  auto a = std::make_shared<Arguments>();
+  auto a = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand("bench-step", "Serve single training steps to a benchmark over standard input")->group("");
   command->add_option("--layers", a->layers, "");
   command->add_option("--width", a->width, "");

@@ -14,7 +14,7 @@
 namespace meristem::cli {
 namespace {
 
-struct Arguments {
+struct GrowArguments {
   std::string checkpoint, op = "lidas", plan, out, moments = "copy";
   std::int64_t add = 4;
 };
@@ -28,7 +28,7 @@ RunConfig grown_config(const TrainState& state, std::int64_t blocks, const Depth
   return config;
 }
 
-ExitCode grow(const Arguments& arguments) {
+ExitCode grow(const GrowArguments& arguments) {
   const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
   std::error_code ignored;
   if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
@@ -65,7 +65,7 @@ ExitCode grow(const Arguments& arguments) {
 }  // namespace
 
 void add_grow(CLI::App& app, Action& run) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<GrowArguments>();
   CLI::App* command = app.add_subcommand("grow", "Grow a checkpoint: blocks duplicated, weights and optimizer state alike");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--operator", arguments->op, "midas | lidas | append | stack");
