@@ -1,4 +1,5 @@
-# meristem_python_test(NAME SCRIPT [ARGUMENTS …] [LABELS …] [TIMEOUT seconds]): a Python script as one CTest entry, run by the project's Python.
+# meristem_python_test(NAME SCRIPT [ARGUMENTS …] [LABELS …] [TIMEOUT seconds]):
+# a Python script as one CTest entry, run by the project's Python.
 # The script exits 4 where something that it needs is not here, after saying what: the test then counts as skipped.
 include_guard(GLOBAL)
 

@@ -57,13 +57,15 @@ void check_contiguous(const std::vector<Entry>& entries, std::uint64_t data_byte
   for (const Entry& entry : entries) {
     if (entry.begin != at) {
       throw DamagedError(fmt::format("{}: {}.data_offsets: begins at {}, {} the previous tensor's end at {}", origin,
-                                     printable(entry.tensor.name), entry.begin, entry.begin > at ? "leaving a hole after" : "overlapping", at));
+                                     printable(entry.tensor.name), entry.begin, entry.begin > at ? "leaving a hole after" : "overlapping",
+                                     at));
     }
     at = entry.end;
   }
   if (at != data_bytes) {
-    throw DamagedError(at > data_bytes ? fmt::format("{}: truncated: tensors take {} bytes of data, the file holds {}", origin, at, data_bytes)
-                                       : fmt::format("{}: {} trailing bytes after the last tensor", origin, data_bytes - at));
+    throw DamagedError(at > data_bytes
+                           ? fmt::format("{}: truncated: tensors take {} bytes of data, the file holds {}", origin, at, data_bytes)
+                           : fmt::format("{}: {} trailing bytes after the last tensor", origin, data_bytes - at));
   }
 }
 
@@ -86,17 +88,20 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 void SafetensorsFile::read_header() {
   const std::string origin = path().string();
   const std::span<const std::byte> bytes = file_.bytes();
-  if (bytes.size() < kLengthBytes) throw DamagedError(fmt::format("{}: truncated: {} bytes, a header length takes 8", origin, bytes.size()));
+  if (bytes.size() < kLengthBytes)
+    throw DamagedError(fmt::format("{}: truncated: {} bytes, a header length takes 8", origin, bytes.size()));
   std::uint64_t header_bytes = 0;
   for (std::size_t i = 0; i < kLengthBytes; ++i) header_bytes |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   if (header_bytes > kMaxSafetensorsHeader) {
     throw DamagedError(fmt::format("{}: byte 0: header length {}, at most {} is allowed", origin, header_bytes, kMaxSafetensorsHeader));
   }
   if (header_bytes > bytes.size() - kLengthBytes) {
-    throw DamagedError(fmt::format("{}: byte 0: header length {}, but only {} bytes follow", origin, header_bytes, bytes.size() - kLengthBytes));
+    throw DamagedError(
+        fmt::format("{}: byte 0: header length {}, but only {} bytes follow", origin, header_bytes, bytes.size() - kLengthBytes));
   }
   const auto* text = reinterpret_cast<const char*>(bytes.data());
-  if (header_bytes == 0 || text[kLengthBytes] != '{') throw DamagedError(fmt::format("{}: byte 8: the header does not begin with '{{'", origin));
+  if (header_bytes == 0 || text[kLengthBytes] != '{')
+    throw DamagedError(fmt::format("{}: byte 8: the header does not begin with '{{'", origin));
 
   const std::string header_origin = origin + ": header";
   const nlohmann::json header = parse_json_strict({text + kLengthBytes, header_bytes}, header_origin);

@@ -15,7 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer-0.safetensors", *kState = "state.json", *kManifest = "manifest.json";
+constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer-0.safetensors", *kState = "state.json",
+                     *kManifest = "manifest.json";
 constexpr std::string_view kStepPrefix = "step-";
 
 // In each tensor file's metadata, so that a file from another step or in the other's place is found even where hashes were redone.
@@ -54,7 +55,8 @@ void verify_file(const fs::path& folder, const Manifest& manifest, const std::st
     throw DamagedError(fmt::format("{}: {} bytes, manifest.json says {}", path, file.bytes().size(), listed->second.bytes));
   }
   const std::string hash = xxh3_hex(file.bytes());
-  if (hash != listed->second.xxh3) throw DamagedError(fmt::format("{}: xxh3 is {}, manifest.json says {}", path, hash, listed->second.xxh3));
+  if (hash != listed->second.xxh3)
+    throw DamagedError(fmt::format("{}: xxh3 is {}, manifest.json says {}", path, hash, listed->second.xxh3));
 }
 
 void verify_listing(const fs::path& folder, const Manifest& manifest) {

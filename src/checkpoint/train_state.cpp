@@ -89,7 +89,8 @@ TrainState parse_train_state(std::string_view text, const std::string& origin) {
   state.blocks = json.at("blocks").integer(0);
   for (const JsonCursor& event : json.at("growth_history").items()) state.growth_history.push_back(read_growth(event));
   if (!state.growth_history.empty() && state.growth_history.back().to_blocks != state.blocks) {
-    json.at("blocks").fail(fmt::format("found {}, but the growth history ends with {}", state.blocks, state.growth_history.back().to_blocks));
+    json.at("blocks").fail(
+        fmt::format("found {}, but the growth history ends with {}", state.blocks, state.growth_history.back().to_blocks));
   }
   state.loader = json.at("loader").text();
   state.config_hash = json.at("config_hash").text();

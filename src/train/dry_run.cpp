@@ -38,6 +38,7 @@ double machine_bytes() {
 double timed_step(const RunConfig& config, const ModelRegistry& registry, const StageCost& cost, double& loss) {
   const at::Device device = pick_device();
   const auto loader = make_loader(config);
+  loader->check_supply(total_steps(config));
   LiveModel live(config, registry, device, cost.stage.blocks, true);
   SpikeDetector spikes;
   const std::int64_t sequences = config.batch.tokens / config.data.sequence_length, micro = std::min(config.batch.micro_sequences, sequences);

@@ -73,6 +73,7 @@ class Run {
       state_.seed = config_.run.seed;
       live_ = std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, true);
     }
+    loader_->check_supply(total_steps(config_));
     state_.config_yaml = dump_config(config_);
     state_.config_hash = config_hash(config_);
     state_.environment = environment;
@@ -178,6 +179,9 @@ class Run {
     telemetry_.finish();
     const std::string trouble = draw_plots(folder_);
     if (!trouble.empty()) telemetry_.note(trouble);
+    for (const SourceUse& use : loader_->use()) {
+      telemetry_.note(fmt::format("source {}: {} tokens, {:.3g} epochs", use.name, grouped_digits(use.tokens), use.epochs));
+    }
     telemetry_.note(fmt::format("done: {} steps, {} tokens; {}", state_.step, grouped_digits(state_.tokens), folder_.root().string()));
     return ExitCode::kOk;
   }

@@ -60,7 +60,8 @@ class Checkpoint : public Format {
     } else if (what < 10) {
       file->second = std::next(other.begin(), static_cast<std::ptrdiff_t>(dice.below(other.size())))->second;
     } else if (what < 14) {
-      files[folder + "/" + std::string(dice.pick(std::vector<std::string>{"x.safetensors", "x", "optimizer-1.safetensors"}))] = file->second;
+      files[folder + "/" + std::string(dice.pick(std::vector<std::string>{"x.safetensors", "x", "optimizer-1.safetensors"}))] =
+          file->second;
     } else {
       for (std::size_t i = 0; i <= dice.below(2); ++i) {
         file->first.ends_with(".json") ? mutate_text(file->second, dice) : mutate_safetensors(file->second, dice);
@@ -74,7 +75,8 @@ class Checkpoint : public Format {
     touch(loaded.model);
     touch(loaded.optimizer);
     // What was read can be written, and reads back equal.
-    if (parse_train_state(train_state_json(loaded.state), "again") != loaded.state) throw std::logic_error("the state does not survive a round");
+    if (parse_train_state(train_state_json(loaded.state), "again") != loaded.state)
+      throw std::logic_error("the state does not survive a round");
     if (newest_whole_checkpoint(folder)->step != loaded.state.step) throw std::logic_error("a whole checkpoint was not found");
   }
 };

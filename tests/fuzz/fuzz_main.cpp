@@ -50,13 +50,15 @@ struct Count {
 };
 
 void require_message(const std::string& message, const Files& files, const std::string& folder) {
-  if (message.find('\n') != std::string::npos || message.find('\r') != std::string::npos) throw std::logic_error("more than one line: " + message);
+  if (message.find('\n') != std::string::npos || message.find('\r') != std::string::npos)
+    throw std::logic_error("more than one line: " + message);
   if (message.size() > 4000) throw std::logic_error(fmt::format("a message of {} bytes: {}", message.size(), message.substr(0, 300)));
   if (files.empty() && message.find(folder) != std::string::npos) return;
   for (const auto& [name, bytes] : files) {
     // A prefix names its two files, a folder those that are missing in it.
     const std::string stem = (fs::path(folder) / name).replace_extension().string();
-    if (message.find(stem) != std::string::npos || message.find((fs::path(folder) / name).parent_path().string()) != std::string::npos) return;
+    if (message.find(stem) != std::string::npos || message.find((fs::path(folder) / name).parent_path().string()) != std::string::npos)
+      return;
   }
   throw std::logic_error("names no file: " + message);
 }
@@ -114,11 +116,16 @@ Options parse_options(int argc, char** argv) {
   Options options;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string name = argv[i], value = argv[i + 1];
-    if (name == "--seconds") options.seconds = std::stod(value);
-    else if (name == "--seed") options.seed = std::stoll(value);
-    else if (name == "--format") options.format = value;
-    else if (name == "--case") options.only_case = std::stoll(value);
-    else throw std::invalid_argument("unknown option " + name);
+    if (name == "--seconds")
+      options.seconds = std::stod(value);
+    else if (name == "--seed")
+      options.seed = std::stoll(value);
+    else if (name == "--format")
+      options.format = value;
+    else if (name == "--case")
+      options.only_case = std::stoll(value);
+    else
+      throw std::invalid_argument("unknown option " + name);
   }
   if (argc % 2 == 0) throw std::invalid_argument("every option takes a value");
   return options;
@@ -160,8 +167,9 @@ int run(const Options& options) {
     do {
       run_case(*format, seeds, options.seed, number++, count);
     } while (options.only_case < 0 && std::chrono::duration<double>(Clock::now() - begun).count() < seconds_each);
-    std::cout << fmt::format("{:12} {:8} cases: {:4.1f} % accepted, {} input errors, {} damaged, {} system errors; {} seeds\n", format->name(), count.cases,
-                             100.0 * static_cast<double>(count.accepted) / static_cast<double>(count.cases), count.input, count.damaged, count.system, seeds.size())
+    std::cout << fmt::format("{:12} {:8} cases: {:4.1f} % accepted, {} input errors, {} damaged, {} system errors; {} seeds\n",
+                             format->name(), count.cases, 100.0 * static_cast<double>(count.accepted) / static_cast<double>(count.cases),
+                             count.input, count.damaged, count.system, seeds.size())
               << std::flush;
   }
   return 0;

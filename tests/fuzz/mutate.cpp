@@ -17,15 +17,19 @@ Piece any_piece(const std::string& bytes, Dice& dice, std::size_t longest) {
   return {at, dice.below(std::min(longest, bytes.size() - at) + 1)};
 }
 
+// clang-format off
 constexpr std::array<std::string_view, 34> kNumbers{
     "0", "-0", "-1", "1", "2", "010", "0x10", "0o17", "1e999", "-1e999", "1e-999", "NaN", ".nan", ".inf", "-.inf", "1_000", "1e9",
     "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809", "18446744073709551615",
     "18446744073709551616", "4294967296", "2147483648", "0.1", "1.", ".5", "+1", "", "null", "true", "\"1\"", "1:30"};
 
 constexpr std::array<std::string_view, 44> kTokens{
-    "{", "}", "[", "]", ":", ": ", ",", "\"", "'", "\n", "\t", " ", "- ", "#", "&a ", "*a", "<<: *a\n", "!!binary ", "!!int ", "!<x> ", "|\n", ">\n",
+    "{", "}", "[", "]", ":", ": ", ",", "\"", "'", "\n", "\t", " ", "- ", "#", "&a ", "*a", "<<: *a\n",
+    "!!binary ", "!!int ", "!<x> ", "|\n", ">\n",
     "---\n", "...\n", "%YAML 1.2\n", "? ", "\\u0000", "\\ud800", "\xEF\xBB\xBF", "\xFF\xFE", "\xC3", "\xE2\x80\xA8", "\r", "null", "~", "[[]]", "{}",
-    "\"\"", "{\"a\":{}}", "include: run.yaml\n", "include: [run.yaml, run.yaml]\n", "e+", "..", "//"};
+    "\"\"", "{\"a\":{}}",
+    "include: run.yaml\n", "include: [run.yaml, run.yaml]\n", "e+", "..", "//"};
+// clang-format on
 
 bool is_number_byte(char c) { return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E'; }
 
@@ -91,7 +95,9 @@ void indent(std::string& text, Dice& dice) {
 
 std::uint64_t get_integer(const std::string& bytes, std::size_t at, std::size_t width) {
   std::uint64_t value = 0;
-  for (std::size_t i = 0; i < width && at + i < bytes.size(); ++i) value |= std::uint64_t{static_cast<unsigned char>(bytes[at + i])} << (8 * i);
+  for (std::size_t i = 0; i < width && at + i < bytes.size(); ++i) {
+    value |= std::uint64_t{static_cast<unsigned char>(bytes[at + i])} << (8 * i);
+  }
   return value;
 }
 

@@ -17,8 +17,8 @@ void mutate_header_members(std::string& header, Dice& dice) {
   std::vector<nlohmann::json*> entries;
   if (!json.is_object()) return;
   for (auto& item : json) {
-    if (item.is_object() && item.contains("data_offsets") && item["data_offsets"].size() == 2 && item["data_offsets"][0].is_number_unsigned() &&
-        item["data_offsets"][1].is_number_unsigned()) {
+    if (item.is_object() && item.contains("data_offsets") && item["data_offsets"].size() == 2 &&
+        item["data_offsets"][0].is_number_unsigned() && item["data_offsets"][1].is_number_unsigned()) {
       entries.push_back(&item);
     }
   }
@@ -95,7 +95,8 @@ class Safetensors : public Format {
     const std::vector<TensorView> few{{"weight", Dtype::kF32, {4, 5}, bytes.data()}};
     std::vector<TensorView> many{{"empty", Dtype::kF32, {0, 5}, bytes.data()}, {"scalar", Dtype::kI64, {}, bytes.data()}};
     for (const Dtype dtype : {Dtype::kF64, Dtype::kBF16, Dtype::kI8, Dtype::kBool}) {
-      for (int i = 0; i < 3; ++i) many.push_back({std::string(dtype_name(dtype)) + "." + std::to_string(i), dtype, {2, 3, 1}, bytes.data()});
+      for (int i = 0; i < 3; ++i)
+        many.push_back({std::string(dtype_name(dtype)) + "." + std::to_string(i), dtype, {2, 3, 1}, bytes.data()});
     }
     std::vector<Files> out;
     const auto add = [&](const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata) {

@@ -47,7 +47,8 @@ void write(const fs::path& file) {
   std::vector<unsigned char> bytes(96);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(i);
   std::vector<TensorView> tensors;
-  for (const Dtype dtype : {Dtype::kF64, Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kI64, Dtype::kI32, Dtype::kI16, Dtype::kI8, Dtype::kU8}) {
+  for (const Dtype dtype :
+       {Dtype::kF64, Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kI64, Dtype::kI32, Dtype::kI16, Dtype::kI8, Dtype::kU8}) {
     tensors.push_back({"t." + std::string(dtype_name(dtype)), dtype, {3, 4}, bytes.data()});
   }
   const std::vector<unsigned char> flags{1, 0, 1};
@@ -63,7 +64,8 @@ void list(const fs::path& path) {
   for (const TensorView& tensor : file.tensors()) {
     const auto bytes = std::span(static_cast<const std::byte*>(tensor.data), tensor.bytes());
     std::string hex;
-    for (const std::byte b : bytes) hex += "0123456789abcdef"[std::to_integer<int>(b) >> 4], hex += "0123456789abcdef"[std::to_integer<int>(b) & 15];
+    for (const std::byte b : bytes)
+      hex += "0123456789abcdef"[std::to_integer<int>(b) >> 4], hex += "0123456789abcdef"[std::to_integer<int>(b) & 15];
     out["tensors"][tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"hex", hex}};
   }
   std::cout << out.dump() << "\n";

@@ -61,7 +61,8 @@ def storm(driver, kills, period):
 
 period = period_of(options.driver)
 failure, inside, newest = storm(options.driver, options.kills, period)
-print(f"a checkpoint every {1000 * period:.1f} ms; {options.kills} kills, {inside} inside a checkpoint write, newest step {newest}: {failure or 'every published checkpoint was whole'}")
+print(f"a checkpoint every {1000 * period:.1f} ms; {options.kills} kills, {inside} inside a write, newest step {newest}:")
+print(f"  {failure or 'every published checkpoint was whole'}")
 assert failure is None
 assert inside >= options.kills // 10, "too few kills hit a write to prove anything"
 failure, inside, newest = storm(options.planted_driver, options.kills, period)

@@ -18,7 +18,8 @@ def record(program, folder):
     log = folder.parents[1] / "trace.txt"
     command = ["strace", "-f", "-y", "-qq", "-s", "4096", "-o", log, "-e", "trace=openat,fsync,fdatasync,rename,renameat,renameat2,close"]
     # LeakSanitizer cannot work under a tracer.
-    done = subprocess.run([*command, program, "save", folder, "5"], capture_output=True, text=True, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run([*command, program, "save", folder, "5"], capture_output=True, text=True, env=environment)
     if done.returncode != 0 and "ptrace" in done.stderr.lower():
         print(f"skipped: strace may not trace here: {done.stderr.strip()}")
         sys.exit(4)
@@ -39,7 +40,7 @@ def index_of(calls, what, wanted):
 
 def judge(calls, folder):
     """AssertionError where the order would not survive a kill or a power cut."""
-    renames = index_of(calls, "rename to the final name", lambda name, text, result: name.startswith("rename") and text.endswith(f'"{folder}"'))
+    renames = index_of(calls, "rename to the final name", lambda name, text, _: name.startswith("rename") and text.endswith(f'"{folder}"'))
     assert len(renames) == 1, "renamed to the final name more than once"
     published = renames[0]
     pending = re.search(r'"([^"]+)", "[^"]+"$|"([^"]+)", [^"]*"[^"]+"$', calls[published][1]).group(1)
@@ -59,7 +60,8 @@ def judge(calls, folder):
     manifest_begun = index_of(calls, "manifest created", created(f"{pending}/manifest.json"))[0]
     for file in FILES[:-1]:
         assert sync_at[file] < manifest_begun, f"manifest.json was begun before {file} was synced"
-    assert index_of(calls, "fsync of the pending folder", synced(pending))[-1] < published, "the folder's own entries were not synced before the rename"
+    entries_synced = index_of(calls, "fsync of the pending folder", synced(pending))[-1]
+    assert entries_synced < published, "the folder's own entries were not synced before the rename"
     after = index_of(calls, "fsync of the parent folder", synced(folder.parent))
     assert after[-1] > published, "the parent folder was not synced after the rename"
     late = [c for c in calls[published + 1 :] if c[0] == "openat" and "O_CREAT" in c[1] and str(folder) in c[1]]

@@ -60,7 +60,8 @@ TEST_CASE("free disk is asked before the write: bytes needed and bytes free are 
   save_checkpoint(dir / "full/checkpoints/step-1", small.content);
   const std::string message = message_of<SystemError>([&] { save_checkpoint(dir / "full/checkpoints/step-2", large.content); });
   INFO(message);
-  CHECK(contains(message, "full/checkpoints/step-2: not enough free disk: " + std::to_string(checkpoint_bytes(large.content)) + " bytes needed"));
+  CHECK(contains(message,
+                 "full/checkpoints/step-2: not enough free disk: " + std::to_string(checkpoint_bytes(large.content)) + " bytes needed"));
   CHECK(contains(message, " bytes free"));
   CHECK(folder_entries(dir / "full/checkpoints") == std::vector<std::string>{"step-1"});
   CHECK(load_checkpoint(dir / "full/checkpoints/step-1").state.step == 1);
@@ -122,7 +123,8 @@ TEST_CASE("a file in the way of a folder is named") {
   const TempDir dir;
   overwrite(dir / "checkpoints", "a file");
   const SampleCheckpoint next(2);
-  CHECK(contains(message_of<InputError>([&] { save_checkpoint(dir / "checkpoints/step-2", next.content); }), (dir / "checkpoints").string()));
+  CHECK(
+      contains(message_of<InputError>([&] { save_checkpoint(dir / "checkpoints/step-2", next.content); }), (dir / "checkpoints").string()));
   CHECK(read_file(dir / "checkpoints") == "a file");
 }
 
