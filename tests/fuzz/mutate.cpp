@@ -26,7 +26,8 @@ constexpr std::array<std::string_view, 34> kNumbers{
 constexpr std::array<std::string_view, 44> kTokens{
     "{", "}", "[", "]", ":", ": ", ",", "\"", "'", "\n", "\t", " ", "- ", "#", "&a ", "*a", "<<: *a\n",
     "!!binary ", "!!int ", "!<x> ", "|\n", ">\n",
-    "---\n", "...\n", "%YAML 1.2\n", "? ", "\\u0000", "\\ud800", "\xEF\xBB\xBF", "\xFF\xFE", "\xC3", "\xE2\x80\xA8", "\r", "null", "~", "[[]]", "{}",
+    "---\n", "...\n", "%YAML 1.2\n", "? ", "\\u0000", "\\ud800", "\xEF\xBB\xBF", "\xFF\xFE", "\xC3",
+    "\xE2\x80\xA8", "\r", "null", "~", "[[]]", "{}",
     "\"\"", "{\"a\":{}}",
     "include: run.yaml\n", "include: [run.yaml, run.yaml]\n", "e+", "..", "//"};
 // clang-format on
