@@ -13,6 +13,7 @@
 #include "core/text.h"
 #include "metrics/memory.h"
 #include "metrics/throughput.h"
+#include "ops/device.h"
 #include "train/run.h"
 #include "train/step.h"
 

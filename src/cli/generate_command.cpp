@@ -6,6 +6,7 @@
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "eval/generate.h"
+#include "ops/device.h"
 #include "train/run.h"
 
 namespace meristem::cli {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/kernels_config.h"
 #include "depth/plan.h"
 
 namespace meristem {
@@ -139,11 +140,6 @@ struct LoggingConfig {
   bool tensorboard = true;
   std::int64_t sample_every = 0;        // steps; 0: a sample at the end of the run only
   std::int64_t sample_tokens = 200;
-};
-
-// Kernel paths by operator: reference | library | fused | auto.
-struct KernelsConfig {
-  std::string attention = "auto", cross_entropy = "auto", adamw = "auto", rms_norm = "auto", rope = "auto", swiglu = "auto";
 };
 
 struct RunConfig {

@@ -47,7 +47,7 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   memory.gradients = count * 4;
   double saved = 0;
   for (const std::int64_t block : plan.calls()) saved += model.call_cost(block, config.data.sequence_length).saved_elements;
-  const double chunk = std::min(tokens, static_cast<double>(ops::cross_entropy_chunk(config.model.vocab_size)));
+  const double chunk = std::min(tokens, static_cast<double>(nn::head_chunk(config.model.vocab_size)));
   // The head's workspace: one chunk of logits, the gradients of the hidden states and of the head.
   const double head = chunk * vocab + 3 * tokens * width + vocab * width;
   memory.activations = element * (tokens * saved + head);

@@ -45,19 +45,19 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   return h_ND;
 }
 
-ops::CrossEntropy DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
+nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
-  return ops::linear_cross_entropy(h_ND, head_weight(), batch.targets_N, build_.paths.cross_entropy);
+  return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
-  return at::linear(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
+  return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
 }
 
 at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) {
@@ -71,13 +71,13 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   call.positions_N = &positions;
   const at::Tensor h_ND = run(tokens_t, plan, call, &cache);
   cache.length += count;
-  return at::linear(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
+  return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
 }
 
 nn::CallCost DepthModel::call_cost(std::int64_t block, std::int64_t context) const {
   return blocks_.at(static_cast<std::size_t>(block))->cost(context);
 }
 
-double DepthModel::head_flops() const { return 2.0 * static_cast<double>(config_.vocab_size) * static_cast<double>(config_.width); }
+double DepthModel::head_flops() const { return nn::head_flops(config_.vocab_size, config_.width); }
 
 }  // namespace meristem

@@ -19,7 +19,7 @@ class DepthModel : public Model {
   // `config.blocks` blocks are built; during growth pass a config with the stage's number.
   DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block);
 
-  ops::CrossEntropy loss(const Batch& batch, const DepthPlan& plan) override;
+  nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
   nn::CallCost call_cost(std::int64_t block, std::int64_t context) const override;

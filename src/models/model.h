@@ -7,8 +7,7 @@
 #include "config/run_config.h"
 #include "depth/plan.h"
 #include "nn/mixer.h"
-#include "ops/cross_entropy.h"
-#include "ops/paths.h"
+#include "nn/output_head.h"
 
 namespace meristem {
 
@@ -35,7 +34,7 @@ struct ModelBuild {
 class Model : public nn::Module {
  public:
   // Sums over the batch's targets under `plan`. Differentiable where gradients are enabled.
-  virtual ops::CrossEntropy loss(const Batch& batch, const DepthPlan& plan) = 0;
+  virtual nn::LossSums loss(const Batch& batch, const DepthPlan& plan) = 0;
 
   // Logits [N, V] of every token of the batch, uncached. For tests and scoring: memory grows with N x V.
   virtual at::Tensor logits(const Batch& batch, const DepthPlan& plan) = 0;

@@ -7,7 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "config/run_config.h"
+#include "core/kernels_config.h"
 
 namespace meristem::ops {
 

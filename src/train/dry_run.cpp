@@ -12,6 +12,7 @@
 #include "metrics/memory.h"
 #include "metrics/progress.h"
 #include "models/costs.h"
+#include "ops/device.h"
 #include "train/batches.h"
 #include "train/run.h"
 #include "train/step.h"

@@ -12,6 +12,7 @@
 #include "core/text.h"
 #include "data/loader.h"
 #include "models/costs.h"
+#include "ops/device.h"
 #include "optim/learning_rate.h"
 #include "train/batches.h"
 #include "train/checkpointing.h"

@@ -10,8 +10,4 @@ namespace meristem {
 // Trains to schedule.steps. kOk, or kInterrupted after a stop request was honoured with a checkpoint. Everything else throws.
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
 
-// CUDA where LibTorch has it and a device is there, else the CPU.
-at::Device pick_device();
-std::string device_name(at::Device device);
-
 }  // namespace meristem

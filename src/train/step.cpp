@@ -26,7 +26,7 @@ struct LossSums {
         by_source(torch::zeros({static_cast<std::int64_t>(sources)}, torch::dtype(torch::kDouble).device(device))),
         targets_by_source(sources, 0) {}
 
-  void add(const HostBatch& host, const ops::CrossEntropy& loss) {
+  void add(const HostBatch& host, const nn::LossSums& loss) {
     const at::Tensor by_row = loss.losses_N.to(torch::kDouble).view({host.sequences, host.length}).sum(1);
     total += by_row.sum();
     const at::Tensor source = torch::tensor(host.source, torch::kInt).to(by_row.device(), torch::kLong);
@@ -56,7 +56,7 @@ StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device
   LossSums sums(num_sources, device);
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
     const HostBatch host = next(input.micro_sequences);
-    const ops::CrossEntropy loss = live.model().loss(to_device(host, device), input.plan);
+    const nn::LossSums loss = live.model().loss(to_device(host, device), input.plan);
     loss.loss_sum.backward();
     sums.add(host, loss);
   }

@@ -1,7 +1,8 @@
+#include "ops/device.h"
+
 #include <torch/torch.h>
 
 #include "meristem_kernels/stream.h"
-#include "train/run.h"
 
 namespace meristem {
 
