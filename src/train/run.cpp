@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
+#include "checkpoint/disk_space.h"
 #include "config/load.h"
 #include "core/file.h"
 #include "core/text.h"
@@ -16,6 +17,7 @@
 #include "optim/learning_rate.h"
 #include "train/batches.h"
 #include "train/checkpointing.h"
+#include "train/disk_need.h"
 #include "train/samples.h"
 #include "train/signals.h"
 #include "train/telemetry.h"
@@ -211,7 +213,10 @@ class Run {
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
-  return Run(config, registry, decide_start(config, request)).train();
+  Start start = decide_start(config, request);
+  const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
+  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, registry, from_step));
+  return Run(config, registry, std::move(start)).train();
 }
 
 }  // namespace meristem
