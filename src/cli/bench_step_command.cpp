@@ -9,7 +9,7 @@
 #include <torch/torch.h>
 
 #include "cli/commands.h"
-#include "core/counter_rng.h"
+#include "cli/random_batch.h"
 #include "core/text.h"
 #include "metrics/memory.h"
 #include "metrics/throughput.h"
@@ -44,23 +44,6 @@ RunConfig config_of(const BenchArguments& a) {
   return config;
 }
 
-HostBatch random_batch(const BenchArguments& a) {
-  HostBatch batch;
-  batch.sequences = a.batch;
-  batch.length = a.sequence;
-  batch.source.assign(static_cast<std::size_t>(a.batch), 0);
-  const auto key = stream_key(0, "bench");
-  for (std::int64_t i = 0; i < a.batch * a.sequence; ++i) {
-    const auto draw = [&](std::int64_t j) { return static_cast<std::int32_t>(random_u64(key, static_cast<std::uint64_t>(j)) % static_cast<std::uint64_t>(a.vocab)); };
-    batch.inputs.push_back(draw(i));
-    batch.targets.push_back(draw(i + 1));
-    batch.positions.push_back(static_cast<std::int32_t>(i % a.sequence));
-    if (i % a.sequence == 0) batch.boundaries.push_back(static_cast<std::int32_t>(i));
-  }
-  batch.boundaries.push_back(static_cast<std::int32_t>(a.batch * a.sequence));
-  return batch;
-}
-
 // ,"peak_flops":… where the table knows the device.
 std::string peak_field(at::Device device) {
   const auto peak = peak_bf16_flops(device_name(device));
@@ -80,7 +63,7 @@ ExitCode serve(const BenchArguments& a) {
   const at::Device device = a.device == "auto" ? pick_device() : at::Device(a.device);
   LiveModel live(config, registry, device, a.layers, true);
   SpikeDetector spikes;
-  const HostBatch batch = random_batch(a);
+  const HostBatch batch = random_batch(a.batch, a.sequence, a.vocab);
   std::int64_t parameters = 0;
   for (const FlatEntry& entry : live.parameters().entries()) parameters += entry.count;
   std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}\"{}}}", parameters, ops::describe(live.paths()),

@@ -17,5 +17,6 @@ void add_inspect(CLI::App& app, Action& run);
 void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
 void add_bench_step(CLI::App& app, Action& run);
+void add_bench_growth(CLI::App& app, Action& run);
 
 }  // namespace meristem::cli

@@ -31,6 +31,7 @@ int run_program(int argc, char** argv) {
   cli::add_grow(app, run);
   cli::add_generate(app, run);
   cli::add_bench_step(app, run);
+  cli::add_bench_growth(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
