@@ -128,7 +128,7 @@ def write_sample(folder):
         answer.append(piece)
         print(piece, end="", flush=True)
 
-    options = ["--max-tokens", "300", "--temperature", "0.8", "--top-p", "0.95", "--seed", "1"]
+    options = ["--max-tokens", "200", "--temperature", "0.7", "--top-p", "0.95", "--seed", "1"]
     print(f"$ scripts/meristem generate {folder} --prompt … {shlex.join(options)}\n\n{PROMPT}", end="", flush=True)
     code = generate.stream_answer(folder, Tokenizer.from_file(str(generate.find_tokenizer(folder))), PROMPT, options, show)
     print()

@@ -33,6 +33,11 @@ void add_generate(CLI::App& app, Action& run) {
       const at::Device device = pick_device();
       CheckpointModel opened = open_checkpoint_model(arguments->checkpoint, device);
       const DepthPlan plan = plan_or(arguments->plan, opened.plan, opened.config.model.blocks);
+      const auto positions = static_cast<std::int64_t>(arguments->prompt.size()) + arguments->options.max_tokens;
+      if (positions > opened.config.data.sequence_length) {
+        fmt::print(stderr, "meristem: note: trained on {} positions; beyond them the text gets worse ({} may be written)\n",
+                   opened.config.data.sequence_length, positions);
+      }
       generate(*opened.model, plan, opened.config.model.vocab_size, arguments->prompt, arguments->options, device, [](std::int32_t id) {
         fmt::print("{}\n", id);
         return std::fflush(stdout) == 0;
