@@ -22,7 +22,8 @@ from run_metrics import read_metrics
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
 DATA = Path("data/quickstart")  # where the config looks for it
-PROMPT = "ACT I.\n\nSCENE I. London. A room in the palace.\n\n[Enter the KING and LORDS.]\n\nKING.\n"
+PROMPT = ("SCENE II. Another room in the palace.\n\n[Enter the KING and the DUKE.]\n\nKING.\nGood morrow, my lord; what news?\n\n"
+          "DUKE.\nMy lord, the queen is dead.\n\nKING.\n")
 KNOWN_WORDS = 0.75
 
 
@@ -71,8 +72,8 @@ def run_script(shown, script):
 def prepare_text():
     """Writes the works as files; returns (training, held out), each {name: text}."""
     training, held_out = corpus.split(corpus.read_works(corpus.fetch()))
-    corpus.write(training, DATA / "texts" / "training")
-    corpus.write(held_out, DATA / "texts" / "held_out")
+    corpus.write_passages(training, DATA / "texts" / "training")
+    corpus.write_whole(held_out, DATA / "texts" / "held_out")
     for what, works in (("to train on", training), ("held out", held_out)):
         size = sum(len(text.encode()) for text in works.values())
         print(f"{len(works)} works {what}: {size / 1e6:.2f} MB" + (f" ({', '.join(works)})" if len(works) < 5 else ""))
@@ -128,7 +129,7 @@ def write_sample(folder):
         answer.append(piece)
         print(piece, end="", flush=True)
 
-    options = ["--max-tokens", "200", "--temperature", "0.7", "--top-p", "0.95", "--seed", "1"]
+    options = ["--max-tokens", "200", "--temperature", "0.6", "--top-p", "0.9", "--seed", "1"]
     print(f"$ scripts/meristem generate {folder} --prompt … {shlex.join(options)}\n\n{PROMPT}", end="", flush=True)
     code = generate.stream_answer(folder, Tokenizer.from_file(str(generate.find_tokenizer(folder))), PROMPT, options, show)
     print()

@@ -6,6 +6,7 @@ spelling, and other files are README or legal text.
 """
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -93,11 +94,28 @@ def split(works):
     return {name: text for name, text in works.items() if name not in held_out}, held_out
 
 
-def write(works, folder):
-    """One file a work; returns their paths in order."""
+def passages(text, least=3000):
+    """The text in pieces of at least `least` characters, but for the last, each cut after an empty line; joined they are the text. The
+    loader shuffles documents: whole plays would come one after the other, passages come mixed."""
+    pieces, piece = [], ""
+    for paragraph in re.split(r"(?<=\n\n)", text):
+        piece += paragraph
+        if len(piece) >= least:
+            pieces.append(piece)
+            piece = ""
+    return pieces + [piece] if piece else pieces
+
+
+def write_whole(works, folder):
+    """One text file a work."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name, text in works.items():
-        paths.append(folder / f"{name}.txt")
-        paths[-1].write_text(text, encoding="utf-8", newline="\n")
-    return paths
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_passages(works, folder):
+    """One JSON-lines file a work, one passage a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in works.items():
+        lines = "".join(json.dumps({"text": piece}) + "\n" for piece in passages(text))
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8", newline="\n")

@@ -46,6 +46,13 @@ class SplitTest(unittest.TestCase):
         self.assertEqual(len(set(self.works.values())), corpus.WORKS)
         self.assertGreater(sum(map(len, self.works.values())), 4.9e6)
 
+    def test_passages_joined_are_the_work(self):
+        for name, text in self.works.items():
+            pieces = corpus.passages(text)
+            self.assertEqual("".join(pieces), text, name)
+            self.assertTrue(all(len(piece) >= 3000 for piece in pieces[:-1]), name)
+        self.assertGreater(len(corpus.passages(self.works["hamlet"])), 30)
+
     def test_text_is_clean(self):
         for name, text in self.works.items():
             for pattern in (r"(?i)gutenberg|copyright|\be-?text\b|trademark", r"\n\n\n|[ \t]\n|\r|@@"):
