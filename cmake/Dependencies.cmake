@@ -4,7 +4,6 @@ find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(Catch2 REQUIRED)
 
 find_path(MERISTEM_XXHASH_INCLUDE xxhash.h REQUIRED)

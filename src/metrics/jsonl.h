@@ -41,8 +41,12 @@ struct MetricsCut {
 };
 
 // Before a resume at `step`: lines whose "step" is later move to metrics.lost-K.jsonl beside `path`, K the first free number from 1.
-// So do a torn last line and lines that are no JSON object; a line without a step belongs to the step of the line before.
+// So does what follows the checkpoint event of `step`, such as a growth there: the run does it again. A resume event of `step` ends what
+// stays too. -1: nothing stays. A torn last line and lines that are no JSON object move; a line without a step belongs to the line before.
 // At any kill every line is in one of the two files at least, and both are durable. A missing file has no lines.
 MetricsCut truncate_after(const std::filesystem::path& path, std::int64_t step);
+
+// Whether the file holds a whole line {"event": name, "step": step, …}.
+bool has_event(const std::filesystem::path& path, const std::string& name, std::int64_t step);
 
 }  // namespace meristem

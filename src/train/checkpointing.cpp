@@ -19,8 +19,8 @@ bool Checkpointing::due(std::int64_t step) const {
   return pinned_.contains(step) || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0);
 }
 
-void Checkpointing::save(LiveModel& live, TrainState state) {
-  if (state.step == last_saved_) return;
+bool Checkpointing::save(LiveModel& live, TrainState state) {
+  if (state.step == last_saved_) return false;
   writer_.wait();
   // The copy is all that training waits for.
   auto weights = std::make_shared<NamedTensors>(host_copy(live.parameters().masters()));
@@ -32,6 +32,7 @@ void Checkpointing::save(LiveModel& live, TrainState state) {
     rotate_checkpoints(folder, keep_last, keep_every, pinned);
   });
   if (!config_.checkpoint.async_) writer_.wait();
+  return true;
 }
 
 }  // namespace meristem

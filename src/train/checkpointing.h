@@ -22,8 +22,8 @@ class Checkpointing {
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
-  // flight is waited for first; its error is thrown here. Steps already written in this session are not written again.
-  void save(LiveModel& live, TrainState state);
+  // flight is waited for first; its error is thrown here. False where this session has saved the step already: nothing is done.
+  bool save(LiveModel& live, TrainState state);
   // Waits for the write in flight.
   void finish() { writer_.wait(); }
 

@@ -58,8 +58,10 @@ std::map<std::string, std::string> environment_of(const RunConfig& config, const
           {"seed", std::to_string(config.run.seed)}};
 }
 
+RunFolder RunFolder::existing(const RunConfig& config) { return RunFolder(fs::path(config.run.out) / config.run.name); }
+
 RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
-  RunFolder folder(fs::path(config.run.out) / config.run.name);
+  RunFolder folder = existing(config);
   std::error_code ignored;
   if (new_run && fs::exists(folder.root_, ignored) && !(fs::is_directory(folder.root_, ignored) && fs::is_empty(folder.root_, ignored))) {
     throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", folder.root_.string()));

@@ -15,6 +15,9 @@ class RunFolder {
   // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
   static RunFolder open(const RunConfig& config, bool new_run);
 
+  // The paths alone: nothing is created or written.
+  static RunFolder existing(const RunConfig& config);
+
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
   std::filesystem::path samples() const { return root_ / "samples"; }
