@@ -12,8 +12,8 @@ std::set<std::int64_t> pinned_steps(const RunConfig& config) {
   return pinned;
 }
 
-Checkpointing::Checkpointing(const RunConfig& config, const RunFolder& folder)
-    : config_(config), folder_(folder.checkpoints()), pinned_(pinned_steps(config)) {}
+Checkpointing::Checkpointing(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after)
+    : config_(config), folder_(folder.checkpoints()), pinned_(pinned_steps(config)), last_saved_(resumed_after.value_or(-1)) {}
 
 bool Checkpointing::due(std::int64_t step) const {
   return pinned_.contains(step) || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -18,11 +19,12 @@ std::set<std::int64_t> pinned_steps(const RunConfig& config);
 
 class Checkpointing {
  public:
-  Checkpointing(const RunConfig& config, const RunFolder& folder);
+  // resumed_after: the step that the run goes on after; its checkpoint stands.
+  Checkpointing(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after);
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
-  // flight is waited for first; its error is thrown here. False where this session has saved the step already: nothing is done.
+  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done.
   bool save(LiveModel& live, TrainState state);
   // Waits for the write in flight.
   void finish() { writer_.wait(); }
@@ -31,7 +33,7 @@ class Checkpointing {
   const RunConfig& config_;
   std::filesystem::path folder_;
   std::set<std::int64_t> pinned_;
-  std::int64_t last_saved_ = -1;
+  std::int64_t last_saved_;
   AsyncWriter writer_;
 };
 

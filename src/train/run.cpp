@@ -47,7 +47,7 @@ class Run {
         folder_(RunFolder::open(config, start_.new_run)),
         cut_(cut_metrics()),
         telemetry_(config, folder_, resumed_after(), device_name(device_)),
-        checkpointing_(config, folder_) {}
+        checkpointing_(config, folder_, resumed_after()) {}
 
   ExitCode train() {
     begin();
@@ -180,7 +180,7 @@ class Run {
   }
 
   ExitCode stop() {
-    if (!owes_validation_) save();  // else it stands as it was loaded
+    save();
     checkpointing_.finish();
     telemetry_.note(fmt::format("stopped by signal {} after step {}; saved. Go on with --resume auto", stop_signal(), state_.step));
     telemetry_.finish();
@@ -218,7 +218,7 @@ class Run {
   Telemetry telemetry_;
   Checkpointing checkpointing_;
 
-  bool owes_validation_ = false;  // a stop request cut the last step's short
+  bool owes_validation_ = false;  // of the step resumed from: a stop request had cut it short
   double flops_per_step_ = 0;
 };
 
