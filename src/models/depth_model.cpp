@@ -1,5 +1,7 @@
 #include "models/depth_model.h"
 
+#include <utility>
+
 namespace meristem {
 namespace {
 
@@ -37,8 +39,12 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   call.rope = &rope_;
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
   const auto& calls = plan.calls();
+  nn::DepthMemory memory;
+  call.memory = &memory;
   for (std::size_t r = 0; r < calls.size(); ++r) {
     call.depth_index = static_cast<std::int64_t>(r);
+    call.block = calls[r];
+    memory.begin_call(h_ND);
     call.cache = cache == nullptr ? nullptr : &cache->slots.at(r);
     h_ND = blocks_.at(static_cast<std::size_t>(calls[r]))->forward(h_ND, call);
   }
@@ -49,6 +55,7 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
+  if (at::GradMode::is_enabled()) call.loads = &loads_;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
   return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
 }
@@ -73,6 +80,8 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   cache.length += count;
   return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
 }
+
+void DepthModel::after_step(bool) { step_loads_ = std::exchange(loads_, {}); }
 
 nn::CallCost DepthModel::call_cost(std::int64_t block, std::int64_t context) const {
   return blocks_.at(static_cast<std::size_t>(block))->cost(context);

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "nn/depth_memory.h"
+#include "nn/expert_loads.h"
 #include "nn/module.h"
 #include "ops/rope.h"
 #include "ops/segments.h"
@@ -18,10 +20,13 @@ struct KvSlot {
 // What a call of a block may know beside its input.
 struct CallContext {
   std::int64_t depth_index = 0;                // place in the depth plan
+  std::int64_t block = 0;                      // the block that is called
   const at::Tensor* positions_N = nullptr;     // int32, restarting at each document
   const ops::Segments* segments = nullptr;     // training and prefill
   const ops::RopeTable* rope = nullptr;
   KvSlot* cache = nullptr;                     // decoding: this call's slot
+  DepthMemory* memory = nullptr;               // one object for all calls of a forward pass
+  ExpertLoads* loads = nullptr;                // where experts count their tokens; null in evaluation and where a call is computed again
 };
 
 // What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
