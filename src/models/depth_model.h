@@ -24,7 +24,7 @@ class DepthModel : public Model {
   at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
   void after_step(bool updated) override;
   const nn::ExpertLoads& expert_loads() const override { return step_loads_; }
-  nn::CallCost call_cost(std::int64_t block, std::int64_t context) const override;
+  nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;
 
  private:

@@ -48,8 +48,8 @@ class Model : public nn::Module {
   // Loads of the last step, by place in the plan; empty without experts.
   virtual const nn::ExpertLoads& expert_loads() const = 0;
 
-  // One call of a block, per token; all blocks of a model cost the same.
-  virtual nn::CallCost call_cost(std::int64_t block, std::int64_t context) const = 0;
+  // One call of a block, per token.
+  virtual nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const = 0;
   // Forward FLOPs of the output head, per token.
   virtual double head_flops() const = 0;
 };

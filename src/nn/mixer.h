@@ -35,14 +35,23 @@ struct CallCost {
   double score_flops = 0;       // per token, forward, causal attention counted half
   double kv_elements = 0;       // cached per token
   double saved_elements = 0;    // of the compute type, kept per token for backward
+  double expert_parameters = 0; // of the block's routed experts, all of them
+  double active_share = 0;      // part of them that one call uses
+};
+
+// Where a call stands, as far as its cost depends on it.
+struct CallPlace {
+  std::int64_t context = 0;      // tokens that a query sees at most
+  std::int64_t depth_index = 0;  // calls before it
 };
 
 class Mixer : public Module {
  public:
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
-  // context: tokens that a query sees at most.
-  virtual CallCost cost(std::int64_t context) const = 0;
+  virtual CallCost cost(const CallPlace& place) const = 0;
+  // Moves what a step's expert loads move; only experts have such a thing. counts_E: int64, summed over the calls of this mixer's block.
+  virtual void balance(const at::Tensor& /*counts_E*/) {}
 };
 
 }  // namespace meristem::nn
