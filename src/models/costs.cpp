@@ -1,6 +1,8 @@
 #include "models/costs.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 namespace meristem {
 namespace {
@@ -13,21 +15,29 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   return registry.make(model, build, config.data.sequence_length);
 }
 
-ParameterCount count_parameters(const Model& model) {
+// `active`: parameters that a token's way can touch, a block's experts as often as the plan calls it.
+ParameterCount count_parameters(const Model& model, const DepthPlan& plan) {
   ParameterCount count;
   for (const auto& info : model.parameter_infos()) {
     count.total += info.tensor.numel();
     if (info.role == Role::kEmbedding) count.embedding += info.tensor.numel();
   }
   count.active = count.total;
+  std::map<std::int64_t, double> calls;
+  for (const std::int64_t block : plan.calls()) calls[block] += 1;
+  for (const auto& [block, times] : calls) {
+    const nn::CallCost cost = model.call_cost(block, {});
+    count.active -= std::llround(cost.expert_parameters * std::max(0.0, 1 - cost.active_share * times));
+  }
   return count;
 }
 
 FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t context) {
   FlopCount flops;
   flops.head = model.head_flops();
-  for (const std::int64_t block : plan.calls()) {
-    const nn::CallCost cost = model.call_cost(block, context);
+  const auto& calls = plan.calls();
+  for (std::size_t r = 0; r < calls.size(); ++r) {
+    const nn::CallCost cost = model.call_cost(calls[r], {context, static_cast<std::int64_t>(r)});
     flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
     flops.scores += cost.score_flops;
     flops.forward += flops.by_call.back();
@@ -46,7 +56,10 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   memory.optimizer = count * 8;
   memory.gradients = count * 4;
   double saved = 0;
-  for (const std::int64_t block : plan.calls()) saved += model.call_cost(block, config.data.sequence_length).saved_elements;
+  const auto& calls = plan.calls();
+  for (std::size_t r = 0; r < calls.size(); ++r) {
+    saved += model.call_cost(calls[r], {config.data.sequence_length, static_cast<std::int64_t>(r)}).saved_elements;
+  }
   const double chunk = std::min(tokens, static_cast<double>(nn::head_chunk(config.model.vocab_size)));
   // The head's workspace: one chunk of logits, the gradients of the hidden states and of the head.
   const double head = chunk * vocab + 3 * tokens * width + vocab * width;
@@ -60,11 +73,11 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   const auto model = build_without_storage(config, registry, stage.blocks);
   StageCost cost;
   cost.stage = stage;
-  cost.parameters = count_parameters(*model);
+  cost.parameters = count_parameters(*model, stage.plan);
   cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
   const double element = config.precision.compute == "bf16" ? 2 : 4;
   for (const std::int64_t block : stage.plan.calls()) {
-    cost.kv_bytes_per_token += element * model->call_cost(block, config.data.sequence_length).kv_elements;
+    cost.kv_bytes_per_token += element * model->call_cost(block, {config.data.sequence_length, 0}).kv_elements;
   }
   cost.memory = estimate_memory(config, *model, stage.plan, cost.parameters.total);
   return cost;

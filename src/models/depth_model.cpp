@@ -1,9 +1,10 @@
 #include "models/depth_model.h"
 
+#include <map>
+#include <utility>
+
 namespace meristem {
 namespace {
-
-constexpr double kInitStd = 0.02;
 
 // A named group of modules, so that block i's parameters are called "blocks.i.…".
 class Group : public nn::Module {
@@ -16,14 +17,14 @@ class Group : public nn::Module {
 DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block)
     : config_(config), build_(build) {
   const std::int64_t vocab = config.vocab_size, width = config.width;
-  embedding_ = register_module("embedding", nn::Linear(width, vocab, kInitStd, build.placement, Role::kEmbedding));
+  embedding_ = register_module("embedding", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kEmbedding));
   const auto group = register_module("blocks", std::make_shared<Group>());
   for (std::int64_t i = 0; i < config.blocks; ++i) {
     blocks_.push_back(make_block(i));
     group->add(std::to_string(i), blocks_.back());
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
-  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, kInitStd, build.placement, Role::kHead));
+  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
 
@@ -37,8 +38,12 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   call.rope = &rope_;
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
   const auto& calls = plan.calls();
+  nn::DepthMemory memory;
+  call.memory = &memory;
   for (std::size_t r = 0; r < calls.size(); ++r) {
     call.depth_index = static_cast<std::int64_t>(r);
+    call.block = calls[r];
+    memory.begin_call(h_ND);
     call.cache = cache == nullptr ? nullptr : &cache->slots.at(r);
     h_ND = blocks_.at(static_cast<std::size_t>(calls[r]))->forward(h_ND, call);
   }
@@ -49,6 +54,7 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
+  if (at::GradMode::is_enabled()) call.loads = &loads_;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
   return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
 }
@@ -74,8 +80,20 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
 }
 
-nn::CallCost DepthModel::call_cost(std::int64_t block, std::int64_t context) const {
-  return blocks_.at(static_cast<std::size_t>(block))->cost(context);
+void DepthModel::after_step(bool updated) {
+  step_loads_ = std::exchange(loads_, {});
+  if (!updated) return;
+  // Depths of one block count together, so that they may specialise.
+  std::map<std::int64_t, at::Tensor> by_block;
+  for (const auto& [depth, call] : step_loads_.by_depth) {
+    at::Tensor& sum = by_block[call.block];
+    sum = sum.defined() ? sum + call.counts_E : call.counts_E;
+  }
+  for (const auto& [block, counts_E] : by_block) blocks_.at(static_cast<std::size_t>(block))->balance(counts_E);
+}
+
+nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& place) const {
+  return blocks_.at(static_cast<std::size_t>(block))->cost(place);
 }
 
 double DepthModel::head_flops() const { return nn::head_flops(config_.vocab_size, config_.width); }
