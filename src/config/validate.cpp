@@ -28,6 +28,7 @@ DepthPlan parse_plan(const std::string& text, const std::string& key, std::int64
   }
 }
 
+<<<<<<< HEAD
 void resolve_feed_forward(ModelConfig& model) {
   FeedForwardConfig& ff = model.feed_forward;
   if (ff.kind == "swiglu") {
@@ -71,6 +72,44 @@ std::string default_plan(const ModelConfig& model) {
     refuse("model.blocks: found {}; allowed: a divisor of dreamer's {} calls, or give model.depth_plan", model.blocks, kDreamerCalls);
   }
   return fmt::format("({})x{}", DepthPlan::plain(model.blocks).print(), kDreamerCalls / model.blocks);
+=======
+// A plan of the config: parsed, checked, and as its canonical text. A model with `loop` settings needs exactly one group in it, which the
+// text keeps even where it runs once.
+std::string resolve_plan(const std::string& text, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
+  const DepthPlan plan = parse_plan(text, key, blocks, true);
+  if (!model.loop.is_set()) return plan.print();
+  if (plan.has_one_loop()) return plan.print_loop();
+  const char* setting = !model.loop.repeats.is_written() ? "repeats" : model.loop.injection != "none" ? "injection" : "backprop_last";
+  refuse("{}: found {}; model.loop.{} needs exactly one loop group, such as (0-3)x2, and nothing repeated beside or in it", key, in_quotes(text), setting);
+}
+
+// Runs after the schedule's check: a step beyond the run is a mistake of this key.
+void check_loop(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  std::int64_t before = -1;
+  for (const auto& [from, count] : loop.repeats.schedule) {
+    const std::string key = "model.loop.repeats." + (from.in_tokens ? number_text(from.value) + " tokens" : amount_text(from));
+    const std::int64_t step = steps_of(from, config);
+    if (before < 0 && step != 0) refuse("{}: found update {}; the first entry is for update 0", key, step);
+    if (step <= before) refuse("{}: found update {}; allowed: after the entry before, {}", key, step, before);
+    if (step >= total_steps(config)) refuse("{}: found update {}; allowed: below schedule.steps = {}", key, step, total_steps(config));
+    before = step;
+  }
+  if (loop.repeats.sampled && loop.repeats.sampled->mean > static_cast<double>(loop.repeats.sampled->max)) {
+    refuse("model.loop.repeats.max: found {}; allowed: at least mean = {}", loop.repeats.sampled->max, number_text(loop.repeats.sampled->mean));
+  }
+}
+
+// The plans as they will run: their lengths, and whether a truncation ever truncates.
+void check_repeats(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  if (!loop.is_set()) return;
+  std::int64_t most = 0;
+  for (const Segment& segment : segments(config)) most = std::max(most, longest_plan(config, segment).loop()->repeats);
+  if (loop.backprop_last && *loop.backprop_last >= most) {
+    refuse("model.loop.backprop_last: found {}; has no effect where the loop runs at most {} times", *loop.backprop_last, most);
+  }
+>>>>>>> loops
 }
 
 void resolve_model(ModelConfig& model) {
@@ -84,10 +123,18 @@ void resolve_model(ModelConfig& model) {
     attention.head_dim = model.width / attention.heads;
   }
   if (attention.head_dim % 2 != 0) refuse("model.attention.head_dim: found {}; allowed: an even number, since RoPE turns pairs", attention.head_dim);
+<<<<<<< HEAD
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
   if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
   model.depth_plan = parse_plan(model.depth_plan, "model.depth_plan", model.blocks, true).print();
+=======
+  if (model.feed_forward.inner == 0) {
+    model.feed_forward.inner = std::max<std::int64_t>(64, std::llround(static_cast<double>(model.width) * 8 / 3 / 64) * 64);
+  }
+  if (model.depth_plan.empty()) model.depth_plan = DepthPlan::plain(model.blocks).print();
+  model.depth_plan = resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
+>>>>>>> loops
 }
 
 void resolve_data(RunConfig& config) {
@@ -167,16 +214,17 @@ void check_growth(RunConfig& config) {
   if (growth.op != "map" && growth.op != "stack" && (config.model.blocks - growth.from_blocks) % growth.add_blocks != 0) {
     refuse("growth.add_blocks: found {}; {} blocks cannot reach model.blocks = {} in steps of it", growth.add_blocks, growth.from_blocks, config.model.blocks);
   }
-  const bool plain = DepthPlan::parse(config.model.depth_plan).is_plain();
+  const bool plain = DepthPlan::parse(config.model.depth_plan).is_plain() && !config.model.loop.is_set();
   if (!plain && growth.plans.empty()) refuse("growth.plans: is missing; model.depth_plan {} is not plain, so every stage needs its plan", config.model.depth_plan);
   if (growth.plans.empty()) return;
   // Without plans the stages can be counted; then each plan is held against its stage.
   RunConfig counted = config;
   counted.growth->plans.clear();
+  counted.model.loop = {};
   const auto stages = growth_stages(counted);
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    growth.plans[i] = parse_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), stages[i].blocks, true).print();
+    growth.plans[i] = resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);
   }
   if (growth.plans.back() != config.model.depth_plan) {
     refuse("growth.plans[{}]: found {}; the last stage's plan is model.depth_plan, {}", growth.plans.size() - 1, growth.plans.back(), config.model.depth_plan);
@@ -189,7 +237,7 @@ void check_phase_plans(RunConfig& config) {
     PhaseConfig& phase = config.phases[i];
     if (phase.depth_plan.empty()) continue;
     const std::string key = fmt::format("phases[{}].depth_plan", i);
-    phase.depth_plan = parse_plan(phase.depth_plan, key, config.model.blocks, true).print();
+    phase.depth_plan = resolve_plan(phase.depth_plan, key, config.model, config.model.blocks);
     if (steps_of(phase.from_step, config) < stages.back().from_step) {
       refuse("{}: the phase begins at {}, before full depth is reached at {}; use growth.plans", key, steps_of(phase.from_step, config), stages.back().from_step);
     }
@@ -215,8 +263,10 @@ void resolve_and_validate(RunConfig& config) {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");
   }
   check_phases(config);
+  check_loop(config);
   if (config.growth) check_growth(config);
   check_phase_plans(config);
+  check_repeats(config);
 }
 
 }  // namespace meristem
