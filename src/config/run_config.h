@@ -128,6 +128,7 @@ struct PhaseConfig {
   std::string name;
   Amount from_step;                     // applies to updates n > from_step
   std::vector<std::pair<std::string, double>> mixture;
+  std::int64_t ramp_steps = 0;          // updates over which the shares move there from those of the phase before; 0: at once
   std::string depth_plan;               // empty: unchanged
 };
 

@@ -175,6 +175,15 @@ void check_schedule(const RunConfig& config) {
   if (from < warmup) refuse("schedule.decay.from_step: found update {}; allowed: at or after the warmup's end, {}", from, warmup);
 }
 
+// `from`: the update after which phase i begins.
+void check_ramp(const RunConfig& config, std::size_t i, std::int64_t from) {
+  const std::int64_t ramp = config.phases[i].ramp_steps;
+  if (i == 0 && ramp > 0) refuse("phases[0].ramp_steps: has no effect; there is no phase before the first");
+  const bool last = i + 1 == config.phases.size();
+  const std::int64_t end = last ? total_steps(config) : steps_of(config.phases[i + 1].from_step, config);
+  if (end > from && ramp > end - from) refuse("phases[{}].ramp_steps: found {}; allowed: at most the phase's {} updates", i, ramp, end - from);
+}
+
 void check_phases(const RunConfig& config) {
   std::set<std::string> names, known;
   for (const auto& source : config.data.sources) known.insert(source.first);
@@ -188,6 +197,7 @@ void check_phases(const RunConfig& config) {
     if (from <= before) refuse("{}.from_step: found {}; allowed: after the phase before, {}", at, from, before);
     if (from >= total_steps(config)) refuse("{}.from_step: found {}; allowed: below schedule.steps = {}", at, from, total_steps(config));
     before = from;
+    check_ramp(config, i, from);
     double sum = 0;
     for (const auto& [source, weight] : phase.mixture) {
       if (!known.contains(source)) {
