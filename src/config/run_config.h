@@ -75,11 +75,8 @@ struct ModelConfig {
   std::int64_t width = 256;
   std::int64_t blocks = 6;   // unique blocks at full depth
   std::string depth_plan;    // empty: "0-(blocks-1)" (resolved by validate)
-<<<<<<< HEAD
   std::string norm = "pre";  // pre | sandwich
-=======
   LoopConfig loop;
->>>>>>> loops
   double norm_eps = 1e-5;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;

@@ -87,11 +87,8 @@ template <class V> void describe(V& v, ModelConfig& c) {
   v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
   v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
-<<<<<<< HEAD
   v.value("norm", c.norm, one_of({"pre", "sandwich"}, "pre: before each mixer; sandwich: also after each addition to the residual stream"));
-=======
   v.section("loop", c.loop, "The plan's loop");
->>>>>>> loops
   v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
   v.section("attention", c.attention, "Sequence attention");
   v.section("feed_forward", c.feed_forward, "Feed-forward");

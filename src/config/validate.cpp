@@ -28,7 +28,6 @@ DepthPlan parse_plan(const std::string& text, const std::string& key, std::int64
   }
 }
 
-<<<<<<< HEAD
 void resolve_feed_forward(ModelConfig& model) {
   FeedForwardConfig& ff = model.feed_forward;
   if (ff.kind == "swiglu") {
@@ -72,7 +71,8 @@ std::string default_plan(const ModelConfig& model) {
     refuse("model.blocks: found {}; allowed: a divisor of dreamer's {} calls, or give model.depth_plan", model.blocks, kDreamerCalls);
   }
   return fmt::format("({})x{}", DepthPlan::plain(model.blocks).print(), kDreamerCalls / model.blocks);
-=======
+}
+
 // A plan of the config: parsed, checked, and as its canonical text. A model with `loop` settings needs exactly one group in it, which the
 // text keeps even where it runs once.
 std::string resolve_plan(const std::string& text, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
@@ -109,7 +109,6 @@ void check_repeats(const RunConfig& config) {
   if (loop.backprop_last && *loop.backprop_last >= most) {
     refuse("model.loop.backprop_last: found {}; has no effect where the loop runs at most {} times", *loop.backprop_last, most);
   }
->>>>>>> loops
 }
 
 void resolve_model(ModelConfig& model) {
@@ -123,18 +122,10 @@ void resolve_model(ModelConfig& model) {
     attention.head_dim = model.width / attention.heads;
   }
   if (attention.head_dim % 2 != 0) refuse("model.attention.head_dim: found {}; allowed: an even number, since RoPE turns pairs", attention.head_dim);
-<<<<<<< HEAD
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
   if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
-  model.depth_plan = parse_plan(model.depth_plan, "model.depth_plan", model.blocks, true).print();
-=======
-  if (model.feed_forward.inner == 0) {
-    model.feed_forward.inner = std::max<std::int64_t>(64, std::llround(static_cast<double>(model.width) * 8 / 3 / 64) * 64);
-  }
-  if (model.depth_plan.empty()) model.depth_plan = DepthPlan::plain(model.blocks).print();
   model.depth_plan = resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
->>>>>>> loops
 }
 
 void resolve_data(RunConfig& config) {
@@ -271,6 +262,9 @@ void resolve_and_validate(RunConfig& config) {
   if (config.precision.residual.empty()) config.precision.residual = config.precision.compute;
   if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");
+  }
+  if (config.memory.activation_checkpointing.every > 0 && config.model.depth_attention) {
+    refuse("memory.activation_checkpointing: cannot be combined with model.depth_attention; allowed: none");
   }
   check_phases(config);
   check_loop(config);

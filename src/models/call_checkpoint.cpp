@@ -31,6 +31,7 @@ struct Recomputation : torch::CustomClassHolder {
     call.positions_N = &positions_N;
     call.segments = &segments;
     call.rope = &rope;
+    call.memory = nullptr;  // lives no longer than the forward pass
   }
   nn::Block block;
   nn::CallContext call;
@@ -65,6 +66,7 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
     {
       const at::AutoGradMode on(true);
       nn::CallContext call = again.call;
+      call.loads = nullptr;  // counted the first time
       out_ND = again.block->forward(inputs[0], call);
     }
     now.restore();

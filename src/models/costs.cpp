@@ -35,14 +35,8 @@ ParameterCount count_parameters(const Model& model, const DepthPlan& plan) {
 FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t context) {
   FlopCount flops;
   flops.head = model.head_flops();
-<<<<<<< HEAD
-  const auto& calls = plan.calls();
-  for (std::size_t r = 0; r < calls.size(); ++r) {
-    const nn::CallCost cost = model.call_cost(calls[r], {context, static_cast<std::int64_t>(r)});
-=======
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
-    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], context);
->>>>>>> loops
+    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], {context, r});
     flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
     if (plan.loop() && plan.loop()->begins_repeat(r)) flops.by_call.back() += model.injection_cost().matmul_flops;
     flops.scores += cost.score_flops;

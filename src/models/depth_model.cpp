@@ -1,12 +1,11 @@
 #include "models/depth_model.h"
 
-<<<<<<< HEAD
+#include <cmath>
 #include <map>
 #include <utility>
-=======
+
 #include "models/call_checkpoint.h"
 #include "models/loop_run.h"
->>>>>>> loops
 
 namespace meristem {
 namespace {
@@ -29,12 +28,8 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
     group->add(std::to_string(i), blocks_.back());
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
-<<<<<<< HEAD
   if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
-=======
-  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, kInitStd, build.placement, Role::kHead));
-  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, kInitStd, build.placement));
->>>>>>> loops
+  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
 
@@ -48,25 +43,18 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
-<<<<<<< HEAD
-  const auto& calls = plan.calls();
   nn::DepthMemory memory;
   call.memory = &memory;
-  for (std::size_t r = 0; r < calls.size(); ++r) {
-    call.depth_index = static_cast<std::int64_t>(r);
-    call.block = calls[r];
-    memory.begin_call(h_ND);
-    call.cache = cache == nullptr ? nullptr : &cache->slots.at(r);
-    h_ND = blocks_.at(static_cast<std::size_t>(calls[r]))->forward(h_ND, call);
-=======
   record(h_ND);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
+    call.block = plan.calls()[static_cast<std::size_t>(r)];
     call.cache = cache == nullptr ? nullptr : &cache->slots.at(static_cast<std::size_t>(r));
-    h_ND = run_call(loop.input(h_ND, r), plan.calls()[static_cast<std::size_t>(r)], call);
+    h_ND = loop.input(h_ND, r);
+    memory.begin_call(h_ND);
+    h_ND = run_call(h_ND, call.block, call);
     record(h_ND);
->>>>>>> loops
   }
   return h_ND;
 }

@@ -53,7 +53,7 @@ class DropoutImpl : public nn::Mixer {
     ++runs;
     return at::dropout(h_ND, 0.5, /*train=*/true);
   }
-  nn::CallCost cost(std::int64_t) const override { return {}; }
+  nn::CallCost cost(const nn::CallPlace&) const override { return {}; }
   int runs = 0;
 };
 
@@ -89,7 +89,7 @@ TEST_CASE("random numbers are drawn again alike, and the stream goes on behind t
     build.checkpoint_every = every;
     auto model = std::make_shared<DepthModel>(config, build, 64, [&](std::int64_t) {
       dropouts.push_back(std::make_shared<DropoutImpl>());
-      return nn::Block(std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>>{
+      return nn::Block(config, build.placement, build.paths, std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>>{
           {"attention", std::make_shared<nn::AttentionImpl>(config, build.placement, build.paths)},
           {"dropout", dropouts.back()},
           {"feed_forward", std::make_shared<nn::FeedForwardImpl>(config, build.placement, build.paths)}});
