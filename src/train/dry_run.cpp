@@ -14,6 +14,7 @@
 #include "models/costs.h"
 #include "ops/device.h"
 #include "train/batches.h"
+#include "train/initial.h"
 #include "train/run.h"
 #include "train/step.h"
 
@@ -41,6 +42,11 @@ double timed_step(const RunConfig& config, const ModelRegistry& registry, const 
   const auto loader = make_loader(config);
   loader->check_supply(total_steps(config));
   LiveModel live(config, registry, device, cost.stage.blocks, true);
+  // The step is timed at full depth; a run that grows has the checkpoint's weights at the depth it begins with only.
+  if (config.initial) {
+    const Initial initial = open_initial(config);
+    if (!config.growth) load_initial(initial, config, live);
+  }
   SpikeDetector spikes;
   const std::int64_t sequences = config.batch.tokens / config.data.sequence_length, micro = std::min(config.batch.micro_sequences, sequences);
   double seconds = 0;
