@@ -159,3 +159,7 @@ def main(argv):
     finally:
         binary.stop()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -226,3 +226,7 @@ def main(argv):
           f"({writer.trained / writer.tokens:.1%}); longest {max(writer.lengths):,}; "
           + (f"chat template {template.path}" if template else "no chat template: prompt and completion as they are"))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

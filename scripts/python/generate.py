@@ -91,10 +91,6 @@ def stream_answer(checkpoint, tokenizer, prompt, options, write):
 
 @reported
 def main(argv):
-    if "--chat" in argv:
-        import chat_session
-
-        return chat_session.main(argv)
     parser = argparse.ArgumentParser(prog="meristem generate", allow_abbrev=False,
                                      description="Go on from a prompt with a trained model.",
                                      epilog="Also: --max-tokens N, --temperature X (0: the most likely token), --top-k N, --top-p X, --seed N, "

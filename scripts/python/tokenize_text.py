@@ -88,10 +88,6 @@ def tokenize(arguments, tokenizer, end, writer):
 
 @reported
 def main(argv):
-    if "--chat" in argv:
-        import chat_tokenize
-
-        return chat_tokenize.main(argv)
     parser = argparse.ArgumentParser(prog="meristem data tokenize", allow_abbrev=False, description="Turn text into a token shard.")
     text_documents.add_arguments(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="T", help="tokenizer.json, or the folder that holds it")

@@ -177,6 +177,8 @@ void resolve_and_validate(RunConfig& config) {
   resolve_data(config);
   resolve_batch(config);
   check_schedule(config);
+  if (config.early_stop) check_early_stop(config);
+  if (config.initial && config.initial->checkpoint.empty()) refuse("initial.checkpoint: is empty; allowed: a checkpoint or a run folder");
   if (config.optimizer.betas.size() != 2) refuse("optimizer.betas: found {} numbers; allowed: two", config.optimizer.betas.size());
   if (config.precision.residual.empty()) config.precision.residual = config.precision.compute;
   if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {
@@ -185,8 +187,6 @@ void resolve_and_validate(RunConfig& config) {
   check_phases(config);
   if (config.growth) check_growth(config);
   check_phase_plans(config);
-  if (config.early_stop) check_early_stop(config);
-  if (config.initial && config.initial->checkpoint.empty()) refuse("initial.checkpoint: is empty; allowed: a checkpoint or a run folder");
 }
 
 }  // namespace meristem

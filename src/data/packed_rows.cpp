@@ -4,8 +4,10 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/counter_rng.h"
+#include "core/text.h"
 
 namespace meristem {
 namespace {
@@ -19,6 +21,22 @@ std::int64_t count_trained(const TokenSource& source, std::int64_t document, std
 }
 
 }  // namespace
+
+std::vector<std::string> packing_notes(const PackingReport& report, std::int64_t length, std::int64_t sequences_per_step) {
+  const auto rows = static_cast<double>(report.rows);
+  std::vector<std::string> notes{fmt::format("source {}: {} documents in {} sequences an epoch, {:.1f} % filled; {:.4g} updates an epoch", report.name,
+                                             grouped_digits(report.documents), grouped_digits(report.rows),
+                                             100.0 * static_cast<double>(report.tokens) / (rows * static_cast<double>(length)),
+                                             rows / static_cast<double>(sequences_per_step))};
+  if (report.cut_documents > 0) {
+    const bool more = report.cut_documents > static_cast<std::int64_t>(report.cut.size());
+    notes.push_back(fmt::format("warning: source {}: {} documents are longer than data.sequence_length {} and are cut there: {} tokens lost, {} of "
+                                "them trained; documents {}{}",
+                                report.name, report.cut_documents, length, report.cut_tokens, report.cut_trained, fmt::join(report.cut, ", "),
+                                more ? ", …" : ""));
+  }
+  return notes;
+}
 
 PackedRows::PackedRows(std::shared_ptr<const TokenSource> source, std::uint64_t seed, std::string name, std::int64_t length)
     : source_(std::move(source)), seed_(seed), name_(std::move(name)), length_(length), order_(0, 1) {

@@ -22,6 +22,9 @@ struct PackingReport {
   std::vector<std::int64_t> cut;                                    // the first few of them
 };
 
+// The report as lines for people: sequences, how full they are, and updates of an epoch; a warning where documents are cut.
+std::vector<std::string> packing_notes(const PackingReport& report, std::int64_t length, std::int64_t sequences_per_step);
+
 class PackedRows {
  public:
   // The packing of epoch e is a function of (seed, name, e), the documents' lengths and `length`. Every epoch has the same number of rows.

@@ -109,20 +109,12 @@ class Run {
   // Nothing is dropped silently: what packing cuts off is counted, in tokens and trained tokens.
   void say_packing(bool event) {
     for (const PackingReport& packed : loader_->packing()) {
-      const double filled = 100.0 * static_cast<double>(packed.tokens) / static_cast<double>(packed.rows * config_.data.sequence_length);
       if (event) {
         telemetry_.event("packing", state_.step,
                          {{"source", packed.name}, {"documents", packed.documents}, {"sequences", packed.rows}, {"tokens", packed.tokens},
                           {"cut_documents", packed.cut_documents}, {"cut_tokens", packed.cut_tokens}, {"cut_trained", packed.cut_trained}}, "");
       }
-      telemetry_.note(fmt::format("source {}: {} documents in {} sequences an epoch, {:.1f} % filled; {:.4g} updates an epoch", packed.name,
-                                  grouped_digits(packed.documents), grouped_digits(packed.rows), filled,
-                                  static_cast<double>(packed.rows) / static_cast<double>(sequences_per_step_)));
-      if (packed.cut_documents == 0) continue;
-      telemetry_.note(fmt::format("warning: source {}: {} documents are longer than data.sequence_length {} and are cut there: {} tokens lost, {} "
-                                  "of them trained; documents {}{}",
-                                  packed.name, packed.cut_documents, config_.data.sequence_length, packed.cut_tokens, packed.cut_trained,
-                                  fmt::join(packed.cut, ", "), packed.cut_documents > static_cast<std::int64_t>(packed.cut.size()) ? ", …" : ""));
+      for (const std::string& note : packing_notes(packed, config_.data.sequence_length, sequences_per_step_)) telemetry_.note(note);
     }
   }
 
@@ -258,6 +250,7 @@ class Run {
 
   TrainState state_;
   SpikeDetector spikes_;
+  bool improved_ = false;  // the last validation is the best so far
   std::size_t stage_ = 0, phase_ = 0;
   std::unique_ptr<LiveModel> live_;
 
@@ -267,7 +260,6 @@ class Run {
   Checkpointing checkpointing_;
 
   bool owes_validation_ = false;  // of the step resumed from: a stop request had cut it short
-  bool improved_ = false;         // the last validation is the best so far
   double flops_per_step_ = 0;
 };
 

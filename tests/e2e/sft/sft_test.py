@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "python"), str(HERE)]
 
+import chat_tokenize  # noqa: E402
 import shards  # noqa: E402
 import tokenize_text  # noqa: E402
 import train_tokenizer  # noqa: E402
@@ -95,7 +96,7 @@ class Case(unittest.TestCase):
         return path
 
     def tokenize(self, *arguments, out, tokenizer="tokenizer"):
-        return call(tokenize_text, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
+        return call(chat_tokenize, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
 
     def program(self, *arguments, code=0):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_PYTHON": ""}
@@ -319,7 +320,7 @@ class Training(Case):
 
     def chat(self, *lines, options=()):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_BINARY": PROGRAM}
-        return subprocess.run([sys.executable, ROOT / "scripts" / "python" / "generate.py", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
+        return subprocess.run([sys.executable, ROOT / "scripts" / "python" / "chat_session.py", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
                                "--max-tokens", "60", *options], input="".join(line + "\n" for line in lines), capture_output=True, text=True, env=environment)
 
     def test_the_ready_configs_are_valid(self):
