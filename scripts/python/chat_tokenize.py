@@ -24,9 +24,10 @@ class Encoder:
 
     def __init__(self, tokenizer, template, end, train_on):
         self.tokenizer, self.template, self.end, self.train_on = tokenizer, template, end, train_on
-        special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-        self.special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True)))) if special else None
-        self.straddling = self.unending = 0  # answers that begin inside a token of the prompt; turns without a trained end
+        special = {token: added.content for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+        self.special = re.compile("|".join(map(re.escape, sorted(special.values(), key=len, reverse=True)))) if special else None
+        self.enders = {end, *special}
+        self.straddling = self.unending = 0  # answers that begin inside a token of the prompt; last answers without a trained end of turn
 
     def hidden_special(self, record):
         """Where a text of the record holds a special token, which would be read as one; None where none does."""
@@ -74,15 +75,8 @@ class Encoder:
         if self.end not in ids[-2:]:
             ids, mask = np.append(ids, self.end), np.append(mask, mask[-1] if mask.size else 0).astype(np.uint8)
         answered = mask.any()
-        if answered and not self._ends(ids, mask):
-            self.unending += 1
+        self.unending += bool(answered and int(ids[np.flatnonzero(mask)[-1]]) not in self.enders)
         return ids, np.ones_like(mask) if self.train_on == "all" and answered else mask
-
-    def _ends(self, ids, mask):
-        """Whether the last trained token is the end of text or a special token: something that ends a turn."""
-        last = int(ids[np.flatnonzero(mask)[-1]])
-        added = self.tokenizer.get_added_tokens_decoder().get(last)
-        return last == self.end or (added is not None and added.special)
 
 
 class Faults:

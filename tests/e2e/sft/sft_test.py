@@ -193,6 +193,16 @@ class Shards(Case):
         self.assertEqual(code, 2)
         self.assertIn(f"{path}:1 (messages[0].content holds the special token <|im_end|>)", err)
 
+    def test_templates_that_teach_no_end_or_cut_inside_a_token_are_told(self):
+        unending = self.file("unending.jinja", TEMPLATE.read_text().replace(" + eos_token }}{% endgeneration %}", " }}{% endgeneration %}{{ eos_token }}").strip())
+        path = write_problems(self.folder / "messages.jsonl", 3, 2, "messages")
+        code, _, err = self.tokenize(path, "--chat-template", unending, out="unending")
+        self.assertEqual(code, 0)
+        self.assertIn("3 records train on no end of turn after the last answer", err)
+        code, _, err = self.tokenize(self.file("cut.jsonl", {"prompt": "Count: ", "completion": "has"}), "--raw", out="cut")
+        self.assertEqual(code, 0)
+        self.assertIn("1 answers begin inside a token that also ends the prompt", err)
+
     def test_a_truncated_answer_is_refused_unless_asked_for(self):
         path = self.file("long.jsonl", {"prompt": "Short.", "completion": "Yes."}, {"prompt": "Count.", "completion": "1 2 3 4 5 6 7 8 9 " * 9})
         code, _, err = self.tokenize(path, "--max-tokens", 64, out="long")
