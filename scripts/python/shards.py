@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from chat_inspect import print_marked
+from chat_shards import Mask
 from command_errors import DamagedError, UserError, reported
 from token_shards import Shard, xxh3_file
 
@@ -35,10 +37,14 @@ def verify(arguments):
     shard = Shard(arguments.prefix)
     if shard.manifest is not None:
         check_hashes(shard)
+    mask = Mask.of(shard)
+    trained = mask and mask.verify((shard.manifest or {}).get("trained_tokens"))
     vocab_size = arguments.vocab or (shard.manifest and shard.manifest["vocab_size"])
     if vocab_size:
         check_ids(shard, vocab_size)
     notes = [] if shard.manifest else ["no manifest, so no hashes to compare"]
+    if mask:
+        notes.append(f"{trained:,} of them trained on")
     if not vocab_size:
         notes.append("token ids not checked: give --vocab N")
     print(f"{shard.prefix}: whole, {shard.documents:,} documents, {shard.tokens.size:,} tokens{''.join('; ' + note for note in notes)}")
@@ -67,7 +73,13 @@ def print_document(shard, number, count, tokenizer_path):
         return
     from tokenize_text import load_tokenizer
 
-    print(load_tokenizer(Path(tokenizer_path))[0].decode(ids, skip_special_tokens=False))
+    tokenizer = load_tokenizer(Path(tokenizer_path))[0]
+    mask = Mask.of(shard)
+    if mask:
+        begin = int(shard.starts[number])
+        print_marked(tokenizer, ids, mask.bytes[begin : begin + len(ids)], (shard.manifest or {}).get("trained_tokens", int(mask.bytes.sum())))
+        return
+    print(tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def inspect(arguments):

@@ -40,6 +40,11 @@ GrowthEvent read_growth(const JsonCursor& json) {
   return event;
 }
 
+EarlyStopState read_early_stop(const JsonCursor& json, std::int64_t step) {
+  json.allow_only({"best_loss", "best_step", "without_improvement"});
+  return {json.at("best_loss").number(), json.at("best_step").integer(0, step), json.at("without_improvement").integer(0, step)};
+}
+
 void require_finite(const std::vector<double>& values, const char* key) {
   for (const double value : values) {
     if (!std::isfinite(value)) throw InputError(fmt::format("state.json: {}: {} cannot be stored", key, value));
@@ -64,6 +69,12 @@ std::string train_state_json(const TrainState& state) {
   json["config_yaml"] = state.config_yaml;
   json["recent_losses"] = state.recent_losses;
   json["recent_grad_norms"] = state.recent_grad_norms;
+  if (state.early_stop) {
+    require_finite({state.early_stop->best_loss}, "early_stop.best_loss");
+    json["early_stop"] = {{"best_loss", state.early_stop->best_loss},
+                          {"best_step", state.early_stop->best_step},
+                          {"without_improvement", state.early_stop->without_improvement}};
+  }
   json["environment"] = state.environment;
   try {
     return json.dump(1) + "\n";
@@ -78,7 +89,7 @@ TrainState parse_train_state(std::string_view text, const std::string& origin) {
   TrainState state;
   state.format_version = read_format_version(json, origin);
   json.allow_only({"format_version", "step", "tokens", "rng", "depth_plan", "blocks", "growth_history", "loader", "config_hash",
-                   "config_yaml", "recent_losses", "recent_grad_norms", "environment"});
+                   "config_yaml", "recent_losses", "recent_grad_norms", "early_stop", "environment"});
   state.step = json.at("step").integer(0);
   state.tokens = json.at("tokens").integer(0);
   const JsonCursor rng = json.at("rng");
@@ -97,6 +108,7 @@ TrainState parse_train_state(std::string_view text, const std::string& origin) {
   state.config_yaml = json.at("config_yaml").text();
   state.recent_losses = json.at("recent_losses").numbers();
   state.recent_grad_norms = json.at("recent_grad_norms").numbers();
+  if (json.has("early_stop")) state.early_stop = read_early_stop(json.at("early_stop"), state.step);
   for (const auto& [key, value] : json.at("environment").members()) state.environment.emplace(key, value.text());
   return state;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,14 @@ struct GrowthEvent {
   bool operator==(const GrowthEvent&) const = default;
 };
 
+// What early_stop has seen so far.
+struct EarlyStopState {
+  double best_loss = 0;                  // finite
+  std::int64_t best_step = 0;            // its checkpoint is kept
+  std::int64_t without_improvement = 0;  // validations since
+  bool operator==(const EarlyStopState&) const = default;
+};
+
 struct TrainState {
   int format_version = kCheckpointFormatVersion;
   std::int64_t step = 0;     // optimizer updates done
@@ -30,6 +39,7 @@ struct TrainState {
   std::string loader;        // LoaderPosition as JSON text; kept as it is
   std::string config_yaml, config_hash;
   std::vector<double> recent_losses, recent_grad_norms;  // window of the spike detector, oldest first; finite
+  std::optional<EarlyStopState> early_stop;              // nothing before the first validation, or where the config has none
   std::map<std::string, std::string> environment;        // cpu, threads, version, …: compared on resume
   bool operator==(const TrainState&) const = default;
 };

@@ -1,50 +1,110 @@
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <iostream>
 #include <memory>
+#include <string>
 
 #include <fmt/format.h>
 
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
+#include "core/errors.h"
+#include "core/text.h"
 #include "eval/generate.h"
 #include "ops/device.h"
 #include "train/run.h"
 
 namespace meristem::cli {
+namespace {
+
+struct GenerateArguments {
+  std::string checkpoint, plan;
+  std::vector<std::int32_t> prompt;
+  bool serve = false;
+  GenerateOptions options;
+};
+
+class Speaker {
+ public:
+  explicit Speaker(const GenerateArguments& arguments)
+      : device_(pick_device()),
+        opened_(open_checkpoint_model(arguments.checkpoint, device_)),
+        plan_(plan_or(arguments.plan, opened_.plan, opened_.config.model.blocks)) {}
+
+  // Prints the answer's ids, one a line, as they come.
+  void answer(const std::vector<std::int32_t>& prompt, const GenerateOptions& options) {
+    const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
+    if (positions > opened_.config.data.sequence_length && !warned_) {
+      fmt::print(stderr, "meristem: note: trained on {} positions; beyond them the text gets worse ({} may be written)\n",
+                 opened_.config.data.sequence_length, positions);
+      warned_ = true;
+    }
+    generate(*opened_.model, plan_, opened_.config.model.vocab_size, prompt, options, device_, [](std::int32_t id) {
+      fmt::print("{}\n", id);
+      return std::fflush(stdout) == 0;
+    });
+  }
+
+ private:
+  at::Device device_;
+  CheckpointModel opened_;
+  DepthPlan plan_;
+  bool warned_ = false;
+};
+
+std::vector<std::int32_t> parse_ids(const std::string& line) {
+  std::vector<std::int32_t> ids;
+  for (std::size_t begin = 0; begin <= line.size();) {
+    const std::size_t end = std::min(line.find(',', begin), line.size());
+    std::int32_t id = 0;
+    const auto [stop, error] = std::from_chars(line.data() + begin, line.data() + end, id);
+    if (error != std::errc() || stop != line.data() + end) {
+      throw InputError(fmt::format("standard input: found {}; allowed: token ids, separated by commas", in_quotes(line.substr(0, 80))));
+    }
+    ids.push_back(id);
+    begin = end + 1;
+  }
+  return ids;
+}
+
+// A prompt a line; each answer ends with the line "end". Every answer has its own draws.
+void serve(Speaker& speaker, GenerateOptions options) {
+  for (std::string line; std::getline(std::cin, line); ++options.seed) {
+    speaker.answer(parse_ids(line), options);
+    fmt::print("end\n");
+    std::fflush(stdout);
+  }
+}
+
+ExitCode speak(const GenerateArguments& arguments) {
+  if (arguments.serve == !arguments.prompt.empty()) throw InputError("generate: needs either --prompt-ids or --serve");
+  Speaker speaker(arguments);
+  if (arguments.serve) {
+    serve(speaker, arguments.options);
+  } else {
+    speaker.answer(arguments.prompt, arguments.options);
+  }
+  return ExitCode::kOk;
+}
+
+}  // namespace
 
 void add_generate(CLI::App& app, Action& run) {
-  struct Arguments {
-    std::string checkpoint, plan;
-    std::vector<std::int32_t> prompt;
-    GenerateOptions options;
-  };
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("generate", "Go on from a prompt of token ids; prints one id a line (scripts/meristem turns text to ids and back)");
+  auto arguments = std::make_shared<GenerateArguments>();
+  CLI::App* command = app.add_subcommand(
+      "generate", "Go on from a prompt of token ids; prints one id a line (scripts/meristem turns text to ids and back)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
-  command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas")->delimiter(',')->required();
+  command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas")->delimiter(',');
+  command->add_flag("--serve", arguments->serve, "Prompts from standard input, a line of ids each; \"end\" follows each answer");
   command->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to write");
   command->add_option("--temperature", arguments->options.temperature, "0: the most likely token");
   command->add_option("--top-k", arguments->options.top_k, "Only the k most likely tokens; 0: all");
   command->add_option("--top-p", arguments->options.top_p, "Only the most likely tokens of this mass; 1: all");
   command->add_option("--seed", arguments->options.seed, "Seed of the draws");
-  command->add_option("--stop-id", arguments->options.stop_token, "Token id that ends the text; -1: none");
+  command->add_option("--stop-id", arguments->options.stop_tokens, "Token ids that end the text, separated by commas")->delimiter(',');
   command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
-  command->callback([arguments, &run] {
-    run = [arguments] {
-      const at::Device device = pick_device();
-      CheckpointModel opened = open_checkpoint_model(arguments->checkpoint, device);
-      const DepthPlan plan = plan_or(arguments->plan, opened.plan, opened.config.model.blocks);
-      const auto positions = static_cast<std::int64_t>(arguments->prompt.size()) + arguments->options.max_tokens;
-      if (positions > opened.config.data.sequence_length) {
-        fmt::print(stderr, "meristem: note: trained on {} positions; beyond them the text gets worse ({} may be written)\n",
-                   opened.config.data.sequence_length, positions);
-      }
-      generate(*opened.model, plan, opened.config.model.vocab_size, arguments->prompt, arguments->options, device, [](std::int32_t id) {
-        fmt::print("{}\n", id);
-        return std::fflush(stdout) == 0;
-      });
-      return ExitCode::kOk;
-    };
-  });
+  command->callback([arguments, &run] { run = [arguments] { return speak(*arguments); }; });
 }
 
 }  // namespace meristem::cli

@@ -28,6 +28,12 @@ struct RunSection {
   bool deterministic = false;
 };
 
+// Where the weights come from that a run begins with, at step 0 and with a fresh optimizer.
+struct InitialConfig {
+  std::string checkpoint;               // a checkpoint, or a run folder: its newest
+  std::vector<std::int64_t> source_of;  // block i begins as a copy of the checkpoint's block source_of[i]; empty: as it is
+};
+
 struct AttentionConfig {
   std::int64_t heads = 4;
   std::int64_t kv_heads = 0;  // 0: as many as heads (resolved by validate)
@@ -117,8 +123,16 @@ struct DataConfig {
   std::string tokenizer;
   std::int64_t sequence_length = 256;
   bool document_mask = true;
+  std::string packing = "concat";       // concat | best_fit
   std::vector<std::pair<std::string, SourceConfig>> sources;  // in file order: ties of the mixture go by it
   ValidationConfig validation;
+};
+
+// The run ends where validation has not improved for `patience` validations in a row.
+struct EarlyStopConfig {
+  std::int64_t patience = 0;            // required
+  std::string source;                   // the validation source that is watched; empty: the mean of all
+  double min_delta = 0;                 // nats that count as an improvement
 };
 
 struct PhaseConfig {
@@ -186,12 +200,14 @@ struct LoggingConfig {
 
 struct RunConfig {
   RunSection run;
+  std::optional<InitialConfig> initial;
   ModelConfig model;
   std::optional<GrowthConfig> growth;
   DataConfig data;
   std::vector<PhaseConfig> phases;      // empty in the file: one phase of equal weights (resolved by validate)
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
+  std::optional<EarlyStopConfig> early_stop;
   BatchConfig batch;
   PrecisionConfig precision;
   KernelsConfig kernels;

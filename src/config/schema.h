@@ -41,6 +41,15 @@ template <class V> void describe(V& v, RunSection& c) {
   v.value("out", c.out, any("Folder that holds run folders"));
   v.value("deterministic", c.deterministic, any("On a GPU: only operators with bit-equal results run to run"));
 }
+template <class V> void describe(V& v, InitialConfig& c) {
+  v.value("checkpoint", c.checkpoint, [] { Rule r = any("A checkpoint, or a run folder: its newest. Weights only; the run begins at step 0 with a fresh optimizer"); r.required = true; return r; }());
+  v.value("source_of", c.source_of, within(0, 4095, "Block i begins as a copy of the checkpoint's block source_of[i]; a loop is untied by naming its blocks twice. Empty: as it is"));
+}
+template <class V> void describe(V& v, EarlyStopConfig& c) {
+  v.value("patience", c.patience, [] { Rule r = required("Validations in a row without improvement after which the run ends", 1); r.max = 1e6; return r; }());
+  v.value("source", c.source, any("Validation source that is watched. Empty: the mean of all"));
+  v.value("min_delta", c.min_delta, within(0, 1e3, "Nats below the best loss so far that count as an improvement"));
+}
 template <class V> void describe(V& v, AttentionConfig& c) {
   v.value("heads", c.heads, within(1, 4096, "Query heads"));
   v.value("kv_heads", c.kv_heads, within(0, 4096, "Key/value heads; divides heads. 0: as many as heads"));
@@ -124,6 +133,7 @@ template <class V> void describe(V& v, DataConfig& c) {
   v.value("tokenizer", c.tokenizer, any("tokenizer.json; copied into the run folder, its size checked against the model"));
   v.value("sequence_length", c.sequence_length, within(1, 1 << 24, "Tokens of a sequence"));
   v.value("document_mask", c.document_mask, any("Attention sees its own document only; positions restart with each"));
+  v.value("packing", c.packing, one_of({"concat", "best_fit"}, "concat: documents one after another, cut where a sequence is full. best_fit: whole documents packed into sequences, best fit decreasing; for SFT"));
   v.sources("sources", c.sources, "Training source by its name");
   v.section("validation", c.validation, "Held-out loss");
 }
@@ -189,12 +199,14 @@ template <class V> void describe(V& v, LoggingConfig& c) {
 }
 template <class V> void describe(V& v, RunConfig& c) {
   v.section("run", c.run, "The run");
+  v.optional_section("initial", c.initial, "Weights to begin with; null: drawn from run.seed");
   v.section("model", c.model, "The model");
   v.optional_section("growth", c.growth, "Growth while training; null: none");
   v.section("data", c.data, "Data");
   v.sections("phases", c.phases, "What changes over the run. Empty: one phase of equal weights");
   v.section("optimizer", c.optimizer, "Optimizer");
   v.section("schedule", c.schedule, "Length and learning rate; amounts are steps, or tokens as \"50e9 tokens\"");
+  v.optional_section("early_stop", c.early_stop, "End of the run where validation no longer improves; null: none");
   v.section("batch", c.batch, "Batch");
   v.section("precision", c.precision, "Number types");
   v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all or by operator");

@@ -133,6 +133,7 @@ void resolve_data(RunConfig& config) {
   if (data.sources.empty()) refuse("data.sources: is missing; at least one source is required");
   if (data.validation.sources.empty() && data.validation.every > 0) refuse("data.validation.every: has no effect without a validation source");
   if (data.validation.sources.empty() && data.validation.tokens > 0) refuse("data.validation.tokens: has no effect without a validation source");
+  if (data.packing == "best_fit" && !data.document_mask) refuse("data.packing: best_fit contradicts data.document_mask: false");
   if (!config.phases.empty()) return;
   PhaseConfig phase;
   phase.name = "all";
@@ -245,6 +246,17 @@ void check_phase_plans(RunConfig& config) {
   }
 }
 
+void check_early_stop(const RunConfig& config) {
+  const ValidationConfig& validation = config.data.validation;
+  if (validation.every == 0) refuse("early_stop: needs validation during the run; set data.validation.every");
+  if (config.early_stop->source.empty()) return;
+  std::vector<std::string> names;
+  for (const auto& source : validation.sources) names.push_back(source.first);
+  if (std::find(names.begin(), names.end(), config.early_stop->source) != names.end()) return;
+  const auto near = did_you_mean(config.early_stop->source, names);
+  refuse("early_stop.source: {} is no source of data.validation{}", in_quotes(config.early_stop->source), near ? " (did you mean " + *near + "?)" : "");
+}
+
 void check_run_name(const std::string& name) {
   const bool plain = !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.size() <= 200;
   if (!plain) refuse("run.name: found {}; allowed: a plain folder name", in_quotes(name));
@@ -258,6 +270,8 @@ void resolve_and_validate(RunConfig& config) {
   resolve_data(config);
   resolve_batch(config);
   check_schedule(config);
+  if (config.early_stop) check_early_stop(config);
+  if (config.initial && config.initial->checkpoint.empty()) refuse("initial.checkpoint: is empty; allowed: a checkpoint or a run folder");
   if (config.optimizer.betas.size() != 2) refuse("optimizer.betas: found {} numbers; allowed: two", config.optimizer.betas.size());
   if (config.precision.residual.empty()) config.precision.residual = config.precision.compute;
   if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {

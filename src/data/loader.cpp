@@ -13,21 +13,21 @@
 namespace meristem {
 namespace {
 
-SequenceSampler sampler_of(const DataConfig& config, const std::vector<TokenStream>& streams, const std::vector<PhaseConfig>& phases,
+SequenceSampler sampler_of(const DataConfig& config, const std::vector<RowStream>& streams, const std::vector<PhaseConfig>& phases,
                            std::int64_t sequences_per_step) {
   std::vector<SampledSource> sources;
   for (std::size_t i = 0; i < streams.size(); ++i) {
     const auto& [name, source] = config.sources[i];
-    sources.push_back({name, streams[i].source().num_tokens(), source.max_repeats});
+    sources.push_back({name, streams[i].positions_per_epoch(), source.max_repeats});
   }
   return SequenceSampler(std::move(sources), phases, config.sequence_length, sequences_per_step);
 }
 
-std::vector<TokenStream> open_streams(const DataConfig& config, std::int64_t vocab_size, std::int64_t seed) {
-  std::vector<TokenStream> streams;
+std::vector<RowStream> open_streams(const DataConfig& config, std::int64_t vocab_size, std::int64_t seed) {
+  std::vector<RowStream> streams;
   const auto sources = open_sources(config, vocab_size);
   for (std::size_t i = 0; i < sources.size(); ++i) {
-    streams.emplace_back(sources[i], static_cast<std::uint64_t>(seed), config.sources[i].first);
+    streams.emplace_back(sources[i], static_cast<std::uint64_t>(seed), config.sources[i].first, config);
   }
   return streams;
 }
@@ -102,6 +102,14 @@ void Loader::seek(const LoaderPosition& position) {
   handed_out_.seek(position);
 }
 
+std::vector<PackingReport> Loader::packing() const {
+  std::vector<PackingReport> reports;
+  for (const RowStream& stream : streams_) {
+    if (auto report = stream.packing()) reports.push_back(std::move(*report));
+  }
+  return reports;
+}
+
 void Loader::start() {
   stop_ = false;
   thread_ = std::thread([this, sampler = handed_out_]() mutable { read_ahead(std::move(sampler)); });
@@ -125,9 +133,8 @@ void Loader::read_ahead(SequenceSampler sampler) {
     try {
       while (!mine(sampler.in_step())) sampler.next();
       const SequenceOrigin origin = sampler.next();
-      TokenStream& stream = streams_[origin.source];
-      append_row(stream.source(), stream.slices(origin.offset, format_.length + 1), format_, static_cast<std::int32_t>(origin.source),
-                 row.batch);
+      RowStream& stream = streams_[origin.source];
+      append_row(stream.source(), stream.row(origin.offset), format_, static_cast<std::int32_t>(origin.source), row.batch);
     } catch (...) {
       row.error = std::current_exception();
       push(std::move(row));

@@ -13,8 +13,8 @@
 #include "config/run_config.h"
 #include "data/batch.h"
 #include "data/packing.h"
+#include "data/row_stream.h"
 #include "data/sequence_sampler.h"
-#include "data/token_stream.h"
 
 namespace meristem {
 
@@ -39,6 +39,8 @@ class Loader {
   void check_supply(std::int64_t total_steps) const { handed_out_.check_supply(total_steps); }
   // What all ranks took of each source so far, in config order.
   std::vector<SourceUse> use() const { return handed_out_.use(); }
+  // What data.packing: best_fit made of each source, in config order; empty under concat.
+  std::vector<PackingReport> packing() const;
   // Time that next() has spent waiting for the background thread.
   double seconds_waited() const { return seconds_waited_; }
 
@@ -51,7 +53,7 @@ class Loader {
   int world_size_;
   RowFormat format_;
   std::int64_t first_, last_;  // this rank's sequences of an update: [first_, last_)
-  std::vector<TokenStream> streams_;
+  std::vector<RowStream> streams_;
   SequenceSampler handed_out_;  // as of what next() returned
   double seconds_waited_ = 0;
 

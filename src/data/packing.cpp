@@ -1,12 +1,11 @@
 #include "data/packing.h"
 
-#include <algorithm>
-
 namespace meristem {
 namespace {
 
 struct Tokens {
   std::vector<std::int32_t> ids;             // T + 1
+  std::vector<std::uint8_t> trained;         // T + 1: 1 where the token may be a target
   std::vector<std::int64_t> document_starts; // places where a document's first token stands, in ascending order
   std::int64_t count = 0;                    // of `ids` that are tokens; padding behind
 };
@@ -14,9 +13,11 @@ struct Tokens {
 Tokens read_slices(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format) {
   Tokens tokens;
   tokens.ids.assign(static_cast<std::size_t>(format.length + 1), 0);
+  tokens.trained.assign(tokens.ids.size(), 0);
   for (const DocumentSlice& slice : slices) {
     if (slice.begin == 0) tokens.document_starts.push_back(tokens.count);
     source.read(slice.document, slice.begin, slice.count, tokens.ids.data() + tokens.count, format.vocab_size);
+    source.read_mask(slice.document, slice.begin, slice.count, tokens.trained.data() + tokens.count);
     tokens.count += slice.count;
   }
   return tokens;
@@ -30,8 +31,8 @@ void append_row(const TokenSource& source, std::span<const DocumentSlice> slices
   const auto base = static_cast<std::ptrdiff_t>(batch.inputs.size());
   batch.inputs.insert(batch.inputs.end(), tokens.ids.begin(), tokens.ids.end() - 1);
   batch.targets.insert(batch.targets.end(), tokens.ids.begin() + 1, tokens.ids.end());
-  for (std::int64_t i = std::max<std::int64_t>(tokens.count - 1, 0); i < format.length; ++i) {
-    batch.targets[static_cast<std::size_t>(base + i)] = kIgnore;
+  for (std::int64_t i = 0; i < format.length; ++i) {
+    if (tokens.trained[static_cast<std::size_t>(i + 1)] == 0) batch.targets[static_cast<std::size_t>(base + i)] = kIgnore;
   }
 
   std::vector<std::int64_t> segments{0};

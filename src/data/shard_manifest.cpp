@@ -12,7 +12,7 @@
 namespace meristem {
 namespace {
 
-constexpr std::int64_t kShardManifestVersion = 1;
+constexpr std::int64_t kShardManifestVersion = 2;  // 2: with a mask, which a reader of 1 would train past
 
 std::string hash_of(const JsonCursor& json) {
   const std::string text = json.text();
@@ -30,7 +30,7 @@ ShardFile shard_file_of(const JsonCursor& json) {
 
 std::string shard_manifest_json(const ShardManifest& manifest) {
   nlohmann::ordered_json json;
-  json["format_version"] = kShardManifestVersion;
+  json["format_version"] = manifest.mask ? kShardManifestVersion : 1;
   json["tokens"] = manifest.tokens;
   json["documents"] = manifest.documents;
   json["vocab_size"] = manifest.vocab_size;
@@ -40,6 +40,10 @@ std::string shard_manifest_json(const ShardManifest& manifest) {
   if (manifest.end_of_text) json["end_of_text"] = *manifest.end_of_text;
   json["files"]["bin"] = {{"bytes", manifest.bin.bytes}, {"xxh3", manifest.bin.xxh3}};
   json["files"]["idx"] = {{"bytes", manifest.idx.bytes}, {"xxh3", manifest.idx.xxh3}};
+  if (manifest.mask) {
+    json["trained_tokens"] = manifest.trained_tokens;
+    json["files"]["mask"] = {{"bytes", manifest.mask->bytes}, {"xxh3", manifest.mask->xxh3}};
+  }
   return json.dump(1) + "\n";
 }
 
@@ -52,7 +56,8 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
     throw InputError(
         fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
   }
-  json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text", "files"});
+  json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text", "trained_tokens",
+                   "files"});
   ShardManifest manifest;
   manifest.tokens = json.at("tokens").integer(0);
   manifest.documents = json.at("documents").integer(0);
@@ -62,9 +67,15 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
   if (json.has("tokenizer_hash")) manifest.tokenizer_hash = hash_of(json.at("tokenizer_hash"));
   if (json.has("end_of_text")) manifest.end_of_text = json.at("end_of_text").integer(0);
   const JsonCursor files = json.at("files");
-  files.allow_only({"bin", "idx"});
+  files.allow_only({"bin", "idx", "mask"});
   manifest.bin = shard_file_of(files.at("bin"));
   manifest.idx = shard_file_of(files.at("idx"));
+  if (files.has("mask")) {
+    manifest.mask = shard_file_of(files.at("mask"));
+    manifest.trained_tokens = json.at("trained_tokens").integer(0, manifest.tokens);
+  } else if (json.has("trained_tokens")) {
+    json.at("trained_tokens").fail("there is no mask among the files");
+  }
   return manifest;
 }
 

@@ -1,5 +1,6 @@
 #include "data/token_source.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
@@ -54,7 +55,7 @@ void widen(TokenType type, const std::byte* from, std::int64_t count, std::int32
 TokenSource TokenSource::open(const fs::path& path) {
   const fs::path extension = path.extension();
   const std::string prefix = (extension == ".bin" || extension == ".idx" ? fs::path(path).replace_extension() : path).string();
-  const fs::path bin = prefix + ".bin", idx = prefix + ".idx", json = prefix + ".json";
+  const fs::path bin = prefix + ".bin", idx = prefix + ".idx", json = prefix + ".json", mask = prefix + ".mask";
   if (!is_there(bin)) {
     throw InputError(fmt::format("{}: no such file; a source is the prefix of PREFIX.bin and PREFIX.idx{}", bin.string(),
                                  is_there(idx) ? ", of which only the .idx is there" : ""));
@@ -63,6 +64,7 @@ TokenSource TokenSource::open(const fs::path& path) {
   source.manifest_ = read_shard_manifest(json);
   if (is_there(idx)) {
     source.open_index(idx);
+    source.open_mask(mask);
   } else if (source.manifest_) {
     // Read as a bare file it would train on, with its documents lost.
     throw InputError(fmt::format("{}: no such file, but {} describes it", idx.string(), json.string()));
@@ -79,6 +81,25 @@ void TokenSource::open_index(const fs::path& path) {
   tokens_ = index_->num_tokens();
   std::error_code ignored;
   if (manifest_) check_manifest(fs::path(bin_.path()).replace_extension(".json"), static_cast<std::int64_t>(fs::file_size(path, ignored)));
+}
+
+void TokenSource::open_mask(const fs::path& path) {
+  const bool described = manifest_ && manifest_->mask;
+  if (!is_there(path)) {
+    // Without it, prompts would be trained on.
+    if (described) throw InputError(fmt::format("{}: no such file, but the manifest describes it", path.string()));
+    return;
+  }
+  if (manifest_ && !described) throw DamagedError(fmt::format("{}: the manifest knows nothing of a mask", path.string()));
+  mask_.emplace(path);
+  const auto bytes = static_cast<std::int64_t>(mask_->bytes().size());
+  if (bytes != tokens_) {
+    throw DamagedError(fmt::format("{}: byte {}: a mask of {} bytes for {} tokens, one byte each", path.string(), bytes, bytes, tokens_));
+  }
+  if (described && manifest_->mask->bytes != bytes) {
+    throw DamagedError(fmt::format("{}: has {} bytes, the manifest says {}", path.string(), bytes, manifest_->mask->bytes));
+  }
+  if (described && manifest_->trained_tokens == 0) throw InputError(fmt::format("{}: trains on no token", path.string()));
 }
 
 void TokenSource::open_flat() {
@@ -125,10 +146,27 @@ std::int64_t TokenSource::document_length(std::int64_t document) const {
   return document_begin(document + 1) - document_begin(document);
 }
 
-void TokenSource::read(std::int64_t document, std::int64_t begin, std::int64_t count, std::int32_t* out, std::int64_t vocab_size) const {
+// Place of a document's token in the .bin, after checking that `count` tokens from there on are the document's.
+std::int64_t TokenSource::first_token(std::int64_t document, std::int64_t begin, std::int64_t count) const {
   const std::int64_t length = document_length(document);
   if (begin < 0 || count < 0 || begin > length || count > length - begin) throw std::out_of_range("TokenSource::read: beyond the document");
-  const std::int64_t first = document_begin(document) + begin;
+  return document_begin(document) + begin;
+}
+
+void TokenSource::read_mask(std::int64_t document, std::int64_t begin, std::int64_t count, std::uint8_t* out) const {
+  const std::int64_t first = first_token(document, begin, count);
+  if (!mask_) {
+    std::fill_n(out, count, std::uint8_t{1});
+    return;
+  }
+  std::memcpy(out, mask_->bytes().data() + first, static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (out[i] > 1) throw DamagedError(fmt::format("{}: byte {}: found {}, a mask holds 0 and 1", mask_->path().string(), first + i, out[i]));
+  }
+}
+
+void TokenSource::read(std::int64_t document, std::int64_t begin, std::int64_t count, std::int32_t* out, std::int64_t vocab_size) const {
+  const std::int64_t first = first_token(document, begin, count);
   widen(type_, bin_.bytes().data() + header_ + first * token_bytes(type_), count, out);
   bool inside = true;
   for (std::int64_t i = 0; i < count; ++i) inside &= out[i] >= 0 && out[i] < vocab_size;

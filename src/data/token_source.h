@@ -1,5 +1,5 @@
 // One source of tokens: a memory-mapped sequence of documents. Reads Megatron pairs (documents kept), and as one document each llm.c
-// files and bare uint16 files. Everything but the token ids is checked when it is opened; ids are checked when they are read.
+// files and bare uint16 files. A mask beside a pair (PREFIX.mask) says which tokens are trained on. Everything but the token ids is checked when it is opened; ids are checked when they are read.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,11 @@ class TokenSource {
   // file and its byte offset; a range outside the document is std::out_of_range.
   void read(std::int64_t document, std::int64_t begin, std::int64_t count, std::int32_t* out, std::int64_t vocab_size) const;
 
+  bool has_mask() const { return mask_.has_value(); }
+  // Which of the tokens [begin, begin + count) of a document are trained on: 1 or 0 each; all 1 where there is no mask. DamagedError for
+  // any other byte, naming the file and its offset; ranges as read().
+  void read_mask(std::int64_t document, std::int64_t begin, std::int64_t count, std::uint8_t* out) const;
+
   const std::filesystem::path& bin_path() const { return bin_.path(); }
   TokenType token_type() const { return type_; }
   const std::optional<ShardManifest>& manifest() const { return manifest_; }
@@ -34,6 +39,7 @@ class TokenSource {
   explicit TokenSource(MappedFile bin) : bin_(std::move(bin)) {}
 
   MappedFile bin_;
+  std::optional<MappedFile> mask_;
   std::optional<ShardIndex> index_;
   std::optional<ShardManifest> manifest_;
   TokenType type_ = TokenType::kU16;
@@ -43,7 +49,9 @@ class TokenSource {
   std::int64_t document_begin(std::int64_t document) const;
   void open_index(const std::filesystem::path& path);
   void open_flat();
+  void open_mask(const std::filesystem::path& path);
   void check_manifest(const std::filesystem::path& path, std::int64_t index_bytes) const;
+  std::int64_t first_token(std::int64_t document, std::int64_t begin, std::int64_t count) const;
   [[noreturn]] void outside_vocabulary(std::int64_t token, const std::int32_t* read, std::int64_t count, std::int64_t vocab_size) const;
 };
 

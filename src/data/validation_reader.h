@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "config/run_config.h"
 #include "data/batch.h"
+#include "data/packed_rows.h"
 #include "data/packing.h"
 #include "data/token_source.h"
 
@@ -15,19 +17,22 @@ namespace meristem {
 class ValidationReader {
  public:
   // Reads at most `tokens` inputs, whole sequences of them, but at least one sequence; 0: the whole source, its last sequence padded.
-  // InputError where the source has no token with a target.
-  ValidationReader(const SourceConfig& source, std::int64_t sequence_length, bool document_mask, std::int64_t vocab_size, double tokens);
+  // best_fit: whole documents packed into rows, in an order that is always the same. InputError where the source has no token with a target.
+  ValidationReader(const SourceConfig& source, std::int64_t sequence_length, bool document_mask, std::int64_t vocab_size, double tokens,
+                   bool best_fit = false);
 
   // Up to `sequences` further ones; fewer at the end, then nothing. HostBatch::source is 0.
   std::optional<HostBatch> next(std::int64_t sequences);
   std::int64_t num_sequences() const { return total_; }
 
  private:
-  TokenSource source_;
+  std::shared_ptr<const TokenSource> source_;
+  std::optional<PackedRows> packed_;
   RowFormat format_;
   std::int64_t total_ = 0, done_ = 0;
   std::int64_t document_ = 0, begin_ = 0;  // where the next sequence begins
 
+  std::int64_t sequences_in_all() const;
   void append_next(HostBatch& batch);
 };
 

@@ -64,7 +64,7 @@ std::vector<std::int32_t> generate(Model& model, const DepthPlan& plan, std::int
     const at::Tensor logits = model.decode(tokens, plan, cache).to(torch::kFloat).cpu().contiguous();
     const std::int32_t next =
         sample_token(logits.data_ptr<float>(), logits.numel(), options, random_uniform(key, static_cast<std::uint64_t>(answer.size())));
-    if (next == options.stop_token) break;
+    if (std::find(options.stop_tokens.begin(), options.stop_tokens.end(), next) != options.stop_tokens.end()) break;
     answer.push_back(next);
     if (on_token && !on_token(next)) break;
     feed = {next};

@@ -15,7 +15,7 @@ struct GenerateOptions {
   std::int64_t top_k = 0;        // 0: off
   double top_p = 1.0;            // 1: off
   std::uint64_t seed = 1;        // token i of the answer is a function of (seed, i) and the logits
-  std::int64_t stop_token = -1;  // ends the answer, not part of it; -1: none
+  std::vector<std::int64_t> stop_tokens;  // end the answer, not part of it
 };
 
 // The answer's token ids, without the prompt. on_token (may be empty) sees each as it comes; returning false stops.

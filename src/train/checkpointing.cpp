@@ -26,8 +26,10 @@ bool Checkpointing::save(LiveModel& live, TrainState state) {
   auto weights = std::make_shared<NamedTensors>(host_copy(live.parameters().masters()));
   auto optimizer = std::make_shared<NamedTensors>(host_copy(live.optimizer().state()));
   last_saved_ = state.step;
+  std::set<std::int64_t> pinned = pinned_;
+  if (state.early_stop) pinned.insert(state.early_stop->best_step);  // the best so far; an earlier best goes
   writer_.submit([folder = folder_, weights, optimizer, state = std::move(state), keep_last = config_.checkpoint.keep_last,
-                  keep_every = config_.checkpoint.keep_every, pinned = pinned_] {
+                  keep_every = config_.checkpoint.keep_every, pinned = std::move(pinned)] {
     save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)});
     rotate_checkpoints(folder, keep_last, keep_every, pinned);
   });

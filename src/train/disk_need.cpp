@@ -44,7 +44,8 @@ std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry&
   }
   const std::int64_t rotated = keep.every > 0 ? (end - from_step) / keep.every : 0;
   const std::int64_t newest = from_step > 0 ? 0 : std::min(keep.keep_last, rotated);
-  return need + static_cast<std::uint64_t>(newest + 1) * stages.back().bytes;
+  const std::int64_t best = config.early_stop ? 1 : 0;
+  return need + static_cast<std::uint64_t>(newest + best + 1) * stages.back().bytes;
 }
 
 }  // namespace meristem

@@ -14,6 +14,7 @@
 #include "models/costs.h"
 #include "ops/device.h"
 #include "train/batches.h"
+#include "train/initial.h"
 #include "train/run.h"
 #include "train/step.h"
 
@@ -34,11 +35,15 @@ double machine_bytes() {
 }
 
 // Seconds of one update at the given stage: the second of two, so that first-touch costs are out.
-double timed_step(const RunConfig& config, const ModelRegistry& registry, const StageCost& cost, double& loss) {
+double timed_step(Loader& loader, const RunConfig& config, const ModelRegistry& registry, const StageCost& cost, double& loss) {
   const at::Device device = pick_device();
-  const auto loader = make_loader(config);
-  loader->check_supply(total_steps(config));
+  loader.check_supply(total_steps(config));
   LiveModel live(config, registry, device, cost.stage.blocks, true);
+  // The step is timed at full depth; a run that grows has the checkpoint's weights at the depth it begins with only.
+  if (config.initial) {
+    const Initial initial = open_initial(config);
+    if (!config.growth) load_initial(initial, config, live);
+  }
   SpikeDetector spikes;
   const std::int64_t sequences = config.batch.tokens / config.data.sequence_length, micro = std::min(config.batch.micro_sequences, sequences);
   double seconds = 0;
@@ -46,7 +51,7 @@ double timed_step(const RunConfig& config, const ModelRegistry& registry, const 
     const auto begin = std::chrono::steady_clock::now();
     // Learning rate 0 on the warm-up step: the loss shown is that of the starting weights.
     const StepResult result =
-        train_step(live, config.optimizer, device, config.data.sources.size(), [&](std::int64_t count) { return loader->next(count); },
+        train_step(live, config.optimizer, device, config.data.sources.size(), [&](std::int64_t count) { return loader.next(count); },
                    {n, cost.stage.plan, 0.0, sequences / micro, micro}, spikes);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     loss = result.loss;
@@ -75,16 +80,20 @@ void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, 
 void dry_run(const RunConfig& config, const ModelRegistry& registry) {
   const auto costs = stage_costs(config, registry);
   fmt::print("{}: {} updates of {} tokens\n", config.run.name, total_steps(config), grouped_digits(config.batch.tokens));
+  const auto loader = make_loader(config);
+  for (const PackingReport& packed : loader->packing()) {
+    const std::int64_t sequences = config.batch.tokens / config.data.sequence_length;
+    for (const std::string& note : packing_notes(packed, config.data.sequence_length, sequences)) fmt::print("{}\n", note);
+  }
   double seconds_per_flop = 0;
   const StageCost& full = costs.back();
   if (total_bytes(full) < 0.8 * machine_bytes() || pick_device().is_cuda()) {
     double loss = 0;
-    const double seconds = timed_step(config, registry, full, loss);
+    const double seconds = timed_step(*loader, config, registry, full, loss);
     seconds_per_flop = seconds / (full.flops.train * static_cast<double>(config.batch.tokens));
     fmt::print("one step at full depth: {:.2f} s, loss {:.4f}, peak memory {}\n", seconds, loss,
                bytes_text(static_cast<double>(process_memory().peak_bytes)));
   } else {
-    make_loader(config);
     fmt::print("full depth needs {}, this machine has {}: shapes were checked without storage, no step was run\n", bytes_text(total_bytes(full)),
                bytes_text(machine_bytes()));
   }

@@ -18,6 +18,7 @@
 #include "train/batches.h"
 #include "train/checkpointing.h"
 #include "train/disk_need.h"
+#include "train/early_stop.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
 #include "train/signals.h"
@@ -53,11 +54,13 @@ class Run {
     begin();
     for (const Segment& segment : segments(config_)) {
       if (owes_validation_ && segment.from_step < state_.step && state_.step <= segment.until_step && !validate(segment)) return stop();
+      if (stops_early(config_, state_) && state_.step < total_steps(config_)) return end_early(segment);  // the validation owed said so
       if (segment.until_step <= state_.step) continue;
       enter(segment);
       while (state_.step < segment.until_step) {
         const bool whole = one_step(segment);
         if (stop_requested() && (!whole || state_.step < total_steps(config_))) return stop();
+        if (stops_early(config_, state_)) return end_early(segment);
       }
     }
     return end();
@@ -73,7 +76,9 @@ class Run {
   // All that the start can fail on stands before the run folder is touched.
   std::unique_ptr<LiveModel> starting_model() {
     state_.seed = config_.run.seed;
-    auto live = start_.checkpoint ? load_checkpoint_state() : std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, true);
+    auto live = start_.checkpoint ? load_checkpoint_state()
+                                  : std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, !start_.initial);
+    if (start_.initial) load_initial(*start_.initial, config_, *live);
     loader_->check_supply(total_steps(config_));
     state_.config_yaml = dump_config(config_);
     state_.config_hash = config_hash(config_);
@@ -83,6 +88,7 @@ class Run {
   void begin() {
     write_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
     for (const std::string& note : start_.notes) telemetry_.note(note);
+    const bool begins = start_.new_run || !start_.checkpoint;  // a resumed run has said it already
     if (start_.checkpoint) {
       for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
       owes_validation_ = !start_.new_run && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
@@ -90,12 +96,31 @@ class Run {
                        fmt::format("resuming after step {} from {}", state_.step, start_.checkpoint_path.string()));
       start_.checkpoint.reset();  // unmaps the files
     }
+    if (start_.initial) {
+      telemetry_.event("initial", 0, {{"checkpoint", start_.initial->path.string()}},
+                       fmt::format("weights of {}; step 0, fresh optimizer", start_.initial->path.string()));
+      start_.initial.reset();
+    }
+    say_packing(begins);
     state_.environment = environment_;
     telemetry_.note("kernels: " + ops::describe(live_->paths()));
   }
 
+  // Nothing is dropped silently: what packing cuts off is counted, in tokens and trained tokens.
+  void say_packing(bool event) {
+    for (const PackingReport& packed : loader_->packing()) {
+      if (event) {
+        telemetry_.event("packing", state_.step,
+                         {{"source", packed.name}, {"documents", packed.documents}, {"sequences", packed.rows}, {"tokens", packed.tokens},
+                          {"cut_documents", packed.cut_documents}, {"cut_tokens", packed.cut_tokens}, {"cut_trained", packed.cut_trained}}, "");
+      }
+      for (const std::string& note : packing_notes(packed, config_.data.sequence_length, sequences_per_step_)) telemetry_.note(note);
+    }
+  }
+
   std::unique_ptr<LiveModel> load_checkpoint_state() {
     state_ = start_.checkpoint->state;
+    if (start_.new_run) state_.early_stop.reset();  // a branch: the best so far is another run's
     stage_ = stage_of_step(stages_, state_.step);
     for (const Segment& segment : segments(config_)) {
       if (segment.from_step < state_.step) phase_ = segment.phase;
@@ -165,9 +190,10 @@ class Run {
   bool validation_due() const { return !config_.data.validation.sources.empty() && now(config_.data.validation.every); }
 
   bool after_step(const Segment& segment) {
+    improved_ = false;
     const bool whole = !validation_due() || validate(segment);
     if (now(config_.logging.sample_every)) write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
-    if (checkpointing_.due(state_.step)) save();
+    if (checkpointing_.due(state_.step) || improved_) save();
     return whole;
   }
 
@@ -176,6 +202,8 @@ class Run {
     const auto losses = meristem::validate(live_->model(), segment.plan, config_, device_, stop_requested);
     for (const ValidationLoss& loss : losses) telemetry_.validation(state_.step, loss.source, loss.loss, loss.targets);
     owes_validation_ = false;
+    improved_ = config_.early_stop && !losses.empty() &&
+                observe_validation(*config_.early_stop, state_.step, watched_loss(*config_.early_stop, losses), state_.early_stop);
     return !losses.empty();
   }
 
@@ -196,9 +224,21 @@ class Run {
     return ExitCode::kInterrupted;
   }
 
+  ExitCode end_early(const Segment& segment) {
+    telemetry_.event("early_stop", state_.step, {{"best_step", state_.early_stop->best_step}, {"best_loss", state_.early_stop->best_loss}},
+                     fmt::format("step {}: no better validation for {} in a row", state_.step, config_.early_stop->patience));
+    write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
+    save();
+    return end();
+  }
+
   ExitCode end() {
     checkpointing_.finish();
     telemetry_.finish();
+    if (state_.early_stop) {
+      telemetry_.note(fmt::format("best validation loss {:.4f} after step {}: {}", state_.early_stop->best_loss, state_.early_stop->best_step,
+                                  (folder_.checkpoints() / checkpoint_name(state_.early_stop->best_step)).string()));
+    }
     const std::string trouble = draw_plots(folder_);
     if (!trouble.empty()) telemetry_.note(trouble);
     for (const SourceUse& use : loader_->use()) {
@@ -219,6 +259,7 @@ class Run {
 
   TrainState state_;
   SpikeDetector spikes_;
+  bool improved_ = false;  // the last validation is the best so far
   std::size_t stage_ = 0, phase_ = 0;
   std::unique_ptr<LiveModel> live_;
 
@@ -233,13 +274,16 @@ class Run {
 
 // Trained to the end, and validated there: a resume has nothing to do but the plots, where a kill came before them.
 bool is_finished(const RunConfig& config, const Start& start, const RunFolder& folder) {
-  if (start.new_run || !start.checkpoint || start.checkpoint->state.step < total_steps(config)) return false;
+  if (start.new_run || !start.checkpoint) return false;
+  if (stops_early(config, start.checkpoint->state)) return true;
+  if (start.checkpoint->state.step < total_steps(config)) return false;
   return config.data.validation.sources.empty() || has_event(folder.metrics(), "validation", total_steps(config));
 }
 
-ExitCode say_finished(const RunConfig& config, const RunFolder& folder) {
+ExitCode say_finished(const RunConfig& config, const TrainState& state, const RunFolder& folder) {
   Progress progress;
-  progress.note(fmt::format("{}: is at its last step, {}; nothing to do", folder.root().string(), total_steps(config)));
+  const char* why = state.step < total_steps(config) ? "has stopped early at step" : "is at its last step,";
+  progress.note(fmt::format("{}: {} {}; nothing to do", folder.root().string(), why, state.step));
   if (is_folder(folder.root() / "plots") && folder_entries(folder.root() / "plots").empty()) draw_plots(folder);
   return ExitCode::kOk;
 }
@@ -251,7 +295,7 @@ ExitCode run_training(const RunConfig& config, const StartRequest& request, cons
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   Start start = decide_start(config, request);
   const RunFolder existing = RunFolder::existing(config);
-  if (is_finished(config, start, existing)) return say_finished(config, existing);
+  if (is_finished(config, start, existing)) return say_finished(config, start.checkpoint->state, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
   require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, registry, from_step));
   return Run(config, registry, std::move(start)).train();

@@ -107,6 +107,7 @@ Start decide_start(const RunConfig& config, const StartRequest& request) {
     start = from_named(config, request.resume);
   }
   if (start.checkpoint) refuse_other_depth(config, *start.checkpoint, start.checkpoint_path);
+  if (!start.checkpoint && config.initial) start.initial = open_initial(config);
   return start;
 }
 

@@ -8,6 +8,7 @@
 
 #include "checkpoint/store.h"
 #include "config/run_config.h"
+#include "train/initial.h"
 
 namespace meristem {
 
@@ -19,6 +20,7 @@ struct StartRequest {
 struct Start {
   std::optional<LoadedCheckpoint> checkpoint;  // empty: from the beginning
   std::filesystem::path checkpoint_path;
+  std::optional<Initial> initial;              // from the beginning, with these weights
   bool new_run = true;                         // the run folder must not exist yet
   std::vector<std::string> notes;              // lines to be said aloud: skipped damaged checkpoints, a changed machine
 };

@@ -44,6 +44,16 @@ Files llm_c(std::uint64_t magic, std::uint64_t version, std::size_t width) {
   return {{"tokens.bin", bin}};
 }
 
+// A masked shard as `data tokenize --chat` writes it.
+Files with_mask(Files files) {
+  const std::string mask("\0\1\1\0\0\1", 6);
+  std::string& json = files.at("tokens.json");
+  json.replace(json.find("\"format_version\": 1"), 19, "\"format_version\": 2, \"trained_tokens\": 3");
+  json.replace(json.find("\"files\": {"), 10, "\"files\": {\"mask\": {\"bytes\": 6, \"xxh3\": \"0123456789abcdef\"},");
+  files["tokens.mask"] = mask;
+  return files;
+}
+
 class Shard : public Format {
  public:
   std::string name() const override { return "shard"; }
@@ -56,6 +66,9 @@ class Shard : public Format {
     for (const std::vector<std::int32_t>& document : {std::vector<std::int32_t>{1, 2, 3}, {999}, {}, {7, 7}}) writer.add_document(document);
     writer.finish();
     out.push_back(files_below(scratch));  // with its manifest
+    out.push_back(with_mask(out.back()));
+    out.push_back(out[1]);
+    out.back()["tokens.mask"] = std::string("\0\1\1\0\0\1\0\1\1\0\0\1", 12);  // without a manifest
     return out;
   }
 
@@ -87,6 +100,7 @@ class Shard : public Format {
   void read(const std::filesystem::path& folder) const override {
     const TokenSource source = TokenSource::open(folder / "tokens");
     std::vector<std::int32_t> tokens;
+    std::vector<std::uint8_t> mask;
     std::int64_t total = 0;
     for (std::int64_t document = 0; document < source.num_documents(); ++document) {
       const std::int64_t length = source.document_length(document);
@@ -96,6 +110,9 @@ class Shard : public Format {
       for (const std::int32_t token : tokens) {
         if (token < 0 || token >= kVocab) throw std::logic_error("a token outside the vocabulary came through");
       }
+      mask.resize(tokens.size());
+      source.read_mask(document, 0, length, mask.data());
+      if (std::any_of(mask.begin(), mask.end(), [](std::uint8_t m) { return m > 1; })) throw std::logic_error("a mask of other values came through");
     }
     if (total != source.num_tokens()) throw std::logic_error("documents and tokens do not add up");
   }

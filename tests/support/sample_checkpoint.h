@@ -42,6 +42,7 @@ struct SampleCheckpoint {
     state.config_hash = "0123456789abcdef";
     state.recent_losses = {3.25, 0.1, 1.0 / 3, -0.0, 5e-324};
     state.recent_grad_norms = {1e300};
+    state.early_stop = EarlyStopState{1.0 / 3, step / 2, 1};
     state.environment = {{"cpu", "test"}, {"threads", "2"}};
   }
   SampleCheckpoint(const SampleCheckpoint&) = delete;

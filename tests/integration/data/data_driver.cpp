@@ -2,6 +2,8 @@
 //   data_driver write PREFIX VOCAB        one document a line of stdin, ids separated by spaces
 //   data_driver read PREFIX VOCAB         the same form on stdout
 //   data_driver targets PREFIX VOCAB T N  the targets of the first N sequences, one sequence a line
+//   data_driver rows PREFIX VOCAB T N SEED NAME PACKING  the first N sequences of a run whose only source is NAME, three lines each:
+//                                         inputs, targets, where segments begin and end
 #include <cstdio>
 #include <iostream>
 #include <sstream>
@@ -50,6 +52,20 @@ void targets(const std::string& prefix, std::int64_t vocab_size, std::int64_t le
   for (std::int64_t i = 0; i < sequences; ++i) print_ids(loader.next(1).targets);
 }
 
+void rows(const std::vector<std::string>& words) {
+  DataConfig config;
+  config.sequence_length = std::stoll(words[3]);
+  config.packing = words[7];
+  config.sources = {{words[6], {words[1], 0}}};
+  Loader loader(config, {}, 1, std::stoll(words[2]), std::stoll(words[5]));
+  for (std::int64_t i = 0; i < std::stoll(words[4]); ++i) {
+    const HostBatch row = loader.next(1);
+    print_ids(row.inputs);
+    print_ids(row.targets);
+    print_ids(row.boundaries);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -61,8 +77,10 @@ int main(int argc, char** argv) {
       read(words[1], std::stoll(words[2]));
     } else if (words.size() == 5 && words[0] == "targets") {
       targets(words[1], std::stoll(words[2]), std::stoll(words[3]), std::stoll(words[4]));
+    } else if (words.size() == 8 && words[0] == "rows") {
+      rows(words);
     } else {
-      throw InputError("usage: data_driver write|read|targets PREFIX VOCAB …");
+      throw InputError("usage: data_driver write|read|targets|rows PREFIX VOCAB …");
     }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -1,15 +1,18 @@
 // Small shards, and index files built byte by byte: what other programs write must be readable too, and every field damageable.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "config/run_config.h"
 #include "core/errors.h"
 #include "core/file.h"
+#include "data/shard_manifest.h"
 #include "data/shard_writer.h"
 
 namespace meristem::test {
@@ -20,6 +23,16 @@ inline void write_shard(const std::filesystem::path& prefix, const Documents& do
   ShardWriter writer(prefix, {vocab_size, ""});
   for (const auto& document : documents) writer.add_document(document);
   writer.finish();
+}
+
+// PREFIX.mask, known to the manifest that stands there.
+inline void write_mask(const std::filesystem::path& prefix, const std::string& mask) {
+  const std::filesystem::path json = prefix.string() + ".json";
+  ShardManifest manifest = *read_shard_manifest(json);
+  manifest.mask = ShardFile{static_cast<std::int64_t>(mask.size()), xxh3_hex(std::as_bytes(std::span(mask)))};
+  manifest.trained_tokens = std::count(mask.begin(), mask.end(), '\1');
+  write_file_durably(prefix.string() + ".mask", mask);
+  write_file_durably(json, shard_manifest_json(manifest));
 }
 
 // Documents of these lengths whose token ids count up from `first` over the whole shard: an id tells where its token stands.

@@ -63,7 +63,7 @@ TEST_CASE("generation is reproducible, stops where it should, and refuses bad in
   const auto first = run();
   CHECK(first.size() == 20);
   CHECK(run() == first);
-  options.stop_token = first[5];
+  options.stop_tokens = {first[5]};
   const auto stopped = run();
   CHECK(stopped.size() <= 5);
   CHECK(std::equal(stopped.begin(), stopped.end(), first.begin()));
