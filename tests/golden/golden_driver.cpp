@@ -29,7 +29,9 @@ std::vector<std::int32_t> ints(const NamedTensors& tensors, const std::string& n
 // Rows [from, from + count) of a batch.
 HostBatch rows_of(const HostBatch& all, std::int64_t from, std::int64_t count) {
   const std::int64_t begin = from * all.length, end = (from + count) * all.length;
-  const auto part = [&](const std::vector<std::int32_t>& values) { return std::vector<std::int32_t>(values.begin() + begin, values.begin() + end); };
+  const auto part = [&](const std::vector<std::int32_t>& values) {
+    return std::vector<std::int32_t>(values.begin() + begin, values.begin() + end);
+  };
   HostBatch rows;
   rows.sequences = count;
   rows.length = all.length;
@@ -95,14 +97,16 @@ void run(std::vector<std::string> arguments) {
   const std::int64_t micro = config.batch.micro_sequences;
   const std::size_t sources = static_cast<std::size_t>(*std::max_element(all.source.begin(), all.source.end())) + 1;
   SpikeDetector spikes;
-  const StepResult result = train_step(live, config.optimizer, at::kCPU, sources, next, {1, plan, 0.0, all.sequences / micro, micro}, spikes);
+  const StepResult result =
+      train_step(live, config.optimizer, at::kCPU, sources, next, {1, plan, 0.0, all.sequences / micro, micro}, spikes);
   if (round) round_to_bf16(live.parameters().grad());
 
   NamedTensors out;
   out.add("logits", logits);
   out.add("loss", torch::tensor({result.loss}, torch::kDouble));
   out.add("loss_by_source", torch::tensor(result.loss_by_source, torch::kDouble));
-  for (const FlatEntry& entry : live.parameters().entries()) out.add("grad." + entry.name, live.parameters().view(live.parameters().grad(), entry));
+  for (const FlatEntry& entry : live.parameters().entries())
+    out.add("grad." + entry.name, live.parameters().view(live.parameters().grad(), entry));
   write_safetensors(arguments[3], views_of(out), types_of(live));
 }
 

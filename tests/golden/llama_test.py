@@ -108,8 +108,10 @@ def deviations_are_seen():
 
 torch.set_num_threads(1)
 check("grouped queries, tied head", Shape(), uniform_batch(Shape(), 3))
-check("grouped queries, own head, heads wider than the model", Shape(kv_heads=3, head_dim=12, tied=False), uniform_batch(Shape(), 2), micro_sequences=2)
+check("grouped queries, own head, heads wider than the model", Shape(kv_heads=3, head_dim=12, tied=False), uniform_batch(Shape(), 2),
+      micro_sequences=2)
 check("one key head, packed documents", Shape(kv_heads=1), packed_batch(Shape()))
-check("a key head each, own head, packed documents in one micro-batch", Shape(kv_heads=6, tied=False, theta=500.0), packed_batch(Shape()), micro_sequences=2)
+check("a key head each, own head, packed documents in one micro-batch", Shape(kv_heads=6, tied=False, theta=500.0), packed_batch(Shape()),
+      micro_sequences=2)
 check("QK norm (Qwen3), packed documents", Shape(qk_norm=True), packed_batch(Shape()))
 deviations_are_seen()

@@ -14,7 +14,8 @@ class PlainLlama:
         self.shape, self.compute = shape, compute
         self.wide = torch.float64 if compute == torch.float64 else torch.float32
         # Gains of norms stay wide.
-        self.weights = {name: tensor.detach().to(self.wide if tensor.dim() == 1 else compute).requires_grad_() for name, tensor in weights.items()}
+        self.weights = {name: tensor.detach().to(self.wide if tensor.dim() == 1 else compute).requires_grad_()
+                        for name, tensor in weights.items()}
 
     def norm(self, x, name):
         x = x.to(self.wide)

@@ -1,7 +1,7 @@
 """The precision table (docs/numerics.md): 64 micro-batches in bf16, accumulated, against one large batch in fp64.
 
-The bound is what a plain PyTorch program of the same precision achieves (plain_llama.py: bf16 weights and activations, gradients added up in
-fp32): for the gradients and for the losses, ours may be 1.5 times as far from fp64 as that. Gradients accumulated in bf16 are farther.
+The bound is what a plain PyTorch program of the same precision achieves (plain_llama.py: bf16 weights and activations, gradients added up
+in fp32): for the gradients and for the losses, ours may be 1.5 times as far from fp64 as that. Gradients accumulated in bf16 are farther.
 """
 
 import sys
@@ -39,7 +39,8 @@ def batch_like_text():
     """Some tokens are frequent, as in text: gradients of different micro-batches then have a common part, and their sum grows."""
     generator = torch.Generator().manual_seed(2)
     frequency = 1.0 / torch.arange(1, SHAPE.vocab + 1)
-    stream = torch.multinomial(frequency, MICRO_BATCHES * (SHAPE.context + 1), replacement=True, generator=generator).view(MICRO_BATCHES, -1)
+    count = MICRO_BATCHES * (SHAPE.context + 1)
+    stream = torch.multinomial(frequency, count, replacement=True, generator=generator).view(MICRO_BATCHES, -1)
     return Batch(stream[:, :-1].reshape(-1), stream[:, 1:].reshape(-1), [SHAPE.context] * MICRO_BATCHES, MICRO_BATCHES)
 
 
@@ -93,7 +94,8 @@ def main():
 
     rounded = run_driver(DRIVER, SHAPE, weights, batch, "--round-gradients", precision="bf16")
     found = trespasses(rounded, plain, exact)
-    print(f"accumulated in bf16: gradients {max(gradient_errors(rounded, exact).values()):.1e}, {len(found)} of {len(exact.gradients)} tensors beyond the bound")
+    print(f"accumulated in bf16: gradients {max(gradient_errors(rounded, exact).values()):.1e}, "
+          f"{len(found)} of {len(exact.gradients)} tensors beyond the bound")
     assert len(found) == len(exact.gradients), "gradients accumulated in bf16 would pass"
 
     # In fp32 the same 64 micro-batches are the large batch, to fp32's precision.

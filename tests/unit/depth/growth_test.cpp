@@ -74,8 +74,8 @@ TEST_CASE("small and odd growth maps, by hand") {
   CHECK(grow_map(GrowthOperator::kMidas, 5, 1) == map_of("0-2, 2, 3-4"));
 }
 
-// For L = b, 2b, … 8b the first block of the copied window, worked out by hand from the formulas of docs/growth.md: MIDAS (ceil(n/2) - 1) b with
-// n = L / b, LIDAS ceil(L/2) - ceil(b/2).
+// For L = b, 2b, … 8b the first block of the copied window, worked out by hand from the formulas of docs/growth.md:
+// MIDAS (ceil(n/2) - 1) b with n = L / b, LIDAS ceil(L/2) - ceil(b/2).
 TEST_CASE("the window that is copied, for b = 1 to 5") {
   struct Row {
     std::int64_t add;
