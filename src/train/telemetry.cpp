@@ -40,6 +40,10 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
   line.emplace_back("loss_by_source", by_source);
+  std::map<std::string, double> tokens, epochs;
+  for (const SourceUse& use : report.use) tokens[use.name] = static_cast<double>(use.tokens), epochs[use.name] = use.epochs;
+  line.emplace_back("tokens_by_source", tokens);
+  line.emplace_back("epochs_by_source", epochs);
   return line;
 }
 
@@ -70,6 +74,11 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   waited_ = timed_ = 0;
   if (!tensorboard_) return;
   tensorboard_->add_scalar("train/loss", result.loss, report.step);
+  for (std::size_t s = 0; s < result.loss_by_source.size() && result.loss_by_source.size() > 1; ++s) {
+    if (!std::isnan(result.loss_by_source[s])) {
+      tensorboard_->add_scalar("train/loss/" + config_.data.sources[s].first, result.loss_by_source[s], report.step);
+    }
+  }
   tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
   tensorboard_->add_scalar("train/lr", report.lr, report.step);
   tensorboard_->add_scalar("model/blocks", static_cast<double>(report.blocks), report.step);

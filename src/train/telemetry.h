@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "data/sequence_sampler.h"
 #include "metrics/jsonl.h"
 #include "metrics/progress.h"
 #include "metrics/tensorboard.h"
@@ -26,6 +27,7 @@ class Telemetry {
     double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
     double flops = 0;                             // of the step
     std::int64_t blocks = 0, calls = 0;
+    std::vector<SourceUse> use;                   // of each source since the run's first step
   };
   void step(const StepReport& report, const StepResult& result);
   // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
