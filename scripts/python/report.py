@@ -48,15 +48,18 @@ def marks_of(runs):
     marks = {}
     for run in runs:
         colour = run.colour if len(runs) > 1 else "#D55E00"
+        if run.branch_step:
+            marks.setdefault((run.branch_step, "branch"), []).append(run.colour)
         for step, before, after in run.growths:
             marks.setdefault((step, f"{before}→{after} blocks" if before else f"{after} blocks"), []).append(colour)
         for name, start in run.phases:
             if start > 0:
                 marks.setdefault((start, name), []).append(run.colour if len(runs) > 1 else "#555555")
-        if run.branch_step:
-            marks.setdefault((run.branch_step, "branch"), []).append("#555555")
-    # A mark that several runs share is nobody's colour.
-    return [charts.Mark(step, label, colours[0] if len(set(colours)) == 1 else "#555555") for (step, label), colours in marks.items()]
+    # A mark that several runs share is nobody's colour; one line a step and colour.
+    by_place = {}
+    for (step, label), colours in marks.items():
+        by_place.setdefault((step, colours[0] if len(colours) == 1 or len(runs) == 1 else "#555555"), []).append(label)
+    return [charts.Mark(step, ", ".join(labels), colour) for (step, colour), labels in by_place.items()]
 
 
 def until(points, step):
@@ -144,7 +147,7 @@ def write_page(runs, title):
     body = [page.header(title, runs, [trunk for trunk, _ in trunks(runs)], TRUNK, datetime.date.today().isoformat()), page.final_table(runs, final_rows(runs))]
     held = [validation_chart(source, runs, marks) for source in union(run.validation for run in runs)]
     body.append(page.chart_section("Validation loss", "Nats per token on held-out text; hover over a point for its value.", held))
-    body.append(page.chart_section("Training loss", "Nats per token; the faint line is each logged step, the strong one its mean over 3 % of them. "
+    body.append(page.chart_section("Training loss", "Nats per token; the faint line is what was logged, the strong one its mean over 3 % of the run (at least 7 lines). "
                                    "No mean reaches across a growth.", loss_section(runs, marks)))
     body.append(page.source_section(runs, union(run.sources for run in runs)))
     body.append(page.chart_section("Schedule", "", other_charts(runs, marks)))

@@ -82,11 +82,11 @@ def value_text(value, how):
 
 
 def final_table(runs, rows):
-    """Losses are compared with the first run's; the lowest one is bold."""
+    """Losses are compared with the first run's; the lowest one on held-out text is bold (training losses are of different mixtures)."""
     out = []
     for label, values, how in rows:
         numbers = [value for value in values if not isinstance(value, str) and math.isfinite(value)]
-        best = min(numbers) if "loss" in how and len(numbers) > 1 and len(set(numbers)) > 1 else None
+        best = min(numbers) if how == "loss" and len(numbers) > 1 and len(set(numbers)) > 1 else None
         cells = []
         for i, value in enumerate(values):
             text = value_text(value, how)
@@ -94,7 +94,7 @@ def final_table(runs, rows):
                 text += f'<span class="by">{value - values[0]:+.4f}</span>'
             cells.append(f'<td class="best">{text}</td>' if best is not None and value == best else f"<td>{text}</td>")
         out.append(f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>")
-    note = "Losses in nats per token; training losses are means over the last 3 % of the logged steps."
+    note = "Losses in nats per token; training losses are means over the last 3 % of the lines that were logged, but at least 7."
     note += " Small figures: difference to the first run." if len(runs) > 1 else ""
     return section("Final figures", note, f'<div class="panel"><table>{run_heads(runs)}<tbody>{"".join(out)}</tbody></table></div>')
 
@@ -146,7 +146,7 @@ def event_section(runs):
         events = [(step, f"grew {before or '?'} → {after} blocks") for step, before, after in run.growths]
         events += [(start, f"phase {name}") for name, start in run.phases]
         events += [(run.branch_step, f"branch of {run.branch_of}")] if run.branch_of else []
-        events += [(event["step"], f"{event['event']}: loss {event.get('loss')}") for event in run.metrics.events if event["event"] in ("skip", "spike")][:20]
+        events += [(event["step"], f"{event['event']}: loss {float(event.get('loss', math.nan)):.4f}") for event in run.metrics.events if event["event"] in ("skip", "spike")][:20]
         rows += [f"<tr><th>{escape(run.name)}</th><td>{step:,}</td><td>{escape(text)}</td></tr>" for step, text in sorted(events)]
     return section("Events", "", f'<div class="panel"><table><thead><tr><th>run</th><th>after step</th><th>what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>' if rows else "")
 

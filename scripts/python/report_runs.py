@@ -11,8 +11,7 @@ import yaml
 import run_metrics
 from run_metrics import RunError, growth_steps, number, smoothed, stages_of, validation_points
 
-SMOOTHING = 0.03  # of the run's logged steps
-TAIL = 0.03  # of them, over which a final training loss is the mean
+SMOOTHING, FEWEST = 0.03, 7  # a mean is over 3 % of the run's lines, but over 7 at least: a short branch has few
 
 
 @dataclass
@@ -64,7 +63,7 @@ class Run:
         points = [(line["step"], number(value_of(line))) for line in self.metrics.steps]
         points = [(step, value) for step, value in points if math.isfinite(value)]
         steps, values = [p[0] for p in points], [p[1] for p in points]
-        window, curve = max(1, round(SMOOTHING * len(steps))), []
+        window, curve = max(FEWEST, round(SMOOTHING * len(steps))), []
         for begin, end in stages_of(steps, self.growths):
             curve += smoothed(values[begin:end], window)
         return steps, values, curve
@@ -76,11 +75,10 @@ class Run:
         return self.curve(lambda line: (line.get("loss_by_source") or {}).get(source))
 
     def tail_mean(self, value_of):
-        """Mean over the run's last logged steps; NaN where none has the value."""
-        count = max(1, round(TAIL * len(self.metrics.steps)))
-        values = [number(value_of(line)) for line in self.metrics.steps[-count:]]
+        """Mean of the last values; NaN where there is none."""
+        values = [number(value_of(line)) for line in self.metrics.steps]
         values = [value for value in values if math.isfinite(value)]
-        return sum(values) / len(values) if values else math.nan
+        return statistics.fmean(values[-max(FEWEST, round(SMOOTHING * len(values))):] or [math.nan])
 
     def finite(self, key):
         values = [number(line.get(key)) for line in self.metrics.steps]

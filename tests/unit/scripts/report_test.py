@@ -82,8 +82,8 @@ class Report(unittest.TestCase):
         runs = [report_runs.read_run(self.runs / name) for name in ("one", "two")]
         rows = {label: values for label, values, _ in report.final_rows(runs)}
         self.assertEqual(rows["validation loss: held <b>"], [5 - 0.02 * 60, 5 - 0.03 * 60])
-        self.assertAlmostEqual(rows["training loss"][0], 5 - 0.02 * 59.5)  # the last 3 % of 60 steps: 59 and 60
-        self.assertAlmostEqual(rows["training loss: b"][1], 5.5 - 0.03 * 59.5)
+        self.assertAlmostEqual(rows["training loss"][0], 5 - 0.02 * 57)  # the last 7 of 60 steps
+        self.assertAlmostEqual(rows["training loss: b"][1], 5.5 - 0.03 * 57)
         text = self.page(self.runs / "one", self.runs / "two")
         self.assertIn('<td>3.8000</td><td class="best">3.2000<span class="by">-0.6000</span></td>', text)
         self.assertIn("4→8 blocks", text)
