@@ -6,7 +6,6 @@ Exit codes: 0; 2 where a folder is not a run's, holds no step yet, or cannot be 
 import argparse
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -17,68 +16,13 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from generate import UserError, find_tokenizer
-from run_metrics import RunError, number, read_metrics
+from run_metrics import RunError, growth_steps, number, phase_spans, publish, read_metrics, smoothed, stages_of, validation_points
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; the markers tell the validation sets apart in grey, too.
 TRAIN, GROWTH, LR = "#0072B2", "#D55E00", "#555555"
 VALIDATION = [("#009E73", "o"), ("#CC79A7", "s"), ("#E69F00", "D"), ("#56B4E9", "^"), ("#000000", "v")]
 SHADES = ("#0072B2", "#E69F00")
 SMOOTHING = 0.03  # of the run's logged steps
-
-
-def smoothed(losses, window):
-    """Centred mean over up to `window` values: it does not lag where the loss falls. At the start, which is steep, the window shrinks;
-    at the end it looks back only, so that the last value is a mean, too."""
-    sums, counts = [0.0], [0]
-    for loss in losses:
-        finite = math.isfinite(loss)
-        sums.append(sums[-1] + (loss if finite else 0.0))
-        counts.append(counts[-1] + finite)
-    out = []
-    for i in range(len(losses)):
-        back = min(window // 2, i)
-        low, high = i - back, i + min(back, len(losses) - 1 - i) + 1
-        count = counts[high] - counts[low]
-        out.append((sums[high] - sums[low]) / count if count else math.nan)
-    return out
-
-
-def stages_of(steps, growths):
-    """[(begin, end)] of the runs of steps between two growth steps: no mean reaches across one."""
-    cuts = {sum(step <= grown for step in steps) for grown, _, _ in growths}
-    cuts = sorted(cuts | {0, len(steps)})
-    return list(zip(cuts, cuts[1:]))
-
-
-def growth_steps(metrics):
-    """[(step, blocks before, blocks after)], from the events, else from the depth that the steps report."""
-    found = {(e["step"], e.get("from_blocks"), e.get("to_blocks")) for e in metrics.events_of("growth")}
-    if not found:
-        pairs = zip(metrics.steps, metrics.steps[1:])
-        found = {(a["step"], a["blocks"], b["blocks"]) for a, b in pairs if "blocks" in a and b.get("blocks") != a["blocks"]}
-    return sorted(found, key=lambda growth: growth[0])
-
-
-def phase_spans(metrics, end):
-    """[(name, from step, to step)]; empty for a run of one phase."""
-    starts = {}
-    for event in metrics.events_of("phase"):
-        starts[event["step"]] = str(event.get("name", ""))
-    ordered = sorted(starts.items())
-    if len(ordered) < 2:
-        return []
-    ends = [step for step, _ in ordered[1:]] + [end]
-    return [(name, start, stop) for (start, name), stop in zip(ordered, ends)]
-
-
-def validation_points(metrics):
-    """{source: ([steps], [losses])}, the last value of a step counts."""
-    by_source = {}
-    for event in metrics.events_of("validation"):
-        loss = number(event.get("loss"))
-        if math.isfinite(loss):
-            by_source.setdefault(str(event.get("source", "validation")), {})[event["step"]] = loss
-    return {source: zip(*sorted(points.items())) for source, points in sorted(by_source.items())}
 
 
 def loss_limits(curve, validation):
@@ -174,17 +118,6 @@ def draw(run_dir, metrics):
     depth = f", {last['blocks']} blocks" if "blocks" in last else ""
     axes.set_title(f"{Path(run_dir).resolve().name}: step {last['step']:,}{depth}", loc="left", fontweight="bold")
     return figure
-
-
-def publish(path, write):
-    """A reader, or a killed run, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_sample_texts(run_dir):

@@ -1,6 +1,8 @@
 """Reads a run folder's metrics.jsonl. Whole lines only: a run may be writing it, or may have been killed in a write."""
 
 import json
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,3 +53,69 @@ def parse_line(line):
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def smoothed(losses, window):
+    """Centred mean over up to `window` values: it does not lag where the loss falls. At the start, which is steep, the window shrinks;
+    at the end it looks back only, so that the last value is a mean, too."""
+    sums, counts = [0.0], [0]
+    for loss in losses:
+        finite = math.isfinite(loss)
+        sums.append(sums[-1] + (loss if finite else 0.0))
+        counts.append(counts[-1] + finite)
+    out = []
+    for i in range(len(losses)):
+        back = min(window // 2, i)
+        low, high = i - back, i + min(back, len(losses) - 1 - i) + 1
+        count = counts[high] - counts[low]
+        out.append((sums[high] - sums[low]) / count if count else math.nan)
+    return out
+
+
+def stages_of(steps, growths):
+    """[(begin, end)] of the runs of steps between two growth steps: no mean reaches across one."""
+    cuts = {sum(step <= grown for step in steps) for grown, _, _ in growths}
+    cuts = sorted(cuts | {0, len(steps)})
+    return list(zip(cuts, cuts[1:]))
+
+
+def growth_steps(metrics):
+    """[(step, blocks before, blocks after)], from the events, else from the depth that the steps report."""
+    found = {(e["step"], e.get("from_blocks"), e.get("to_blocks")) for e in metrics.events_of("growth")}
+    if not found:
+        pairs = zip(metrics.steps, metrics.steps[1:])
+        found = {(a["step"], a["blocks"], b["blocks"]) for a, b in pairs if "blocks" in a and b.get("blocks") != a["blocks"]}
+    return sorted(found, key=lambda growth: growth[0])
+
+
+def phase_spans(metrics, end):
+    """[(name, from step, to step)]; empty for a run of one phase."""
+    starts = {}
+    for event in metrics.events_of("phase"):
+        starts[event["step"]] = str(event.get("name", ""))
+    ordered = sorted(starts.items())
+    if len(ordered) < 2:
+        return []
+    ends = [step for step, _ in ordered[1:]] + [end]
+    return [(name, start, stop) for (start, name), stop in zip(ordered, ends)]
+
+
+def validation_points(metrics):
+    """{source: ([steps], [losses])}, the last value of a step counts."""
+    by_source = {}
+    for event in metrics.events_of("validation"):
+        loss = number(event.get("loss"))
+        if math.isfinite(loss):
+            by_source.setdefault(str(event.get("source", "validation")), {})[event["step"]] = loss
+    return {source: zip(*sorted(points.items())) for source, points in sorted(by_source.items())}
+
+
+def publish(path, write):
+    """A reader, or a killed run, never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

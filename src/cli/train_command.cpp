@@ -4,6 +4,7 @@
 #include "config/load.h"
 #include "train/dry_run.h"
 #include "train/run.h"
+#include "train/variants.h"
 
 namespace meristem::cli {
 
@@ -20,16 +21,17 @@ void add_train(CLI::App& app, Action& run) {
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
   command->add_flag("--dry-run", arguments->dry_run, "Build model and loader, run one step, print the plan; write nothing");
   command->add_option("--resume", arguments->start.resume, "auto | none | a checkpoint's path");
-  command->add_option("--branch", arguments->start.branch, "A new run from this checkpoint of another run");
+  command->add_option("--branch", arguments->start.branch, "A new run from this checkpoint of another run; with --resume auto, one cut short goes on");
   command->callback([arguments, &run] {
     run = [arguments] {
-      const RunConfig config = load_config(arguments->config, arguments->overrides);
+      const RunVariants loaded = load_variants(arguments->config, arguments->overrides);
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
-        dry_run(config, registry);
+        for (const RunConfig& config : loaded.runs) dry_run(config, registry);
         return ExitCode::kOk;
       }
-      return run_training(config, arguments->start, registry);
+      if (loaded.runs.size() > 1) return run_variants(loaded, arguments->start, registry);
+      return run_training(loaded.runs.front(), arguments->start, registry);
     };
   });
 }

@@ -75,11 +75,11 @@ class Run {
 
   // All that the start can fail on stands before the run folder is touched.
   std::unique_ptr<LiveModel> starting_model() {
-    state_.seed = config_.run.seed;
     auto live = start_.checkpoint ? load_checkpoint_state()
                                   : std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, !start_.initial);
     if (start_.initial) load_initial(*start_.initial, config_, *live);
     loader_->check_supply(total_steps(config_));
+    state_.seed = config_.run.seed;  // a branch may have another than its checkpoint
     state_.config_yaml = dump_config(config_);
     state_.config_hash = config_hash(config_);
     return live;
@@ -91,8 +91,8 @@ class Run {
     const bool begins = start_.new_run || !start_.checkpoint;  // a resumed run has said it already
     if (start_.checkpoint) {
       for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
-      owes_validation_ = !start_.new_run && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
-      telemetry_.event("resume", state_.step, {{"checkpoint", start_.checkpoint_path.string()}, {"lost_lines", cut_.lost}},
+      owes_validation_ = !start_.from_trunk && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
+      telemetry_.event("resume", state_.step, {{"checkpoint", std::filesystem::absolute(start_.checkpoint_path).string()}, {"lost_lines", cut_.lost}},
                        fmt::format("resuming after step {} from {}", state_.step, start_.checkpoint_path.string()));
       start_.checkpoint.reset();  // unmaps the files
     }
@@ -181,7 +181,7 @@ class Run {
     state_.tokens += config_.batch.tokens;
     telemetry_.step({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
                      cost.flops.train * static_cast<double>(config_.batch.tokens), live_->blocks(), plan.num_calls(), cost.parameters.total,
-                     cost.flops.by_call},
+                     cost.flops.by_call, loader_->use()},
                     result);
     return after_step(segment);
   }
@@ -289,6 +289,14 @@ ExitCode say_finished(const RunConfig& config, const TrainState& state, const Ru
 }
 
 }  // namespace
+
+void check_training(const RunConfig& config, const StartRequest& request) {
+  const Start start = decide_start(config, request);
+  if (start.new_run) RunFolder::existing(config).refuse_if_used();
+  const auto loader = make_loader(config);
+  if (start.checkpoint) loader->seek(LoaderPosition::from_json(start.checkpoint->state.loader));
+  loader->check_supply(total_steps(config));
+}
 
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   install_stop_handlers();

@@ -60,12 +60,15 @@ std::map<std::string, std::string> environment_of(const RunConfig& config, const
 
 RunFolder RunFolder::existing(const RunConfig& config) { return RunFolder(fs::path(config.run.out) / config.run.name); }
 
+void RunFolder::refuse_if_used() const {
+  std::error_code ignored;
+  if (!fs::exists(root_, ignored) || (fs::is_directory(root_, ignored) && fs::is_empty(root_, ignored))) return;
+  throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", root_.string()));
+}
+
 RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
   RunFolder folder = existing(config);
-  std::error_code ignored;
-  if (new_run && fs::exists(folder.root_, ignored) && !(fs::is_directory(folder.root_, ignored) && fs::is_empty(folder.root_, ignored))) {
-    throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", folder.root_.string()));
-  }
+  if (new_run) folder.refuse_if_used();
   for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
   if (config.logging.tensorboard) create_folder(folder.tensorboard());
   write_file_durably(folder.root_ / "config.yaml", dump_config(config));

@@ -18,6 +18,9 @@ class RunFolder {
   // The paths alone: nothing is created or written.
   static RunFolder existing(const RunConfig& config);
 
+  // InputError where it exists and holds anything.
+  void refuse_if_used() const;
+
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
   std::filesystem::path samples() const { return root_ / "samples"; }

@@ -1,12 +1,6 @@
 #include "train/samples.h"
 
 #include <algorithm>
-#include <cstdlib>
-
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -14,8 +8,7 @@
 #include "core/file.h"
 #include "data/token_source.h"
 #include "eval/generate.h"
-
-extern char** environ;
+#include "train/scripts.h"
 
 namespace meristem {
 namespace {
@@ -48,18 +41,8 @@ void write_sample(LiveModel& live, const DepthPlan& plan, const RunConfig& confi
 }
 
 std::string draw_plots(const RunFolder& folder) {
-  const char* python = std::getenv("MERISTEM_PYTHON");
-  const char* root = std::getenv("MERISTEM_ROOT");
-  if (python == nullptr || root == nullptr) return "plots not drawn: started without scripts/meristem; draw them with scripts/meristem report";
-  const std::string script = std::string(root) + "/scripts/python/plot_run.py", target = folder.root().string();
-  char* arguments[] = {const_cast<char*>(python), const_cast<char*>(script.c_str()), const_cast<char*>(target.c_str()), nullptr};
-  pid_t child = 0;
-  if (::posix_spawn(&child, python, nullptr, nullptr, arguments, environ) != 0) return fmt::format("plots not drawn: {} did not start", python);
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
-  return fmt::format("plots not drawn: {} failed", script);
+  const std::string trouble = run_script("plot_run.py", {folder.root().string()});
+  return trouble.empty() ? "" : fmt::format("plots not drawn: {}; draw them with scripts/meristem plot", trouble);
 }
 
 }  // namespace meristem

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "config/load.h"
 #include "core/errors.h"
@@ -43,12 +45,45 @@ void refuse_other_depth(const RunConfig& config, const LoadedCheckpoint& checkpo
   throw InputError(fmt::format("{}: holds {} blocks; this config has {} at step {}", path.string(), checkpoint.state.blocks, expected, step));
 }
 
-Start from_own_newest(const RunConfig& config) {
+// RUN/checkpoints/step-N, wherever the folder of runs was moved to.
+fs::path place_among_runs(const fs::path& checkpoint) {
+  const fs::path path = fs::absolute(checkpoint).lexically_normal();
+  const fs::path folder = path.has_filename() ? path : path.parent_path();
+  return folder.parent_path().parent_path().filename() / folder.filename();
+}
+
+Start from_branch(const fs::path& path) {
+  Start start;
+  start.checkpoint_path = path;
+  start.checkpoint = load_checkpoint(path);
+  start.from_trunk = true;
+  return start;
+}
+
+// A run that began as a branch has to go on as the branch of the same checkpoint.
+void check_origin(const fs::path& folder, const fs::path& branch, bool has_checkpoint) {
+  const fs::path origin = branch_origin(folder);
+  if (branch.empty()) {
+    if (origin.empty() || has_checkpoint) return;
+    throw InputError(fmt::format("{}: began as a branch and has no checkpoint of its own yet; add --branch {}", folder.string(), origin.string()));
+  }
+  if (origin.empty() && !has_checkpoint) return;  // ended before it had begun
+  if (!origin.empty() && place_among_runs(origin) == place_among_runs(branch)) return;
+  throw InputError(fmt::format("{}: {}, not of {}; choose another run.name", folder.string(),
+                               origin.empty() ? "is no branch" : "is a branch of " + origin.string(), branch.string()));
+}
+
+Start from_own_newest(const RunConfig& config, const fs::path& branch) {
   Start start;
   const fs::path folder = fs::path(config.run.out) / config.run.name;
   start.new_run = false;
   std::error_code ignored;
   const auto found = fs::is_directory(folder / "checkpoints", ignored) ? newest_whole_checkpoint(folder / "checkpoints") : std::nullopt;
+  check_origin(folder, branch, found.has_value());
+  if (!found && !branch.empty()) {
+    start = from_branch(branch);
+    start.new_run = false;
+  }
   if (!found) return start;
   for (const std::string& line : found->skipped_damaged) start.notes.push_back("DAMAGED checkpoint skipped: " + line);
   start.checkpoint_path = found->path;
@@ -85,6 +120,19 @@ std::size_t stage_of_step(const std::vector<GrowthStage>& stages, std::int64_t s
   return stages.size() - 1;
 }
 
+fs::path branch_origin(const fs::path& folder) {
+  std::ifstream in(folder / "metrics.jsonl");
+  // A branch says where it comes from before its first step.
+  for (std::string line; std::getline(in, line);) {
+    const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object() || !record.contains("event")) break;
+    if (record["event"] == "resume" && record.contains("checkpoint") && record["checkpoint"].is_string()) {
+      return record["checkpoint"].get<std::string>();
+    }
+  }
+  return {};
+}
+
 std::vector<std::string> environment_notes(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now) {
   std::vector<std::string> notes;
   for (const char* key : {"version", "torch", "cpu", "threads", "device"}) {
@@ -96,13 +144,14 @@ std::vector<std::string> environment_notes(const std::map<std::string, std::stri
 }
 
 Start decide_start(const RunConfig& config, const StartRequest& request) {
-  if (!request.branch.empty() && request.resume != "none") throw InputError("--branch and --resume exclude each other");
+  if (!request.branch.empty() && request.resume != "none" && request.resume != "auto") {
+    throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
+  }
   Start start;
-  if (!request.branch.empty()) {
-    start.checkpoint_path = request.branch;
-    start.checkpoint = load_checkpoint(request.branch);
-  } else if (request.resume == "auto") {
-    start = from_own_newest(config);
+  if (request.resume == "auto") {
+    start = from_own_newest(config, request.branch);
+  } else if (!request.branch.empty()) {
+    start = from_branch(request.branch);
   } else if (request.resume != "none") {
     start = from_named(config, request.resume);
   }

@@ -14,7 +14,7 @@ namespace meristem {
 
 struct StartRequest {
   std::string resume = "none";  // auto | none | a checkpoint's path
-  std::string branch;           // a checkpoint's path, or empty
+  std::string branch;           // a checkpoint's path, or empty. With resume auto: a branch that was cut short goes on, else it begins
 };
 
 struct Start {
@@ -22,8 +22,12 @@ struct Start {
   std::filesystem::path checkpoint_path;
   std::optional<Initial> initial;              // from the beginning, with these weights
   bool new_run = true;                         // the run folder must not exist yet
+  bool from_trunk = false;                     // the checkpoint is another run's: nothing of this run has happened yet
   std::vector<std::string> notes;              // lines to be said aloud: skipped damaged checkpoints, a changed machine
 };
+
+// The checkpoint that the run in `folder` began from as a branch, as its metrics.jsonl says; empty for any other run.
+std::filesystem::path branch_origin(const std::filesystem::path& folder);
 
 // InputError where the request contradicts the config or the folder: an exact resume with a changed key names the key and suggests
 // --branch; DamagedError for a damaged checkpoint.

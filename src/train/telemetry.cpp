@@ -43,6 +43,10 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   line.emplace_back("loss_by_source", by_source);
   line.emplace_back("stream_rms", result.stream_rms);
   line.emplace_back("flops_per_token_by_call", report.flops_by_call);
+  std::map<std::string, double> tokens, epochs;
+  for (const SourceUse& use : report.use) tokens[use.name] = static_cast<double>(use.tokens), epochs[use.name] = use.epochs;
+  line.emplace_back("tokens_by_source", tokens);
+  line.emplace_back("epochs_by_source", epochs);
   return line;
 }
 
@@ -75,6 +79,11 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   waited_ = timed_ = 0;
   if (!tensorboard_) return;
   tensorboard_->add_scalar("train/loss", result.loss, report.step);
+  for (std::size_t s = 0; s < result.loss_by_source.size() && result.loss_by_source.size() > 1; ++s) {
+    if (!std::isnan(result.loss_by_source[s])) {
+      tensorboard_->add_scalar("train/loss/" + config_.data.sources[s].first, result.loss_by_source[s], report.step);
+    }
+  }
   tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
   tensorboard_->add_scalar("train/lr", report.lr, report.step);
   tensorboard_->add_scalar("model/blocks", static_cast<double>(report.blocks), report.step);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "data/sequence_sampler.h"
 #include "metrics/jsonl.h"
 #include "metrics/progress.h"
 #include "metrics/tensorboard.h"
@@ -28,6 +29,7 @@ class Telemetry {
     std::int64_t blocks = 0, calls = 0;
     std::int64_t parameters = 0;                  // unique ones
     std::vector<double> flops_by_call;            // forward, per token
+    std::vector<SourceUse> use;                   // of each source since the run's first step
   };
   // Whether update n gets a line in metrics.jsonl.
   bool logs(std::int64_t n) const;

@@ -52,8 +52,10 @@ class Config : public Format {
   std::string name() const override { return "config"; }
 
   std::vector<Files> seeds(const std::filesystem::path& /*scratch*/) const override {
-    std::vector<Files> out{
-        {{"run.yaml", kSmall}}, {{"run.yaml", kFull}}, {{"run.yaml", "include: base.yaml\nrun: {seed: 2}\n"}, {"base.yaml", kSmall}}};
+    std::vector<Files> out{{{"run.yaml", kSmall}},
+                           {{"run.yaml", kFull}},
+                           {{"run.yaml", std::string("variants: {a: {optimizer.lr: 1e-3}}\n") + kSmall}},
+                           {{"run.yaml", "include: base.yaml\nrun: {seed: 2}\n"}, {"base.yaml", kSmall}}};
     // Every ready configuration that stands alone.
     std::vector<std::filesystem::path> ready;
     const std::filesystem::path folder = std::filesystem::path(MERISTEM_SOURCE_DIR) / "configs";

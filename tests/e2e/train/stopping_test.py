@@ -176,10 +176,12 @@ class Folders(Case):
         self.assertIn("step-00000000", last_line(err))
         self.assert_untouched()
 
-    def test_branch_and_resume_exclude_each_other(self):
-        code, _, err = self.train("--resume", "auto", "--branch", tiny_run.published(self.folder)[0])
-        self.assertEqual(code, 2)
-        self.assertIn("--branch", last_line(err))
+    def test_branch_and_resume_of_a_run_that_is_none_exclude_each_other(self):
+        checkpoint = tiny_run.published(self.folder)[0]
+        for resume, said in ((checkpoint, "--branch and --resume PATH exclude each other"), ("auto", "is no branch")):
+            code, _, err = self.train("--resume", resume, "--branch", checkpoint)
+            self.assertEqual(code, 2)
+            self.assertIn(said, last_line(err))
         self.assert_untouched()
 
 

@@ -1,5 +1,10 @@
 #include "ops/attention.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include <c10/core/CPUAllocator.h>
+
 #include "support/catch.h"
 #include "support/tolerance.h"
 
@@ -15,6 +20,36 @@ at::Tensor gradient(const at::Tensor& qkv, const HeadShape& shape, const Segment
   (ops::causal_attention(leaf, shape, segments, path) * weight).sum().backward();
   return leaf.grad();
 }
+
+// Counts what tensors hold while it stands in for the CPU's allocator.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    now_ += bytes;
+    peak_ = std::max(peak_, now_);
+    largest_ = std::max(largest_, bytes);
+    auto* block = new Block{std::malloc(std::max<std::size_t>(bytes, 1)), bytes, this};
+    return {block->memory, block, &release, at::kCPU};
+  }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+  std::size_t peak() const { return peak_; }
+  std::size_t largest() const { return largest_; }
+
+ private:
+  struct Block {
+    void* memory;
+    std::size_t bytes;
+    CountingAllocator* owner;
+  };
+  std::size_t now_ = 0, peak_ = 0, largest_ = 0;
+
+  static void release(void* pointer) {
+    auto* block = static_cast<Block*>(pointer);
+    block->owner->now_ -= block->bytes;
+    std::free(block->memory);
+    delete block;
+  }
+};
 
 }  // namespace
 
@@ -58,4 +93,26 @@ TEST_CASE("decoding with cached keys equals the whole sequence at once") {
       CHECK(test::max_error(out, whole.narrow(0, begin, count)) < 1e-12);
     }
   }
+}
+
+TEST_CASE("packed short documents need memory in proportion to their tokens, never a mask of T x T") {
+  constexpr std::int64_t kTokens = 4096;
+  const HeadShape shape{2, 2, 16};
+  Segments segments;
+  for (std::int64_t left = kTokens, i = 0; left > 0; ++i) {
+    segments.lengths.push_back(std::min<std::int64_t>(left, 5 + i % 29));
+    left -= segments.lengths.back();
+  }
+  const auto qkv_bytes = static_cast<std::size_t>(kTokens * shape.columns() * 4);
+  static CountingAllocator counted;  // outlives every tensor
+  c10::Allocator* const before = c10::GetCPUAllocator();
+  c10::SetCPUAllocator(&counted, 100);
+  {
+    at::Tensor qkv = torch::randn({kTokens, shape.columns()}).requires_grad_();
+    ops::causal_attention(qkv, shape, segments, Path::kLibrary).sum().backward();
+  }
+  c10::SetCPUAllocator(before, 100);
+  INFO("peak " << counted.peak() << " bytes, largest " << counted.largest() << ", qkv " << qkv_bytes << ", T x T " << kTokens * kTokens * 4);
+  CHECK(counted.largest() <= qkv_bytes);
+  CHECK(counted.peak() <= 8 * qkv_bytes);  // a fp32 T x T of one head would be 43
 }

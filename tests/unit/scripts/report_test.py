@@ -1,0 +1,160 @@
+"""report.py: what it reads, what it computes, what it refuses; the charts."""
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
+sys.path.insert(0, str(SCRIPTS))
+MISSING = [name for name in ("matplotlib", "yaml") if importlib.util.find_spec(name) is None]
+
+
+def write_run(folder, begin=0, end=60, origin=None, slope=0.02, config=None, torn=False):
+    """A run whose training loss is 5 - slope * step and whose source b is 0.5 above source a."""
+    lines = [{"event": "resume", "step": begin, "checkpoint": str(origin)}] if origin else [{"event": "phase", "step": 0, "name": "stable"}]
+    for step in range(begin + 1, end + 1):
+        loss = 5 - slope * step
+        line = {"step": step, "tokens": 64 * step, "loss": "nan" if step == 7 else loss, "lr": 1e-3, "grad_norm": 1.0, "blocks": 4 if step <= 20 else 8,
+                "calls": 8, "tokens_per_second": 1000.0, "loader_wait": 0.001, "loss_by_source": {"a": loss, "b": loss + 0.5},
+                "tokens_by_source": {"a": 48 * step, "b": 16 * step}, "epochs_by_source": {"a": step / 10, "b": step / 100}}
+        lines.append(line)
+        if step == 20:
+            lines.append({"event": "growth", "step": 20, "from_blocks": 4, "to_blocks": 8})
+        if step % 20 == 0:
+            lines.append({"event": "validation", "step": step, "source": "held <b>", "loss": loss})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + ('{"step": 61, "lo' if torn else ""))
+    (folder / "config.yaml").write_text(json.dumps(config or {"run": {"name": folder.name}, "data": {"sources": {"a": {}, "b": {}}}, "schedule": {"steps": 60}}))
+
+
+def call(*arguments):
+    return subprocess.run([sys.executable, SCRIPTS / "report.py", *map(str, arguments)], capture_output=True, text=True)
+
+
+@unittest.skipIf(MISSING, f"not here: {MISSING}")
+class Report(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.runs = Path(scratch.name)
+
+    def page(self, *folders, **options):
+        import report
+        import report_runs
+
+        return report.write_page([report_runs.read_run(folder) for folder in folders], options.get("title", "runs"))
+
+    def test_a_branch_knows_its_trunk_and_what_it_read_since(self):
+        import report_runs
+
+        write_run(self.runs / "trunk")
+        write_run(self.runs / "branch", 40, 50, self.runs / "trunk/checkpoints/step-0000000040")
+        run = report_runs.read_run(self.runs / "branch")
+        self.assertEqual((run.trunk.name, run.branch_step, run.branch_of), ("trunk", 40, "trunk, step 40"))
+        self.assertEqual(run.use_before(), {"a": 48 * 40, "b": 16 * 40})
+        self.assertEqual(run.growths, [])  # those of the trunk are before it
+        text = self.page(self.runs / "branch")
+        self.assertIn("<td>2,400</td><td>480</td>", text)  # a: 48 a step, 50 steps, 10 of them since
+        self.assertIn("trunk, before the branch", text)
+
+    def test_its_own_resumes_make_no_branch(self):
+        import report_runs
+
+        write_run(self.runs / "one")
+        with open(self.runs / "one" / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"event": "resume", "step": 60, "checkpoint": str(self.runs / "one/checkpoints/step-60")}) + "\n")
+        run = report_runs.read_run(self.runs / "one")
+        self.assertEqual((run.trunk, run.branch_step, run.branch_of), (None, 0, ""))
+
+    def test_figures(self):
+        import report
+        import report_runs
+
+        write_run(self.runs / "one")
+        write_run(self.runs / "two", slope=0.03)
+        runs = [report_runs.read_run(self.runs / name) for name in ("one", "two")]
+        rows = {label: values for label, values, _ in report.final_rows(runs)}
+        self.assertEqual(rows["validation loss: held <b>"], [5 - 0.02 * 60, 5 - 0.03 * 60])
+        self.assertAlmostEqual(rows["training loss"][0], 5 - 0.02 * 57)  # the last 7 of 60 steps
+        self.assertAlmostEqual(rows["training loss: b"][1], 5.5 - 0.03 * 57)
+        text = self.page(self.runs / "one", self.runs / "two")
+        self.assertIn('<td>3.8000</td><td class="best">3.2000<span class="by">-0.6000</span></td>', text)
+        self.assertIn("4→8 blocks", text)
+
+    def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_runs_say(self):
+        write_run(self.runs / "one", torn=True)
+        text = self.page(self.runs / "one", title="<script>alert(1)</script>")
+        self.assertNotRegex(text, r"<script|<link|<img|\bsrc=|url\(|@import|https?:")
+        self.assertIn("held &lt;b&gt;", text)
+        for svg in re.findall(r'<svg class="chart".*?</svg></svg>|<svg class="chart".*?</svg>(?=</div>)', text, re.S):
+            root = xml.etree.ElementTree.fromstring(svg)
+            for path in root.iter("path"):
+                self.assertNotIn("nan", path.get("d"))
+
+    def test_config_differences_are_by_key_path(self):
+        import report_runs
+
+        base = {"run": {"name": "x"}, "optimizer": {"lr": 1, "betas": [0.9, 0.95]}, "phases": [{"mixture": {"a": 1}}], "schedule": {"steps": 60}}
+        other = json.loads(json.dumps(base))
+        other["optimizer"]["betas"][1] = 0.99
+        other["phases"][0]["mixture"] = {"a": 0.5, "b": 0.5}
+        other["run"]["name"] = "y"
+        write_run(self.runs / "x", config=base)
+        write_run(self.runs / "y", config=other)
+        found = report_runs.config_differences([report_runs.read_run(self.runs / name) for name in "xy"])
+        self.assertEqual(found, [("optimizer.betas", [[0.9, 0.95], [0.9, 0.99]]), ("phases[0].mixture.a", [1, 0.5]), ("phases[0].mixture.b", [None, 0.5])])
+
+    def test_the_command(self):
+        write_run(self.runs / "one")
+        write_run(self.runs / "two")
+        result = call(self.runs / "one", self.runs / "two")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.strip(), str(self.runs / "report.html"))
+        self.assertTrue((self.runs / "one" / "plots" / "loss.png").exists())
+        for folder, named in ((self.runs / "none", "metrics.jsonl"), (self.runs, "metrics.jsonl")):
+            result = call(folder)
+            self.assertEqual(result.returncode, 2)
+            self.assertTrue(result.stderr.startswith("meristem: error: ") and result.stderr.count("\n") == 1 and named in result.stderr, result.stderr)
+        (self.runs / "two" / "config.yaml").write_text("a: [")
+        result = call(self.runs / "two")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("config.yaml: is not the YAML of a run", result.stderr)
+
+
+class Charts(unittest.TestCase):
+    def test_ticks_are_round_and_inside(self):
+        import report_charts
+
+        self.assertEqual(report_charts.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1])
+        self.assertEqual(report_charts.ticks(3.96, 4.21), [4.0, 4.05, 4.1, 4.15, 4.2])
+        self.assertEqual(report_charts.ticks(2, 2), [2])
+        for low, high in ((-3, 17), (1e-9, 3e-9), (599, 801), (0, 1e12)):
+            found = report_charts.ticks(low, high)
+            self.assertTrue(2 <= len(found) <= 7 and low <= found[0] + 1e-9 and found[-1] <= high * (1 + 1e-9), found)
+
+    def test_the_range_leaves_out_the_first_fall_the_context_and_what_is_not_finite(self):
+        import report_charts as charts
+
+        steep = charts.Series("x", "red", list(range(1, 101)), [100.0] * 3 + [4.0, math.nan] + [3.0] * 95)
+        context = charts.Series("t", "grey", [1, 2], [50.0, 60.0], context=True)
+        low, high = charts.value_range(charts.Chart("", [steep, context], until_step=100))
+        self.assertTrue(2.9 < low < 3 < high < 4.2, (low, high))
+        self.assertNotIn("nan", charts.draw(charts.Chart("", [steep, context], [charts.Mark(50, "m")], until_step=100)))
+
+    def test_long_curves_are_thinned_to_means(self):
+        import report_charts
+
+        steps, values = report_charts.thinned(list(range(100_000)), [1.0, 3.0] * 50_000)
+        self.assertLessEqual(len(steps), report_charts.MOST_POINTS)
+        self.assertEqual(set(values), {2.0})
+
+
+if __name__ == "__main__":
+    unittest.main()
