@@ -26,6 +26,7 @@ void add_train(CLI::App& app, Action& run) {
       const RunConfig config = load_config(arguments->config, arguments->overrides);
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
+        decide_start(config, arguments->start, registry);  // what cannot be resumed is said here too
         dry_run(config, registry);
         return ExitCode::kOk;
       }

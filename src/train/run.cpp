@@ -9,6 +9,7 @@
 
 #include "checkpoint/disk_space.h"
 #include "config/load.h"
+#include "core/errors.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "data/loader.h"
@@ -30,6 +31,16 @@ namespace {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Damage that is found behind the files' own checks is said with the place that it came from.
+template <class Action>
+void naming(const std::string& place, Action&& action) {
+  try {
+    action();
+  } catch (const DamagedError& error) {
+    throw DamagedError(place + ": " + error.what());
+  }
 }
 
 class Run {
@@ -81,7 +92,7 @@ class Run {
   }
 
   void begin() {
-    write_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
+    replace_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
     for (const std::string& note : start_.notes) telemetry_.note(note);
     if (start_.checkpoint) {
       for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
@@ -101,10 +112,11 @@ class Run {
       if (segment.from_step < state_.step) phase_ = segment.phase;
     }
     auto live = std::make_unique<LiveModel>(config_, registry_, device_, state_.blocks, false);
-    live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer));
+    const std::string path = start_.checkpoint_path.string();
+    naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
     spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
 #ifndef MERISTEM_PLANT_DROP_POSITION  // Only in a test that must fail: the loader begins anew.
-    loader_->seek(LoaderPosition::from_json(state_.loader));
+    naming(path + "/state.json", [&] { loader_->seek(LoaderPosition::from_json(state_.loader)); });
 #endif
     return live;
   }
@@ -157,7 +169,7 @@ class Run {
 
   bool after_step(const Segment& segment) {
     const bool whole = !validation_due() || validate(segment);
-    if (now(config_.logging.sample_every)) write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
+    if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
     if (checkpointing_.due(state_.step)) save();
     return whole;
   }
@@ -240,7 +252,7 @@ ExitCode say_finished(const RunConfig& config, const RunFolder& folder) {
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
-  Start start = decide_start(config, request);
+  Start start = decide_start(config, request, registry);
   const RunFolder existing = RunFolder::existing(config);
   if (is_finished(config, start, existing)) return say_finished(config, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;

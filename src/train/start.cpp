@@ -7,6 +7,7 @@
 
 #include "config/load.h"
 #include "core/errors.h"
+#include "train/checkpoint_check.h"
 
 namespace meristem {
 namespace {
@@ -23,7 +24,7 @@ bool may_change(const std::string& key) {
 }
 
 void refuse_changes(const RunConfig& config, const LoadedCheckpoint& checkpoint, const fs::path& path) {
-  const RunConfig saved = parse_config(checkpoint.state.config_yaml, (path / "state.json").string());
+  const RunConfig saved = config_of(checkpoint, path);
   for (const ConfigDifference& difference : config_differences(saved, config)) {
     if (may_change(difference.key)) continue;
     throw InputError(fmt::format("{}: was {}, now {}; an exact resume changes only logging, checkpoint, run.out and data.validation.every. "
@@ -43,7 +44,7 @@ void refuse_other_depth(const RunConfig& config, const LoadedCheckpoint& checkpo
   throw InputError(fmt::format("{}: holds {} blocks; this config has {} at step {}", path.string(), checkpoint.state.blocks, expected, step));
 }
 
-Start from_own_newest(const RunConfig& config) {
+Start from_own_newest(const RunConfig& config, const ModelRegistry& registry) {
   Start start;
   const fs::path folder = fs::path(config.run.out) / config.run.name;
   start.new_run = false;
@@ -52,16 +53,16 @@ Start from_own_newest(const RunConfig& config) {
   if (!found) return start;
   for (const std::string& line : found->skipped_damaged) start.notes.push_back("DAMAGED checkpoint skipped: " + line);
   start.checkpoint_path = found->path;
-  start.checkpoint = load_checkpoint(found->path);
+  start.checkpoint = open_checkpoint(found->path, registry);
   refuse_changes(config, *start.checkpoint, found->path);
   return start;
 }
 
-Start from_named(const RunConfig& config, const fs::path& path) {
+Start from_named(const RunConfig& config, const fs::path& path, const ModelRegistry& registry) {
   Start start;
   start.new_run = false;
   start.checkpoint_path = path;
-  start.checkpoint = load_checkpoint(path);
+  start.checkpoint = open_checkpoint(path, registry);
   refuse_changes(config, *start.checkpoint, path);
   // Going back in the same folder would leave checkpoints of two histories side by side.
   const fs::path own = fs::path(config.run.out) / config.run.name / "checkpoints";
@@ -95,16 +96,16 @@ std::vector<std::string> environment_notes(const std::map<std::string, std::stri
   return notes;
 }
 
-Start decide_start(const RunConfig& config, const StartRequest& request) {
+Start decide_start(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   if (!request.branch.empty() && request.resume != "none") throw InputError("--branch and --resume exclude each other");
   Start start;
   if (!request.branch.empty()) {
     start.checkpoint_path = request.branch;
-    start.checkpoint = load_checkpoint(request.branch);
+    start.checkpoint = open_checkpoint(request.branch, registry);
   } else if (request.resume == "auto") {
-    start = from_own_newest(config);
+    start = from_own_newest(config, registry);
   } else if (request.resume != "none") {
-    start = from_named(config, request.resume);
+    start = from_named(config, request.resume, registry);
   }
   if (start.checkpoint) refuse_other_depth(config, *start.checkpoint, start.checkpoint_path);
   return start;
