@@ -7,6 +7,7 @@
 
 #include "config/load.h"
 #include "core/errors.h"
+#include "train/checkpoint_check.h"
 #include "train/live_model.h"
 #include "train/tensor_files.h"
 
@@ -24,12 +25,13 @@ std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
 
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions) {
   const std::filesystem::path folder = resolve_checkpoint(path);
-  const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  const ModelRegistry registry = builtin_registry();
+  const LoadedCheckpoint checkpoint = open_checkpoint(folder, registry);
   CheckpointModel out;
-  out.config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
+  out.config = config_of(checkpoint, folder);
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, device);
-  out.model = builtin_registry().make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
+  out.model = registry.make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
   out.parameters = std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer.decay_embeddings);
   out.parameters->load_masters(tensors_of(checkpoint.model));
   out.plan = DepthPlan::parse(checkpoint.state.depth_plan);

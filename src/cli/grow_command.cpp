@@ -9,6 +9,7 @@
 #include "core/errors.h"
 #include "depth/growth.h"
 #include "growth/remap.h"
+#include "train/checkpoint_check.h"
 #include "train/tensor_files.h"
 
 namespace meristem::cli {
@@ -20,8 +21,7 @@ struct GrowArguments {
 };
 
 // The run's config with the grown model in it: full depth from here on, no further growth.
-RunConfig grown_config(const TrainState& state, std::int64_t blocks, const DepthPlan& plan, const std::string& origin) {
-  RunConfig config = parse_config(state.config_yaml, origin);
+RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& plan) {
   config.model.blocks = blocks;
   config.model.depth_plan = plan.print();
   config.growth.reset();
@@ -35,7 +35,7 @@ ExitCode grow(const GrowArguments& arguments) {
   if (arguments.moments != "copy" && arguments.moments != "zero") {
     throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
   }
-  const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  const LoadedCheckpoint checkpoint = open_checkpoint(folder, builtin_registry());
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());
@@ -49,7 +49,7 @@ ExitCode grow(const GrowArguments& arguments) {
   NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
   if (arguments.moments == "zero") zero_inserted_moments(optimizer, source_of);
   TrainState state = before;
-  const RunConfig config = grown_config(before, blocks, plan, (folder / "state.json").string());
+  const RunConfig config = grown_config(config_of(checkpoint, folder), blocks, plan);
   state.blocks = blocks;
   state.depth_plan = plan.print();
   state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});

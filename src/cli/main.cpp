@@ -1,5 +1,9 @@
 // The program: parse, run one subcommand, and turn every failure into one line and an exit code.
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <iostream>
 #include <new>
 #include <string>
 
@@ -20,6 +24,18 @@ int fail(ExitCode code, const std::string& message) {
   return static_cast<int>(code);
 }
 
+// What stdout did not take was not done: `inspect X > list` on a full disk is a failure. Not every library keeps the reason.
+SystemError output_error(int reason) {
+  return SystemError(fmt::format("stdout: cannot be written: {}", std::strerror(reason != 0 ? reason : ENOSPC)));
+}
+
+ExitCode flushed(ExitCode code) {
+  errno = 0;
+  std::cout.flush();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout.good()) throw output_error(errno);
+  return code;
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app{"Meristem trains language models whose depth is the subject.", "meristem"};
   app.set_version_flag("--version", MERISTEM_VERSION);
@@ -31,23 +47,27 @@ int run_program(int argc, char** argv) {
   cli::add_grow(app, run);
   cli::add_generate(app, run);
   cli::add_eval(app, run);
+  cli::add_config_reference(app, run);
   cli::add_bench_step(app, run);
   cli::add_bench_growth(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+    app.exit(help);
+    return static_cast<int>(flushed(ExitCode::kOk));
   } catch (const CLI::CallForVersion& version) {
-    return app.exit(version);
+    app.exit(version);
+    return static_cast<int>(flushed(ExitCode::kOk));
   } catch (const CLI::ParseError& error) {
     return fail(ExitCode::kUserInput, std::string(error.what()) + "; see meristem --help");
   }
-  return static_cast<int>(run());
+  return static_cast<int>(flushed(run()));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is a failed write, as on a full disk
   try {
     return run_program(argc, argv);
   } catch (const Error& error) {
@@ -57,6 +77,6 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return fail(ExitCode::kInternal, "out of memory");
   } catch (const std::exception& error) {
-    return fail(ExitCode::kInternal, error.what());
+    return fail(ExitCode::kInternal, std::ferror(stdout) != 0 ? output_error(0).what() : error.what());
   }
 }

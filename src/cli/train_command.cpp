@@ -27,7 +27,10 @@ void add_train(CLI::App& app, Action& run) {
       const RunVariants loaded = load_variants(arguments->config, arguments->overrides);
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
-        for (const RunConfig& config : loaded.runs) dry_run(config, registry);
+        for (const RunConfig& config : loaded.runs) {
+          decide_start(config, arguments->start, registry);  // what cannot be resumed is said here too
+          dry_run(config, registry);
+        }
         return ExitCode::kOk;
       }
       if (loaded.runs.size() > 1) return run_variants(loaded, arguments->start, registry);

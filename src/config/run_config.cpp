@@ -18,7 +18,7 @@ SourceMap growth_map_of(const GrowthConfig& growth, std::size_t event, std::int6
     check_source_map(growth.maps[event], blocks);
     return growth.maps[event];
   }
-  return grow_map(parse_growth_operator(growth.op), blocks, growth.op == "stack" ? blocks : growth.add_blocks);
+  return grow_map(parse_growth_operator(growth.op), blocks, growth.op == "stack" ? blocks : growth.add_blocks.value_or(GrowthConfig::kAddBlocks));
 }
 
 // The maps that lead from growth.from_blocks to model.blocks.
@@ -33,6 +33,9 @@ std::vector<SourceMap> growth_maps(const RunConfig& config) {
     if (next <= blocks) throw InputError(fmt::format("growth.maps[{}]: has {} blocks; growing from {} needs more", maps.size() - 1, next, blocks));
     blocks = next;
   }
+  if (config.growth->op == "map" && config.growth->maps.size() > maps.size()) {
+    throw InputError(fmt::format("growth.maps: has {} maps; {} lead to model.blocks = {}", config.growth->maps.size(), maps.size(), config.model.blocks));
+  }
   return maps;
 }
 
@@ -46,15 +49,16 @@ std::vector<std::int64_t> growth_steps(const RunConfig& config, std::size_t grow
       throw InputError(fmt::format("growth.schedule.at_steps: has {} entries; from {} to {} blocks takes {} growths", steps.size(), config.growth->from_blocks, config.model.blocks, growths));
     }
   } else {
-    const auto share = static_cast<std::int64_t>(std::llround(schedule.until * static_cast<double>(total_steps(config))));
+    const auto share = static_cast<std::int64_t>(std::llround(schedule.until.value_or(GrowthScheduleConfig::kUntil) * static_cast<double>(total_steps(config))));
     std::int64_t at = 0;
-    for (const std::int64_t length : prop_stage_lengths(share, static_cast<std::int64_t>(growths) + 1, schedule.alpha)) steps.push_back(at += length);
+    for (const std::int64_t length : prop_stage_lengths(share, static_cast<std::int64_t>(growths) + 1, schedule.alpha.value_or(GrowthScheduleConfig::kAlpha))) steps.push_back(at += length);
     steps.pop_back();
   }
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const std::int64_t before = i == 0 ? 0 : steps[i - 1];
     if (steps[i] <= before || steps[i] >= total_steps(config)) {
-      throw InputError(fmt::format("growth.schedule: growth {} falls on step {}; allowed: after step {} and before the last, {}", i + 1, steps[i], before, total_steps(config)));
+      const std::string key = schedule.kind == "at_steps" ? fmt::format("growth.schedule.at_steps[{}]", i) : "growth.schedule";
+      throw InputError(fmt::format("{}: growth {} falls on step {}; allowed: after step {} and before the last, {}", key, i + 1, steps[i], before, total_steps(config)));
     }
   }
   return steps;

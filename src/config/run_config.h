@@ -91,16 +91,18 @@ struct ModelConfig {
 };
 
 struct GrowthScheduleConfig {
+  static constexpr double kAlpha = 1, kUntil = 0.85;
   std::string kind = "prop";            // prop | at_steps
-  double alpha = 1;                     // prop: exponent
-  double until = 0.85;                  // prop: fraction of the run that the stages share
+  std::optional<double> alpha;          // prop: exponent; null: 1 (resolved)
+  std::optional<double> until;          // prop: fraction of the run that the stages share; null: 0.85 (resolved)
   std::vector<Amount> at_steps;         // at_steps: growth happens after these updates
 };
 
 struct GrowthConfig {
+  static constexpr std::int64_t kAddBlocks = 4;
   std::string op = "lidas";             // YAML key `operator`: midas | lidas | append | stack | map
   std::int64_t from_blocks = 4;
-  std::int64_t add_blocks = 4;
+  std::optional<std::int64_t> add_blocks;  // null: 4, and none with stack and map (resolved)
   std::vector<std::vector<std::int64_t>> maps;  // operator map: source_of of each growth step
   GrowthScheduleConfig schedule;
   std::string moments = "copy";         // copy | zero

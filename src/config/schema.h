@@ -106,14 +106,14 @@ template <class V> void describe(V& v, ModelConfig& c) {
 }
 template <class V> void describe(V& v, GrowthScheduleConfig& c) {
   v.value("kind", c.kind, one_of({"prop", "at_steps"}, "prop: stage i gets steps in proportion to i^alpha; at_steps: by hand"));
-  v.value("alpha", c.alpha, within(0, 16, "prop: exponent"));
-  v.value("until", c.until, within(0, 1, "prop: fraction of the run that the stages share", false, true));
+  v.value("alpha", c.alpha, within(0, 16, "prop: exponent. null: 1"));
+  v.value("until", c.until, within(0, 1, "prop: fraction of the run that the stages share. null: 0.85", false, true));
   v.value("at_steps", c.at_steps, at_least(0, "at_steps: growth happens after these updates"));
 }
 template <class V> void describe(V& v, GrowthConfig& c) {
   v.value("operator", c.op, one_of({"midas", "lidas", "append", "stack", "map"}, "Which blocks are duplicated, and where"));
   v.value("from_blocks", c.from_blocks, within(1, 4096, "Blocks of the first stage"));
-  v.value("add_blocks", c.add_blocks, within(1, 4096, "Blocks that each growth adds"));
+  v.value("add_blocks", c.add_blocks, within(1, 4096, "Blocks that each growth adds. null: 4; not with stack and map"));
   v.value("maps", c.maps, at_least(0, "operator map: for each growth the source block of every new block, e.g. [[0, 1, 1, 2]]"));
   v.section("schedule", c.schedule, "When the model grows");
   v.value("moments", c.moments, one_of({"copy", "zero"}, "Optimizer state of the inserted copies"));

@@ -6,11 +6,15 @@
 
 #include <fmt/format.h>
 
+#include "config/effects.h"
+#include "config/rules.h"
 #include "core/errors.h"
 #include "core/text.h"
 
 namespace meristem {
 namespace {
+
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 60;
 
 template <class... Arguments>
 [[noreturn]] void refuse(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
@@ -158,6 +162,10 @@ void resolve_batch(RunConfig& config) {
 void check_schedule(const RunConfig& config) {
   const std::int64_t steps = total_steps(config), warmup = warmup_steps(config);
   if (steps < 1) refuse("schedule.steps: is less than one update");
+  // Token counts are whole numbers of 64 bits, and leave room for sums.
+  if (steps > kMostTokens / config.batch.tokens) {
+    refuse("schedule.steps: found {} updates of {} tokens; allowed: at most {} tokens in a run", steps, config.batch.tokens, kMostTokens);
+  }
   if (warmup > steps) refuse("schedule.warmup: found {} updates; allowed: at most schedule.steps = {}", warmup, steps);
   const DecayConfig& decay = config.schedule.decay;
   if (decay.kind == "none" && decay.from_step) refuse("schedule.decay.from_step: contradicts schedule.decay.kind: none");
@@ -203,8 +211,15 @@ void check_phases(const RunConfig& config) {
   }
 }
 
+void resolve_growth(GrowthConfig& growth) {
+  if (growth.schedule.kind == "prop" && !growth.schedule.alpha) growth.schedule.alpha = GrowthScheduleConfig::kAlpha;
+  if (growth.schedule.kind == "prop" && !growth.schedule.until) growth.schedule.until = GrowthScheduleConfig::kUntil;
+  if (growth.op != "stack" && growth.op != "map" && !growth.add_blocks) growth.add_blocks = GrowthConfig::kAddBlocks;
+}
+
 void check_growth(RunConfig& config) {
   GrowthConfig& growth = *config.growth;
+  resolve_growth(growth);
   const GrowthScheduleConfig& schedule = growth.schedule;
   if (schedule.kind == "prop" && !schedule.at_steps.empty()) refuse("growth.schedule.at_steps: contradicts growth.schedule.kind: prop");
   if (schedule.kind == "at_steps" && schedule.at_steps.empty()) refuse("growth.schedule.at_steps: is missing; kind: at_steps needs it");
@@ -213,8 +228,8 @@ void check_growth(RunConfig& config) {
   if (growth.from_blocks >= config.model.blocks) {
     refuse("growth.from_blocks: found {}; allowed: below model.blocks = {}", growth.from_blocks, config.model.blocks);
   }
-  if (growth.op != "map" && growth.op != "stack" && (config.model.blocks - growth.from_blocks) % growth.add_blocks != 0) {
-    refuse("growth.add_blocks: found {}; {} blocks cannot reach model.blocks = {} in steps of it", growth.add_blocks, growth.from_blocks, config.model.blocks);
+  if (growth.op != "map" && growth.op != "stack" && (config.model.blocks - growth.from_blocks) % *growth.add_blocks != 0) {
+    refuse("growth.add_blocks: found {}; {} blocks cannot reach model.blocks = {} in steps of it", *growth.add_blocks, growth.from_blocks, config.model.blocks);
   }
   const bool plain = DepthPlan::parse(config.model.depth_plan).is_plain() && !config.model.loop.is_set();
   if (!plain && growth.plans.empty()) refuse("growth.plans: is missing; model.depth_plan {} is not plain, so every stage needs its plan", config.model.depth_plan);
@@ -285,6 +300,8 @@ void resolve_and_validate(RunConfig& config) {
   if (config.growth) check_growth(config);
   check_phase_plans(config);
   check_repeats(config);
+  refuse_without_effect(config);
+  check_rules(config);
 }
 
 }  // namespace meristem

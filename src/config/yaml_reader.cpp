@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "config/rules.h"
 #include "config/scalars.h"
 #include "config/schema.h"
 #include "core/errors.h"
@@ -13,17 +14,19 @@
 namespace meristem {
 namespace {
 
-std::string range_text(const Rule& rule, const char* kind) {
-  std::string text = kind;
-  const bool low = rule.min > -1e300, high = rule.max < 1e300;
-  if (low) text += fmt::format(" {} {}", rule.above_min ? "above" : "of at least", number_text(rule.min));
-  if (high) text += fmt::format("{} {} {}", low ? "," : "", rule.below_max ? "below" : "at most", number_text(rule.max));
-  return text;
+// Whether null may stand for a member: where its default is to have none. `width: null` has no meaning.
+template <class T>
+bool none_by_default(const T&) {
+  return true;
 }
-
-bool in_range(double value, const Rule& rule) {
-  if (rule.above_min ? value <= rule.min : value < rule.min) return false;
-  return !(rule.below_max ? value >= rule.max : value > rule.max);
+bool none_by_default(bool) { return false; }
+bool none_by_default(std::int64_t member) { return member == 0; }
+bool none_by_default(double member) { return member == 0; }
+bool none_by_default(const Amount& member) { return member.value == 0; }
+bool none_by_default(const std::string& member) { return member.empty(); }
+template <class T>
+bool none_by_default(const std::vector<T>& member) {
+  return member.empty();
 }
 
 class Reader {
@@ -35,7 +38,8 @@ class Reader {
   template <class T>
   void value(const std::string& key, T& member, const Rule& rule) {
     const YamlNode* found = look_up(key);
-    if (found != nullptr && found->kind != YamlNode::Kind::kNull) {
+    const bool null = found != nullptr && found->kind == YamlNode::Kind::kNull;
+    if (found != nullptr && !(null && (rule.required || none_by_default(member)))) {
       read(*found, path_of(key), member, rule);
     } else if (rule.required) {
       throw InputError(fmt::format("{}: {}: is missing; it is required", node_.origin, printable(path_of(key), 200)));

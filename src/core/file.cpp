@@ -86,6 +86,18 @@ void write_file_durably(const std::filesystem::path& path, std::string_view byte
   file.close_durably();
 }
 
+void replace_file_durably(const std::filesystem::path& path, std::string_view bytes) {
+  const std::filesystem::path beside = path.string() + ".tmp";
+  try {
+    write_file_durably(beside, bytes);
+    if (::rename(beside.c_str(), path.c_str()) != 0) throw_errno(path, "cannot be replaced");
+  } catch (...) {
+    ::unlink(beside.c_str());
+    throw;
+  }
+  fsync_folder(path.has_parent_path() ? path.parent_path() : ".");
+}
+
 bool is_folder(const std::filesystem::path& path) {
   std::error_code ignored;
   return std::filesystem::is_directory(path, ignored);

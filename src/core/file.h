@@ -21,6 +21,9 @@ std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes
 // Creates (or truncates) `path`, writes, fsyncs, closes. Errors name the path.
 void write_file_durably(const std::filesystem::path& path, std::string_view bytes);
 
+// The same, but published whole: written to `path`.tmp, fsynced, renamed, folder fsynced. What stood there stays where that fails.
+void replace_file_durably(const std::filesystem::path& path, std::string_view bytes);
+
 // False also where it cannot be told.
 bool is_folder(const std::filesystem::path& path);
 

@@ -11,18 +11,6 @@
 namespace meristem {
 namespace {
 
-// Published whole: written beside, fsynced, renamed, folder fsynced.
-void publish(const std::filesystem::path& path, std::string_view bytes) {
-  const std::filesystem::path beside = path.string() + ".tmp";
-  write_file_durably(beside, bytes);
-  std::error_code failed;
-  std::filesystem::rename(beside, path, failed);
-  if (failed) {
-    throw SystemError(fmt::format("{}: cannot be renamed to {}: {}", beside.string(), path.filename().string(), failed.message()));
-  }
-  fsync_folder(path.has_parent_path() ? path.parent_path() : ".");
-}
-
 std::filesystem::path first_free_lost_path(const std::filesystem::path& path) {
   for (int k = 1;; ++k) {
     const std::filesystem::path candidate =
@@ -103,8 +91,8 @@ MetricsCut truncate_after(const std::filesystem::path& path, std::int64_t step) 
   });
   if (lost.empty()) return cut;
   cut.lost_path = first_free_lost_path(path);
-  publish(cut.lost_path, lost);
-  publish(path, kept);
+  replace_file_durably(cut.lost_path, lost);
+  replace_file_durably(path, kept);
   return cut;
 }
 

@@ -92,7 +92,10 @@ std::uint32_t masked_crc32c(std::string_view bytes) { return std::rotr(crc32c(by
 EventWriter::EventWriter(const std::filesystem::path& folder, std::optional<std::int64_t> resumed_after_step) {
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
-  if (failed) throw InputError(fmt::format("{}: cannot be created: {}", folder.string(), failed.message()));
+  if (failed) {
+    errno = failed.value();
+    throw_errno(folder, "cannot be created");
+  }
   fd_ = create_event_file(folder, path_);
   std::string first = event_at(0);
   put_bytes(first, 3, "brain.Event:2");

@@ -1,6 +1,7 @@
 #include "train/disk_need.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "models/costs.h"
 #include "train/checkpointing.h"
@@ -23,6 +24,25 @@ std::vector<StageBytes> bytes_by_stage(const RunConfig& config, const ModelRegis
   return stages;
 }
 
+// Of the checkpoints in (from_step, end] that keep_every keeps and that are not pinned; counted stage by stage, since there may be 1e12.
+std::uint64_t kept_bytes(const std::vector<StageBytes>& stages, const CheckpointConfig& keep, std::int64_t from_step, std::int64_t end,
+                         const std::set<std::int64_t>& pinned) {
+  if (keep.every == 0 || keep.keep_every == 0) return 0;
+  const std::int64_t factor = keep.every / std::gcd(keep.every, keep.keep_every);
+  if (factor > end / keep.keep_every) return 0;
+  const std::int64_t period = factor * keep.keep_every;  // only what is written can be kept
+  double bytes = 0;
+  for (const StageBytes& stage : stages) {
+    const std::int64_t until = std::min(stage.until_step, end);
+    if (until <= from_step) continue;
+    std::int64_t count = until / period - from_step / period;
+    for (const std::int64_t step : pinned) count -= step > from_step && step <= until && step % period == 0 ? 1 : 0;
+    bytes += static_cast<double>(count) * static_cast<double>(stage.bytes);
+    from_step = until;
+  }
+  return static_cast<std::uint64_t>(std::min(bytes, 1e18));
+}
+
 }  // namespace
 
 std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry& registry, std::int64_t from_step) {
@@ -36,12 +56,7 @@ std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry&
   std::uint64_t need = 0;
   for (const std::int64_t step : pinned) need += step > from_step ? bytes_at(step) : 0;
   const std::int64_t end = total_steps(config);
-  if (keep.keep_every > 0) {
-    for (std::int64_t step = (from_step / keep.keep_every + 1) * keep.keep_every; step <= end; step += keep.keep_every) {
-      const bool written = keep.every > 0 && step % keep.every == 0;
-      if (written && !pinned.contains(step)) need += bytes_at(step);
-    }
-  }
+  need += kept_bytes(stages, keep, from_step, end, pinned);
   const std::int64_t rotated = keep.every > 0 ? (end - from_step) / keep.every : 0;
   const std::int64_t newest = from_step > 0 ? 0 : std::min(keep.keep_last, rotated);
   const std::int64_t best = config.early_stop ? 1 : 0;

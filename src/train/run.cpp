@@ -9,6 +9,7 @@
 
 #include "checkpoint/disk_space.h"
 #include "config/load.h"
+#include "core/errors.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "data/loader.h"
@@ -31,6 +32,16 @@ namespace {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Damage that is found behind the files' own checks is said with the place that it came from.
+template <class Action>
+void naming(const std::string& place, Action&& action) {
+  try {
+    action();
+  } catch (const DamagedError& error) {
+    throw DamagedError(place + ": " + error.what());
+  }
 }
 
 class Run {
@@ -86,7 +97,7 @@ class Run {
   }
 
   void begin() {
-    write_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
+    replace_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
     for (const std::string& note : start_.notes) telemetry_.note(note);
     const bool begins = start_.new_run || !start_.checkpoint;  // a resumed run has said it already
     if (start_.checkpoint) {
@@ -126,10 +137,11 @@ class Run {
       if (segment.from_step < state_.step) phase_ = segment.phase;
     }
     auto live = std::make_unique<LiveModel>(config_, registry_, device_, state_.blocks, false);
-    live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer));
+    const std::string path = start_.checkpoint_path.string();
+    naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
     spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
 #ifndef MERISTEM_PLANT_DROP_POSITION  // Only in a test that must fail: the loader begins anew.
-    loader_->seek(LoaderPosition::from_json(state_.loader));
+    naming(path + "/state.json", [&] { loader_->seek(LoaderPosition::from_json(state_.loader)); });
 #endif
     return live;
   }
@@ -192,7 +204,7 @@ class Run {
   bool after_step(const Segment& segment) {
     improved_ = false;
     const bool whole = !validation_due() || validate(segment);
-    if (now(config_.logging.sample_every)) write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
+    if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) write_sample(*live_, segment.plan, config_, folder_, device_, state_.step);
     if (checkpointing_.due(state_.step) || improved_) save();
     return whole;
   }
@@ -291,7 +303,7 @@ ExitCode say_finished(const RunConfig& config, const TrainState& state, const Ru
 }  // namespace
 
 void check_training(const RunConfig& config, const StartRequest& request) {
-  const Start start = decide_start(config, request);
+  const Start start = decide_start(config, request, registry);
   if (start.new_run) RunFolder::existing(config).refuse_if_used();
   const auto loader = make_loader(config);
   if (start.checkpoint) loader->seek(LoaderPosition::from_json(start.checkpoint->state.loader));
@@ -301,7 +313,7 @@ void check_training(const RunConfig& config, const StartRequest& request) {
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
-  Start start = decide_start(config, request);
+  Start start = decide_start(config, request, registry);
   const RunFolder existing = RunFolder::existing(config);
   if (is_finished(config, start, existing)) return say_finished(config, start.checkpoint->state, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;

@@ -21,7 +21,9 @@ namespace fs = std::filesystem;
 void create_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) throw InputError(fmt::format("{}: cannot be created: {}", folder.string(), error.message()));
+  if (!error) return;
+  errno = error.value();
+  throw_errno(folder, "cannot be created");
 }
 
 std::string first_match(const char* file, const std::string& key) {
@@ -71,13 +73,13 @@ RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
   if (new_run) folder.refuse_if_used();
   for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
   if (config.logging.tensorboard) create_folder(folder.tensorboard());
-  write_file_durably(folder.root_ / "config.yaml", dump_config(config));
+  replace_file_durably(folder.root_ / "config.yaml", dump_config(config));
   if (!config.data.tokenizer.empty()) {
-    write_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
+    replace_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
     // What `generate --chat` needs besides: the chat template and the names of special tokens.
     for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"}) {
       const fs::path beside = fs::path(config.data.tokenizer).parent_path() / name;
-      if (fs::is_regular_file(beside, ignored)) write_file_durably(folder.root_ / name, read_file(beside));
+      if (fs::is_regular_file(beside, ignored)) replace_file_durably(folder.root_ / name, read_file(beside));
     }
   }
   return folder;

@@ -9,6 +9,7 @@
 
 #include "config/load.h"
 #include "core/errors.h"
+#include "train/checkpoint_check.h"
 
 namespace meristem {
 namespace {
@@ -25,7 +26,7 @@ bool may_change(const std::string& key) {
 }
 
 void refuse_changes(const RunConfig& config, const LoadedCheckpoint& checkpoint, const fs::path& path) {
-  const RunConfig saved = parse_config(checkpoint.state.config_yaml, (path / "state.json").string());
+  const RunConfig saved = config_of(checkpoint, path);
   for (const ConfigDifference& difference : config_differences(saved, config)) {
     if (may_change(difference.key)) continue;
     throw InputError(fmt::format("{}: was {}, now {}; an exact resume changes only logging, checkpoint, run.out and data.validation.every. "
@@ -52,10 +53,10 @@ fs::path place_among_runs(const fs::path& checkpoint) {
   return folder.parent_path().parent_path().filename() / folder.filename();
 }
 
-Start from_branch(const fs::path& path) {
+Start from_branch(const fs::path& path, const ModelRegistry& registry) {
   Start start;
   start.checkpoint_path = path;
-  start.checkpoint = load_checkpoint(path);
+  start.checkpoint = open_checkpoint(path, registry);
   start.from_trunk = true;
   return start;
 }
@@ -73,7 +74,7 @@ void check_origin(const fs::path& folder, const fs::path& branch, bool has_check
                                origin.empty() ? "is no branch" : "is a branch of " + origin.string(), branch.string()));
 }
 
-Start from_own_newest(const RunConfig& config, const fs::path& branch) {
+Start from_own_newest(const RunConfig& config, const fs::path& branch, const ModelRegistry& registry) {
   Start start;
   const fs::path folder = fs::path(config.run.out) / config.run.name;
   start.new_run = false;
@@ -81,22 +82,22 @@ Start from_own_newest(const RunConfig& config, const fs::path& branch) {
   const auto found = fs::is_directory(folder / "checkpoints", ignored) ? newest_whole_checkpoint(folder / "checkpoints") : std::nullopt;
   check_origin(folder, branch, found.has_value());
   if (!found && !branch.empty()) {
-    start = from_branch(branch);
+    start = from_branch(branch, registry);
     start.new_run = false;
   }
   if (!found) return start;
   for (const std::string& line : found->skipped_damaged) start.notes.push_back("DAMAGED checkpoint skipped: " + line);
   start.checkpoint_path = found->path;
-  start.checkpoint = load_checkpoint(found->path);
+  start.checkpoint = open_checkpoint(found->path, registry);
   refuse_changes(config, *start.checkpoint, found->path);
   return start;
 }
 
-Start from_named(const RunConfig& config, const fs::path& path) {
+Start from_named(const RunConfig& config, const fs::path& path, const ModelRegistry& registry) {
   Start start;
   start.new_run = false;
   start.checkpoint_path = path;
-  start.checkpoint = load_checkpoint(path);
+  start.checkpoint = open_checkpoint(path, registry);
   refuse_changes(config, *start.checkpoint, path);
   // Going back in the same folder would leave checkpoints of two histories side by side.
   const fs::path own = fs::path(config.run.out) / config.run.name / "checkpoints";
@@ -143,17 +144,17 @@ std::vector<std::string> environment_notes(const std::map<std::string, std::stri
   return notes;
 }
 
-Start decide_start(const RunConfig& config, const StartRequest& request) {
+Start decide_start(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   if (!request.branch.empty() && request.resume != "none" && request.resume != "auto") {
     throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
   }
   Start start;
   if (request.resume == "auto") {
-    start = from_own_newest(config, request.branch);
+    start = from_own_newest(config, request.branch, registry);
   } else if (!request.branch.empty()) {
-    start = from_branch(request.branch);
+    start = from_branch(request.branch, registry);
   } else if (request.resume != "none") {
-    start = from_named(config, request.resume);
+    start = from_named(config, request.resume, registry);
   }
   if (start.checkpoint) refuse_other_depth(config, *start.checkpoint, start.checkpoint_path);
   if (!start.checkpoint && config.initial) start.initial = open_initial(config);

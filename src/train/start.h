@@ -8,6 +8,7 @@
 
 #include "checkpoint/store.h"
 #include "config/run_config.h"
+#include "models/registry.h"
 #include "train/initial.h"
 
 namespace meristem {
@@ -31,7 +32,7 @@ std::filesystem::path branch_origin(const std::filesystem::path& folder);
 
 // InputError where the request contradicts the config or the folder: an exact resume with a changed key names the key and suggests
 // --branch; DamagedError for a damaged checkpoint.
-Start decide_start(const RunConfig& config, const StartRequest& request);
+Start decide_start(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
 
 // Index of the growth stage whose model a checkpoint after update `step` holds.
 std::size_t stage_of_step(const std::vector<GrowthStage>& stages, std::int64_t step);
