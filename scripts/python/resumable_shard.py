@@ -5,6 +5,7 @@ journal.json      which job this is, and how far the files and the input are in 
 
 Killed at any moment, the same command goes on from the last journal and ends in the same bytes."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -30,26 +31,21 @@ class ResumableShard:
         self.journal, self.resumed, self.last_commit = self.fresh, False, time.monotonic()
         self._refuse_existing(force)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock()
-        try:
+        with contextlib.ExitStack() as opened:  # closes again what is open where one of these fails
+            self._lock(opened)
             self._load(force)
-            self.tokens, self.lengths = (self._open(name, size) for name, size in self._sizes().items())
-        except BaseException:
-            os.close(self.lock)
-            raise
+            self.tokens, self.lengths = (self._open(name, size, opened) for name, size in self._sizes().items())
+            self.opened = opened.pop_all()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
-        self.tokens.close()
-        self.lengths.close()
-        # What has no journal has nothing to go on from.
-        if kind is None:
-            self._path("journal.json").unlink(missing_ok=True)  # first, so that a kill in the midst of it leaves no job to go on with
-        if not self._path("journal.json").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self.lock)
+        with self.opened:
+            if kind is None:
+                self._path("journal.json").unlink(missing_ok=True)  # first, so that a kill in the midst of it leaves no job to go on with
+            if not self._path("journal.json").exists():  # nothing to go on from
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, ids, lengths, text_bytes):
         """Bytes of ids and of int32 lengths, for one document or many."""
@@ -95,10 +91,10 @@ class ResumableShard:
             if os.path.exists(self.prefix + extension):
                 raise UserError(f"{self.prefix}{extension}: exists already; --force replaces it")
 
-    def _lock(self):
-        self.lock = os.open(self._path("lock"), os.O_CREAT | os.O_RDWR)
+    def _lock(self, opened):
+        lock = opened.enter_context(open(self._path("lock"), "w"))
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{self.folder}: another process is writing this shard") from None
 
@@ -127,12 +123,12 @@ class ResumableShard:
     def _sizes(self):
         return {"tokens": self.journal["tokens"] * self.dtype.itemsize, "lengths": self.journal["documents"] * 4}
 
-    def _open(self, name, size):
+    def _open(self, name, size, opened):
         """For writing on behind its first `size` bytes."""
         path = self._path(name)
         if name == "tokens" and self.journal["publishing"] and not path.exists():
             path = Path(self.prefix + ".bin")  # has its name already
-        file = open(path, "r+b" if path.exists() else "w+b")
+        file = opened.enter_context(open(path, "r+b" if path.exists() else "w+b"))
         if (found := os.fstat(file.fileno()).st_size) < size:
             raise DamagedError(f"{path}: {found} bytes, the journal counts {size}; remove {self.folder} to begin anew")
         file.truncate(size)
