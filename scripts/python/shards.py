@@ -3,6 +3,7 @@
 `meristem data inspect PREFIX`: what a shard holds, one document as text."""
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def print_lengths(shard):
             print(f"  up to {2**power:>10,}  {count:>10,}  {'#' * max(1, round(40 * count / bins.max()))}")
 
 
+def print_duplicates(shard):
+    """Documents that are, id for id, one that came before. Eight bytes of hash a document are held."""
+    hashes = np.fromiter((int.from_bytes(hashlib.blake2b(shard.document(number).tobytes(), digest_size=8).digest(), "little")
+                          for number in range(shard.documents)), np.uint64, shard.documents)
+    copies = shard.documents - np.unique(hashes).size
+    print(f"duplicates: {copies:,} of {shard.documents:,} documents ({100 * copies / shard.documents:.1f} %)")
+
+
 def print_document(shard, number, count, tokenizer_path):
     document = shard.document(number)
     ids = document[:count].tolist()
@@ -71,7 +80,7 @@ def print_document(shard, number, count, tokenizer_path):
     if tokenizer_path is None:
         print("  (text: give the tokenizer with --tokenizer)")
         return
-    from tokenize_text import load_tokenizer
+    from encode_worker import load_tokenizer
 
     tokenizer = load_tokenizer(Path(tokenizer_path))[0]
     mask = Mask.of(shard)
@@ -90,6 +99,7 @@ def inspect(arguments):
     if shard.documents == 0:
         return
     print_lengths(shard)
+    print_duplicates(shard)
     if not 0 <= arguments.document < shard.documents:
         raise UserError(f"--document: found {arguments.document}, allowed: 0 to {shard.documents - 1}")
     known = about.get("tokenizer")

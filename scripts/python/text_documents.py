@@ -1,107 +1,244 @@
-"""Documents out of text files: .txt (a file is a document, unless it is split) and .jsonl (a line is a document)."""
+"""Documents out of files, one at a time: .txt (a file is a document, unless it is split), .jsonl (a line is one), parquet and arrow (a row is one).
+
+Reading can begin at any place it came to before, so that a job that was stopped goes on; memory is bounded by the longest document allowed."""
 
 import json
-import re
 from pathlib import Path
+from typing import NamedTuple
 
+import text_tables
 from command_errors import UserError
+from compressed_files import ByteStream
+from input_files import TABLES, input_files
 
-FORMATS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+LONGEST = 16 << 20
+
+
+class Document(NamedTuple):
+    place: str            # FILE, FILE:LINE, FILE: document N or FILE: row N, for messages
+    text: str | None      # None where the document is bad
+    after: list           # [file number, position in the file]: what follows, for Reader(start=…)
+    fault: str = ""       # of a bad document: its kind,
+    what: str = ""        # and what is wrong, without the place
+
+
+class _Fault(Exception):
+    def __init__(self, kind, what):
+        self.kind, self.what = kind, what
 
 
 def add_arguments(parser):
     """The arguments that say what is read."""
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
-                        help="a .txt or .jsonl file, or a folder of them (read in sorted order)")
-    parser.add_argument("--key", default="text", help="the key of a JSON line that holds the text (default: text)")
-    parser.add_argument("--format", choices=("txt", "jsonl"), help="what the files are, where their names do not say")
+                        help="a .txt, .jsonl (both also .gz, .zst), .parquet or .arrow file, a folder of them (read in sorted order), "
+                             "or a folder saved by Hugging Face datasets")
+    parser.add_argument("--key", default="text", help="the key of a JSON line, or the column of a table, that holds the text (default: text)")
+    parser.add_argument("--format", choices=("txt", "jsonl", *TABLES), help="what the files are, where their names do not say")
+    parser.add_argument("--split", metavar="NAME", help="which split of a data set, where a folder holds several")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split-on", choices=("blank",), help="in .txt files, blank lines separate documents")
     split.add_argument("--document-separator", metavar="TEXT", help="in .txt files, this text separates documents, such as '<|endoftext|>'")
+    parser.add_argument("--max-document-bytes", type=int, default=LONGEST, metavar="N",
+                        help=f"a longer document or JSON line is an error (default: {LONGEST}); memory follows it")
 
 
 def documents_of(arguments):
-    """Yields (place, text) of every document that is not empty; `place` is FILE, FILE:LINE or FILE: document N, for messages."""
-    if arguments.document_separator == "":
-        raise UserError("--document-separator: found an empty text")
-    for path, kind in _files(arguments.inputs, arguments.format):
-        if kind == "jsonl":
-            yield from _json_lines(path, arguments.key)
-        else:
-            yield from _text_file(path, arguments.split_on, arguments.document_separator)
+    """Yields (place, text) of every document that is not empty; the first bad one is a UserError."""
+    for document in Reader(arguments):
+        if document.text is None:
+            raise UserError(f"{document.place}: {document.what}")
+        yield document.place, document.text
 
 
-def _files(inputs, given_format):
-    """Yields (path, format) of the inputs in order, folders unfolded."""
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in FORMATS and file.is_file())
-            if not found:
-                raise UserError(f"{path}: a folder without a file that ends in {', '.join(FORMATS)}")
-            for file in found:
-                yield file, given_format or FORMATS[file.suffix]
-        elif not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        elif given_format is None and path.suffix not in FORMATS:
-            raise UserError(f"{path}: unknown kind of file; allowed: {', '.join(FORMATS)}, or say --format txt|jsonl")
-        else:
-            yield path, given_format or FORMATS[path.suffix]
+class Reader:
+    """Iterates over Documents, empty ones left out. `share()` says how much of the input has been read, 0 to 1."""
+
+    def __init__(self, arguments, start=None):
+        if arguments.document_separator == "":
+            raise UserError("--document-separator: found an empty text")
+        if arguments.max_document_bytes < 1:
+            raise UserError(f"--max-document-bytes: found {arguments.max_document_bytes}, allowed: 1 or more")
+        self.files = input_files(arguments.inputs, arguments.format, arguments.split)
+        self.arguments, self.start = arguments, start or [0, None]
+        self.sizes = [path.stat().st_size for path, _ in self.files]
+        self.finished, self.position = sum(self.sizes[: self.start[0]]), lambda: 0
+
+    @property
+    def total_bytes(self):
+        return sum(self.sizes)
+
+    def share(self):
+        return (self.finished + self.position()) / max(1, self.total_bytes)
+
+    def __iter__(self):
+        read = {"txt": self._text, "jsonl": self._json_lines, "parquet": self._table, "arrow": self._table}
+        for number in range(self.start[0], len(self.files)):
+            path, kind = self.files[number]
+            start = self.start[1] if number == self.start[0] else None
+            for place, content, position in read[kind](path, kind, start):
+                after = [number, position] if position is not None else [number + 1, None]
+                if isinstance(content, _Fault):
+                    yield Document(place, None, after, content.kind, content.what)
+                elif content.strip():
+                    yield Document(place, content, after)
+            self.finished, self.position = self.finished + self.sizes[number], lambda: 0
+
+    # Each yields (place, text or _Fault, position after it; None at the end of the file).
+
+    def _table(self, path, kind, start):
+        rows = text_tables.parquet_rows if kind == "parquet" else text_tables.arrow_rows
+        for row, data in rows(path, self.arguments.key, start or 0):
+            place = f"{path}: row {row}"
+            yield place, self._checked(lambda: _text_of_row(data, self.arguments)), row + 1
+
+    def _text(self, path, kind, start):
+        with ByteStream(path) as stream:
+            self.position = lambda: stream.raw_position
+            longest = self.arguments.max_document_bytes
+            split = self.arguments.split_on or self.arguments.document_separator
+            offset, number = start or (0, 0)
+            stream.skip(offset)
+            if not split:
+                if start is None:
+                    yield str(path), self._one_text(stream), None
+                return
+            parts = _blank_parts if self.arguments.split_on else _separated_parts
+            for begin, offset, data in parts(stream, self.arguments, offset):
+                number += 1
+                yield f"{path}: document {number}", self._checked(lambda: _decoded(data, begin, longest)), [offset, number]
+
+    def _one_text(self, stream):
+        data, longest = bytearray(), self.arguments.max_document_bytes
+        while len(data) <= longest and (piece := stream.read(1 << 20)):
+            data += piece
+        fault = self._checked(lambda: _decoded(data, 0, longest))
+        if isinstance(fault, _Fault) and fault.kind == "too long":
+            fault.what += "; --split-on blank or --document-separator TEXT make several documents of a file"
+        return fault
+
+    def _json_lines(self, path, kind, start):
+        key, longest = self.arguments.key, self.arguments.max_document_bytes
+        offset, number = start or (0, 0)
+        with ByteStream(path) as stream:
+            self.position = lambda: stream.raw_position
+            stream.skip(offset)
+            while line := stream.readline(longest + 2):
+                number += 1
+                length = len(line)
+                begin, offset = offset, offset + length
+                if length > longest and not line.endswith(b"\n"):
+                    offset += _rest_of_line(stream)
+                    content = _too_long(offset - begin, longest)
+                else:
+                    content = self._checked(lambda: _text_of_line(_decoded(line, begin, longest + 2), key))
+                yield f"{path}:{number}", content, [offset, number]
+
+    @staticmethod
+    def _checked(read):
+        try:
+            return read()
+        except _Fault as fault:
+            return fault
 
 
-def _decode(data, offset, place):
+def _too_long(found, longest):
+    return _Fault("too long", f"more than --max-document-bytes: found {found} bytes or more, allowed {longest}")
+
+
+def _decoded(data, offset, longest):
+    if data is None:  # a part that was too long to keep
+        raise _too_long(longest + 1, longest)
+    if len(data) > longest:
+        raise _too_long(len(data), longest)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"0x{data[error.start]:02x}"
-        raise UserError(f"{place}: byte {offset + error.start}: not UTF-8 (found {found}); convert the file first") from None
+        hint = "; it looks like UTF-16" if offset == 0 and bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise _Fault("not UTF-8", f"byte {offset + error.start}: not UTF-8 (found {found}){hint}; convert the file first") from None
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
-def _text_file(path, split_on, separator):
-    text = _decode(path.read_bytes(), 0, path)
-    if split_on is None and separator is None:
-        if text.strip():
-            yield str(path), text
-        return
-    # Behind a blank line may follow more of them; a document keeps its own line ends.
-    parts = re.split(r"\n(?:[ \t\r]*\n)+", text) if split_on else text.split(separator)
-    for number, part in enumerate(parts, start=1):
-        if part.strip():
-            yield f"{path}: document {number}", part
+def _text_of_row(data, arguments):
+    if data is None:
+        raise _Fault("null", f"{arguments.key}: found null, expected a string")
+    return _decoded(data, 0, arguments.max_document_bytes)
 
 
-def _json_lines(path, key):
-    offset = 0
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{path}:{number}"
-            text = _decode(line, offset, place)
-            offset += len(line)
-            if not text.strip():
-                continue
-            document = _text_of(text, key, place)
-            if document.strip():
-                yield place, document
-
-
-def _text_of(line, key, place):
+def _text_of_line(line, key):
+    if not line.strip():
+        return ""
     try:
         record = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: broken JSON at column {error.colno}: {error.msg}") from None
+        raise _Fault("broken JSON", f"broken JSON at column {error.colno}: {error.msg}") from None
     except ValueError as error:  # a number of thousands of digits
-        raise UserError(f"{place}: broken JSON: {error}") from None
+        raise _Fault("broken JSON", f"broken JSON: {error}") from None
     except RecursionError:
-        raise UserError(f"{place}: broken JSON: nested too deeply") from None
+        raise _Fault("broken JSON", "broken JSON: nested too deeply") from None
     if not isinstance(record, dict):
-        raise UserError(f"{place}: found {type(record).__name__}, expected an object with the key {key!r}")
+        raise _Fault("no object", f"found {type(record).__name__}, expected an object with the key {key!r}")
     if key not in record:
-        raise UserError(f"{place}: key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8])) or 'no key'} (see --key)")
+        raise _Fault("no text", f"key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8])) or 'no key'} (see --key)")
     text = record[key]
     if not isinstance(text, str):
-        raise UserError(f"{place}: {key}: found {type(text).__name__}, expected a string")
+        raise _Fault("no text", f"{key}: found {type(text).__name__}, expected a string")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{place}: {key}: holds half a character (a lone surrogate)") from None
+        raise _Fault("half a character", f"{key}: holds half a character (a lone surrogate)") from None
     return text
+
+
+def _rest_of_line(stream):
+    """Reads to the end of the line; returns how many bytes that took."""
+    count = 0
+    while piece := stream.readline(1 << 20):
+        count += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return count
+
+
+def _blank_parts(stream, arguments, offset):
+    """(begin, offset after, bytes) of what one or more blank lines separate. A document keeps its own line ends but the last before a blank
+    line; its first line may be blank itself. Bytes are None where they are too many."""
+    longest = arguments.max_document_bytes
+    begin, part, new_line, between = offset, bytearray(), True, offset > 0  # where reading goes on, a separator went before
+    while piece := stream.readline(1 << 20):
+        blank = new_line and piece.endswith(b"\n") and not piece.strip(b" \t\r\n")
+        new_line = piece.endswith(b"\n")
+        offset += len(piece)
+        if blank and between:
+            begin = offset
+        elif blank and part != b"":
+            yield begin, offset, part[:-1] if part is not None else None
+            begin, part, between = offset, bytearray(), True
+        else:
+            between = False
+            if part is not None:
+                part += piece
+                part = part if len(part) <= longest + 1 else None
+    if part != b"":
+        yield begin, offset, part
+
+
+def _separated_parts(stream, arguments, offset):
+    """The same, of what the separator's bytes separate."""
+    separator, longest = arguments.document_separator.encode(), arguments.max_document_bytes
+    begin, part, long = offset, bytearray(), False
+    while piece := stream.read(1 << 18):
+        seen = max(0, len(part) - len(separator) + 1)
+        part += piece
+        while (at := part.find(separator, seen)) >= 0:
+            after = begin + at + len(separator)
+            yield begin, after, None if long or at > longest else part[:at]
+            del part[: at + len(separator)]
+            begin, seen, long = after, 0, False
+        if long or len(part) > longest + len(separator):  # keep what may be the beginning of a separator
+            keep = min(len(part), len(separator) - 1)
+            begin += len(part) - keep
+            del part[: len(part) - keep]
+            long = True
+    if part or long:
+        yield begin, begin + len(part), None if long else part

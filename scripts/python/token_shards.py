@@ -6,7 +6,6 @@ The C++ library reads and checks the same files; this module writes them where t
 import ctypes
 import ctypes.util
 import json
-import mmap
 import os
 import struct
 from pathlib import Path
@@ -18,6 +17,8 @@ from command_errors import DamagedError, UserError
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")  # magic, version, type code, sequences, document entries
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
+BARE = {20240520: (np.dtype("<u2"), 1), 20240801: (np.dtype("<u4"), 7)}  # llm.c: magic -> type of an id, version
+BARE_HEADER = 1024
 EXTENSIONS = (".bin", ".idx", ".json")
 
 
@@ -28,23 +29,26 @@ def _xxhash():
         except OSError:
             continue
         if library is not None:
-            library.XXH3_64bits.restype = ctypes.c_uint64
-            library.XXH3_64bits.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+            library.XXH3_createState.restype = ctypes.c_void_p
+            library.XXH3_freeState.argtypes = library.XXH3_64bits_reset.argtypes = library.XXH3_64bits_digest.argtypes = (ctypes.c_void_p,)
+            library.XXH3_64bits_update.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+            library.XXH3_64bits_digest.restype = ctypes.c_uint64
             return library
     raise UserError("libxxhash.so.0 is missing; install it with: sudo apt-get install -y libxxhash-dev")
 
 
 def xxh3_file(path):
-    """xxh3 (64 bit) of a file as 16 hex digits."""
+    """xxh3 (64 bit) of a file as 16 hex digits. Read in pieces: the pages of a map would count as the process's memory."""
     library = _xxhash()
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return f"{library.XXH3_64bits(None, 0):016x}"
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = np.frombuffer(mapped, np.uint8)
-            digest = library.XXH3_64bits(view.ctypes.data, view.size)
-            del view  # a map that is looked at cannot be closed
-            return f"{digest:016x}"
+    state = library.XXH3_createState()
+    try:
+        library.XXH3_64bits_reset(state)
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 22):
+                library.XXH3_64bits_update(state, piece, len(piece))
+        return f"{library.XXH3_64bits_digest(state):016x}"
+    finally:
+        library.XXH3_freeState(state)
 
 
 def prefix_of(path):
@@ -93,40 +97,55 @@ class Writer:
     def _index(self):
         lengths = np.asarray(self.lengths, np.int64)
         pointers = np.concatenate(([0], np.cumsum(lengths)[:-1])) * self.dtype.itemsize
-        header = HEADER.pack(MAGIC, 1, 4 if self.dtype == np.int32 else 8, lengths.size, lengths.size + 1)
+        header = index_header(self.dtype, lengths.size)
         documents = np.arange(lengths.size + 1)  # a sequence each
         return header + lengths.astype("<i4").tobytes() + pointers.astype("<i8").tobytes() + documents.astype("<i8").tobytes()
 
     def _manifest(self):
-        about = {key: value for key, value in self.about.items() if value is not None}
-        paths = {name: self._pending("." + name) for name in ("bin", "idx")}
-        files = {name: {"bytes": os.path.getsize(path), "xxh3": xxh3_file(path)} for name, path in paths.items()}
-        return {"format_version": 1, "tokens": self.tokens, "documents": len(self.lengths), "vocab_size": self.vocab_size,
-                "dtype": self.dtype.name, **about, "files": files}
+        return manifest(self._pending(".bin"), self._pending(".idx"), self.tokens, len(self.lengths), self.vocab_size, self.dtype.name, self.about)
 
     def _publish(self):
-        _sync(self.bin)
+        sync(self.bin)
         for extension, content in ((".idx", self._index), (".json", lambda: json.dumps(self._manifest(), indent=1).encode() + b"\n")):
             with open(self._pending(extension), "wb") as file:
                 file.write(content())
-                _sync(file)
+                sync(file)
         for extension in EXTENSIONS:
             os.replace(self._pending(extension), self.prefix + extension)
-        folder = os.open(os.path.dirname(self.prefix) or ".", os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(os.path.dirname(self.prefix) or ".")
 
 
-def _sync(file):
+def index_header(dtype, documents):
+    """Of an index with one sequence a document."""
+    return HEADER.pack(MAGIC, 1, 4 if dtype == np.int32 else 8, documents, documents + 1)
+
+
+def manifest(bin_path, idx_path, tokens, documents, vocab_size, dtype_name, about):
+    """The manifest's content; `about` holds the keys that may be missing: tokenizer, tokenizer_hash, end_of_text."""
+    files = {name: {"bytes": os.path.getsize(path), "xxh3": xxh3_file(path)} for name, path in (("bin", bin_path), ("idx", idx_path))}
+    return {"format_version": 1, "tokens": tokens, "documents": documents, "vocab_size": vocab_size, "dtype": dtype_name,
+            **{key: value for key, value in about.items() if value is not None}, "files": files}
+
+
+def sync(file):
     file.flush()
     os.fsync(file.fileno())
+
+
+def sync_folder(path):
+    folder = os.open(path, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 class Shard:
     """A shard for reading, its index and manifest checked; DamagedError names the file and the byte or key that is wrong."""
 
     def __init__(self, path):
-        self.prefix = prefix_of(path)
+        self.prefix, self.manifest = prefix_of(path), None
+        if str(path).endswith(".bin") and os.path.exists(path) and not os.path.exists(self.prefix + ".idx"):
+            self._read_bare(str(path))
+            return
         for extension in (".bin", ".idx"):
             if not os.path.exists(self.prefix + extension):
                 raise UserError(f"{self.prefix}{extension}: no such file; a shard is the prefix of PREFIX.bin and PREFIX.idx")
@@ -143,6 +162,24 @@ class Shard:
 
     def damaged(self, offset, what, path=None):
         raise DamagedError(f"{path or self.idx_path}: byte {offset}: {what}")
+
+    def _read_bare(self, path):
+        """A .bin of llm.c (a header of 256 int32), or of nanoGPT (uint16 and nothing else): one document."""
+        self.bin_path, size = path, os.path.getsize(path)
+        head = np.fromfile(path, "<i4", 3)
+        magic, version, count = head.tolist() if head.size == 3 else (0, 0, 0)
+        if magic in BARE:
+            dtype, known = BARE[magic]
+            if version != known:
+                self.damaged(4, f"version {version}, magic {magic} goes with {known}", path)
+            if count < 0 or BARE_HEADER + count * dtype.itemsize != size:
+                self.damaged(8, f"{count} tokens of {dtype.name}, but the file has {size} bytes", path)
+            self.tokens = self._array(path, dtype, BARE_HEADER, count)
+        elif size % 2:
+            self.damaged(size, "an odd number of bytes, where bare files hold uint16 tokens", path)
+        else:
+            self.tokens = self._array(path, "<u2", 0, size // 2)
+        self.starts = np.array([0, self.tokens.size])
 
     def _read_index(self):
         size = os.path.getsize(self.idx_path)

@@ -199,7 +199,7 @@ class WrongInput(Case):
                  ("h.txt", b"good \xff\xfe", "h.txt: byte 5: not UTF-8 (found 0xff)"),
                  ("i.txt", " \n", "i.txt: no text found"),
                  ("j.jsonl", "\n\n", "j.jsonl: no text found"),
-                 ("k.parquet", "x", "k.parquet: unknown kind of file; allowed: .txt, .jsonl")]
+                 ("k.csv", "x", "k.csv: unknown kind of file; allowed: .txt, .jsonl")]
         for name, content, expected in cases:
             with self.subTest(name):
                 self.refused(self.tokenize(self.file(name, content)), 2, expected)

@@ -1,0 +1,166 @@
+"""A shard that is written over a long time. Until it is whole it lives in the folder PREFIX.partial:
+
+tokens, lengths   what has been written, in order; what lies behind the journal's counts is cut off when a stopped job goes on
+journal.json      which job this is, and how far the files and the input are in step with each other; replaced as a whole
+
+Killed at any moment, the same command goes on from the last journal and ends in the same bytes."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+import token_shards
+from command_errors import DamagedError, UserError
+
+ENTRIES = 1 << 18  # of the index made at a time
+
+
+class ResumableShard:
+    """`job` is a dict of what the bytes depend on: where it differs from the journal's, going on is refused."""
+
+    def __init__(self, prefix, dtype, job, force, commit_seconds):
+        self.prefix, self.dtype, self.commit_seconds = str(prefix), np.dtype(dtype), commit_seconds
+        self.folder = Path(self.prefix + ".partial")
+        self.fresh = {"format": 1, "job": job, "input": None, "documents": 0, "tokens": 0, "text_bytes": 0, "skipped": {}, "publishing": False}
+        self.journal, self.resumed, self.last_commit = self.fresh, False, time.monotonic()
+        self._refuse_existing(force)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as opened:  # closes again what is open where one of these fails
+            self._lock(opened)
+            self._load(force)
+            self.tokens, self.lengths = (self._open(name, size, opened) for name, size in self._sizes().items())
+            self.opened = opened.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        with self.opened:
+            if kind is None:
+                self._path("journal.json").unlink(missing_ok=True)  # first, so that a kill in the midst of it leaves no job to go on with
+            if not self._path("journal.json").exists():  # nothing to go on from
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, ids, lengths, text_bytes):
+        """Bytes of ids and of int32 lengths, for one document or many."""
+        self.tokens.write(ids)
+        self.lengths.write(lengths)
+        self.journal["documents"] += len(lengths) // 4
+        self.journal["tokens"] += len(ids) // self.dtype.itemsize
+        self.journal["text_bytes"] += text_bytes
+
+    def skip(self, kind):
+        self.journal["skipped"][kind] = self.journal["skipped"].get(kind, 0) + 1
+
+    def came_to(self, place):
+        """The input before `place` is dealt with; written down from time to time."""
+        self.journal["input"] = place
+        if time.monotonic() - self.last_commit >= self.commit_seconds:
+            self._commit()
+
+    def publish(self, vocab_size, about):
+        """Gives the three files their names. From the journal's last entry on a kill leaves nothing to do but the renames."""
+        if not self.journal["publishing"]:
+            for file in (self.tokens, self.lengths):
+                token_shards.sync(file)
+            self._write_index()
+            manifest = token_shards.manifest(self._path("tokens"), self._path("idx"), self.journal["tokens"], self.journal["documents"],
+                                             vocab_size, self.dtype.name, about)
+            self._write("json", json.dumps(manifest, indent=1).encode() + b"\n")
+            self.journal["publishing"] = True
+            self._commit()
+        for name, extension in (("tokens", ".bin"), ("idx", ".idx"), ("json", ".json")):
+            if self._path(name).exists():
+                os.replace(self._path(name), self.prefix + extension)
+        token_shards.sync_folder(os.path.dirname(self.prefix) or ".")
+
+    def _path(self, name):
+        return self.folder / name
+
+    def _refuse_existing(self, force):
+        """An older shard is never replaced unawares; that of this job, half published, is."""
+        if force or self._stored().get("publishing"):
+            return
+        for extension in token_shards.EXTENSIONS:
+            if os.path.exists(self.prefix + extension):
+                raise UserError(f"{self.prefix}{extension}: exists already; --force replaces it")
+
+    def _lock(self, opened):
+        lock = opened.enter_context(open(self._path("lock"), "w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{self.folder}: another process is writing this shard") from None
+
+    def _stored(self):
+        path = self._path("journal.json")
+        if not path.exists():
+            return {}
+        try:
+            stored = json.loads(path.read_text())
+            _ = [stored[key] for key in self.fresh]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{path}: not a journal: {error!r}; remove {self.folder} to begin anew") from None
+        return stored
+
+    def _load(self, force):
+        stored = self._stored()
+        job = json.loads(json.dumps(self.fresh["job"]))
+        differing = [key for key in job if stored and stored["job"].get(key) != job[key]]
+        if differing and not force:
+            raise UserError(f"{self.folder}: a stopped job with other {', '.join(differing)}; repeat its command to go on, or --force to begin anew")
+        if stored and not differing:
+            self.journal, self.resumed = stored, True
+        else:
+            self._path("journal.json").unlink(missing_ok=True)
+
+    def _sizes(self):
+        return {"tokens": self.journal["tokens"] * self.dtype.itemsize, "lengths": self.journal["documents"] * 4}
+
+    def _open(self, name, size, opened):
+        """For writing on behind its first `size` bytes."""
+        path = self._path(name)
+        if name == "tokens" and self.journal["publishing"] and not path.exists():
+            path = Path(self.prefix + ".bin")  # has its name already
+        file = opened.enter_context(open(path, "r+b" if path.exists() else "w+b"))
+        if (found := os.fstat(file.fileno()).st_size) < size:
+            raise DamagedError(f"{path}: {found} bytes, the journal counts {size}; remove {self.folder} to begin anew")
+        file.truncate(size)
+        file.seek(size)
+        return file
+
+    def _write(self, name, data):
+        with open(self._path(name), "wb") as file:
+            file.write(data)
+            token_shards.sync(file)
+
+    def _commit(self):
+        for file in (self.tokens, self.lengths):
+            token_shards.sync(file)
+        self._write("journal.new", json.dumps(self.journal).encode())
+        os.replace(self._path("journal.new"), self._path("journal.json"))
+        token_shards.sync_folder(self.folder)
+        self.last_commit = time.monotonic()
+
+    def _write_index(self):
+        """In pieces: there may be more documents than memory has room for."""
+        count = self.journal["documents"]
+        lengths = np.memmap(self._path("lengths"), "<i4", "r", 0, (count,)) if count else np.zeros(0, "<i4")
+        with open(self._path("idx"), "wb") as file:
+            file.write(token_shards.index_header(self.dtype, count))
+            for begin in range(0, count, ENTRIES):
+                file.write(lengths[begin : begin + ENTRIES].tobytes())
+            position = 0
+            for begin in range(0, count, ENTRIES):
+                ends = position + np.cumsum(lengths[begin : begin + ENTRIES], dtype=np.int64) * self.dtype.itemsize
+                file.write(np.concatenate(([position], ends[:-1])).astype("<i8").tobytes())
+                position = int(ends[-1])
+            for begin in range(0, count + 1, ENTRIES):
+                file.write(np.arange(begin, min(begin + ENTRIES, count + 1)).astype("<i8").tobytes())
+            token_shards.sync(file)
