@@ -302,7 +302,7 @@ ExitCode say_finished(const RunConfig& config, const TrainState& state, const Ru
 
 }  // namespace
 
-void check_training(const RunConfig& config, const StartRequest& request) {
+void check_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   const Start start = decide_start(config, request, registry);
   if (start.new_run) RunFolder::existing(config).refuse_if_used();
   const auto loader = make_loader(config);

@@ -76,6 +76,7 @@ RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
   replace_file_durably(folder.root_ / "config.yaml", dump_config(config));
   if (!config.data.tokenizer.empty()) {
     replace_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
+    std::error_code ignored;
     // What `generate --chat` needs besides: the chat template and the names of special tokens.
     for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"}) {
       const fs::path beside = fs::path(config.data.tokenizer).parent_path() / name;

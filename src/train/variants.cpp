@@ -29,7 +29,7 @@ ExitCode run_variants(const RunVariants& variants, const StartRequest& request, 
   if (request.resume != "none" && request.resume != "auto") {
     throw InputError("--resume: a checkpoint belongs to one run; several variants resume with --resume auto");
   }
-  for (const RunConfig& run : variants.runs) check_training(run, request);
+  for (const RunConfig& run : variants.runs) check_training(run, request, registry);
   ExitCode result = ExitCode::kOk;
   for (std::size_t i = 0; i < variants.runs.size(); ++i) {
     const RunConfig& run = variants.runs[i];
