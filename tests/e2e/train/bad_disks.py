@@ -145,7 +145,13 @@ class FullDisk(Disk):
         for size, name in ((100, "model.safetensors"), (100_000, "model.safetensors"), (500_000, "optimizer-0.safetensors")):
             with self.subTest(f"grow, {size}"):
                 self.limited(size, [self.root / "grown", name, "File too large"], "grow", self.checkpoints[-1], "--add", "2", "--out", self.root / "grown")
-        self.limited(1000, [self.root / "runs" / "tiny" / "config.yaml", "File too large"], *self.going_on())
+        going_on = self.going_on()
+        before = self.files()
+        self.limited(1000, [self.folder / "config.yaml", "File too large"], *going_on, untouched=False)
+        self.assertEqual(self.files(), before)
+
+    def files(self):
+        return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
 
     def going_on(self):
         self.folder = self.root / "runs" / "tiny"
