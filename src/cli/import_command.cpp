@@ -22,7 +22,8 @@ struct ImportArguments {
 
 std::optional<bool> interleaved_of(const std::string& rope) {
   if (rope == "config") return std::nullopt;
-  if (rope != "halves" && rope != "interleaved") throw InputError(fmt::format("--rope: found {}; allowed: config, halves, interleaved", rope));
+  if (rope != "halves" && rope != "interleaved")
+    throw InputError(fmt::format("--rope: found {}; allowed: config, halves, interleaved", rope));
   return rope == "interleaved";
 }
 
@@ -68,7 +69,8 @@ ExitCode import_folder(const ImportArguments& arguments) {
   const auto companions = copy_companions(folder, out, /*config=*/true);
   std::int64_t parameters = 0;
   for (const auto& [name, tensor] : masters) parameters += tensor.numel();
-  fmt::print("{}: {} blocks, {} parameters, {} files carried along\n", out.string(), state.blocks, grouped_digits(parameters), companions.size());
+  fmt::print("{}: {} blocks, {} parameters, {} files carried along\n", out.string(), state.blocks, grouped_digits(parameters),
+             companions.size());
   fmt::print("train it on with a config of the same model: meristem train RUN.yaml --branch {}\n", out.string());
   return ExitCode::kOk;
 }
@@ -80,7 +82,8 @@ void add_import(CLI::App& app, Action& run) {
   CLI::App* command = app.add_subcommand("import", "A Llama-shaped Hugging Face folder to a checkpoint");
   command->add_option("folder", arguments->folder, "Folder with config.json and safetensors")->required();
   command->add_option("--out", arguments->out, "New checkpoint folder")->required();
-  command->add_option("--rope", arguments->rope, "config | halves | interleaved: the order of query and key rows, where config.json does not tell");
+  command->add_option("--rope", arguments->rope,
+                      "config | halves | interleaved: the order of query and key rows, where config.json does not tell");
   command->callback([arguments, &run] { run = [arguments] { return import_folder(*arguments); }; });
 }
 

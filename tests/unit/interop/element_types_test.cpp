@@ -29,7 +29,8 @@ std::vector<float> widened(const std::vector<std::uint16_t>& bits, Dtype dtype) 
 // Of any size and sign, with many near the borders of f16.
 std::vector<float> many_floats() {
   std::mt19937 dice(7);
-  std::vector<float> values{0.0f, -0.0f, 65519.99f, 65520.0f, -65536.0f, 0x1p-14f, 0x1.ffcp-15f, 0x1.ffep-15f, 0x1p-24f, 0x1p-25f, 0x1.000002p-25f, INFINITY};
+  std::vector<float> values{0.0f,         -0.0f,        65519.99f, 65520.0f, -65536.0f,       0x1p-14f,
+                            0x1.ffcp-15f, 0x1.ffep-15f, 0x1p-24f,  0x1p-25f, 0x1.000002p-25f, INFINITY};
   for (int i = 0; i < 200000; ++i) {
     const auto bits = static_cast<std::uint32_t>(dice());
     values.push_back(std::bit_cast<float>(bits));

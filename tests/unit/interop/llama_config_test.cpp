@@ -12,8 +12,8 @@ namespace {
 using namespace meristem;
 
 nlohmann::json plain_config() {
-  return {{"model_type", "llama"}, {"vocab_size", 61}, {"hidden_size", 32}, {"intermediate_size", 48}, {"num_hidden_layers", 3},
-          {"num_attention_heads", 4}};
+  return {{"model_type", "llama"},   {"vocab_size", 61},       {"hidden_size", 32},
+          {"intermediate_size", 48}, {"num_hidden_layers", 3}, {"num_attention_heads", 4}};
 }
 
 LlamaConfig read(const nlohmann::json& json) {
@@ -57,12 +57,24 @@ TEST_CASE("RoPE's base is read in both spellings") {
 }
 
 TEST_CASE("what is not Llama's is refused by file and key") {
-  const std::vector<std::pair<std::string, nlohmann::json>> cases{
-      {"model_type", "mistral"}, {"hidden_act", "gelu"}, {"attention_bias", true}, {"mlp_bias", true}, {"sliding_window", 4096},
-      {"quantization_config", {{"bits", 4}}}, {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}}, {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
-      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}}, {"partial_rotary_factor", 0.5}, {"num_local_experts", 8},
-      {"num_key_value_heads", 3}, {"num_attention_heads", 5}, {"head_dim", 7}, {"hidden_size", 0}, {"num_hidden_layers", "three"},
-      {"vocab_size", 1e30}, {"rms_norm_eps", -1.0}};
+  const std::vector<std::pair<std::string, nlohmann::json>> cases{{"model_type", "mistral"},
+                                                                  {"hidden_act", "gelu"},
+                                                                  {"attention_bias", true},
+                                                                  {"mlp_bias", true},
+                                                                  {"sliding_window", 4096},
+                                                                  {"quantization_config", {{"bits", 4}}},
+                                                                  {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}},
+                                                                  {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
+                                                                  {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}},
+                                                                  {"partial_rotary_factor", 0.5},
+                                                                  {"num_local_experts", 8},
+                                                                  {"num_key_value_heads", 3},
+                                                                  {"num_attention_heads", 5},
+                                                                  {"head_dim", 7},
+                                                                  {"hidden_size", 0},
+                                                                  {"num_hidden_layers", "three"},
+                                                                  {"vocab_size", 1e30},
+                                                                  {"rms_norm_eps", -1.0}};
   for (const auto& [key, value] : cases) {
     const std::string said = refusal(key, value);
     INFO(key << ": " << said);
@@ -82,7 +94,8 @@ TEST_CASE("neutral values are accepted") {
 TEST_CASE("what is written reads back as the same model, other keys kept") {
   LlamaConfig config = read(plain_config());
   config.model.attention.rope_theta = 123456.789;
-  const auto json = llama_config_json(config.model, 4096, "bfloat16", {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
+  const auto json =
+      llama_config_json(config.model, 4096, "bfloat16", {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
   CHECK(json.at("eos_token_id") == 7);
   CHECK(json.at("bos_token_id").is_null());
   CHECK(json.at("dtype") == "bfloat16");

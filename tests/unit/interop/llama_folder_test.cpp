@@ -123,7 +123,8 @@ TEST_CASE("an untouched round trip is bit-identical, in one file or many") {
         const test::TempDir scratch;
         write_safetensors(scratch / "ours.safetensors", llama.weights.views);
         const LlamaExport options{folder.root.path(), dtype == Dtype::kF16 ? "fp16" : "", shard_bytes};
-        const LlamaExported done = export_llama(SafetensorsFile::open(scratch / "ours.safetensors"), llama.config.model, 16, options, scratch / "out");
+        const LlamaExported done =
+            export_llama(SafetensorsFile::open(scratch / "ours.safetensors"), llama.config.model, 16, options, scratch / "out");
         CHECK(done.overflows == 0);
         CHECK((done.files > 3) == (shard_bytes == 300));
         const TensorFolder before = TensorFolder::open(folder.root.path()), after = TensorFolder::open(scratch / "out");
@@ -141,18 +142,28 @@ TEST_CASE("an untouched round trip is bit-identical, in one file or many") {
 TEST_CASE("folders that are wrong are refused by file and tensor") {
   const auto dropped = [](std::vector<TensorView>& views) { views.erase(views.begin() + 3); };
   CHECK(says(refusal(Folder(false, dropped).root.path()), "tensor model.layers.0.self_attn.k_proj.weight is missing"));
-  const auto bias = [](std::vector<TensorView>& views) { views.push_back({"model.layers.0.self_attn.q_proj.bias", views[0].dtype, {1}, views[0].data}); };
-  CHECK(says(refusal(Folder(false, bias).root.path()), "model.safetensors: tensor model.layers.0.self_attn.q_proj.bias: a Llama of this config has no"));
-  const auto frequencies = [](std::vector<TensorView>& views) { views.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", views[0].dtype, {1}, views[0].data}); };
+  const auto bias = [](std::vector<TensorView>& views) {
+    views.push_back({"model.layers.0.self_attn.q_proj.bias", views[0].dtype, {1}, views[0].data});
+  };
+  CHECK(says(refusal(Folder(false, bias).root.path()),
+             "model.safetensors: tensor model.layers.0.self_attn.q_proj.bias: a Llama of this config has no"));
+  const auto frequencies = [](std::vector<TensorView>& views) {
+    views.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", views[0].dtype, {1}, views[0].data});
+  };
   CHECK(refusal(Folder(false, frequencies).root.path()) == "accepted");
   const auto shape = [](std::vector<TensorView>& views) { std::swap(views[2].shape[0], views[2].shape[1]); };
-  CHECK(says(refusal(Folder(false, shape).root.path()), "tensor model.layers.0.self_attn.q_proj.weight: found shape [8, 16], config.json gives [16, 8]"));
+  CHECK(says(refusal(Folder(false, shape).root.path()),
+             "tensor model.layers.0.self_attn.q_proj.weight: found shape [8, 16], config.json gives [16, 8]"));
   const auto quantized = [](std::vector<TensorView>& views) { views[2].dtype = Dtype::kI8; };
   CHECK(says(refusal(Folder(false, quantized).root.path()), "found I8, allowed: F32, BF16, F16"));
-  const auto same_head = [](std::vector<TensorView>& views) { views.push_back({"lm_head.weight", views[0].dtype, views[0].shape, views[0].data}); };
+  const auto same_head = [](std::vector<TensorView>& views) {
+    views.push_back({"lm_head.weight", views[0].dtype, views[0].shape, views[0].data});
+  };
   CHECK(refusal(Folder(true, same_head).root.path()) == "accepted");
   static const std::vector<float> other(13 * 8, 1.0f);
-  const auto other_head = [](std::vector<TensorView>& views) { views.push_back({"lm_head.weight", views[0].dtype, views[0].shape, other.data()}); };
+  const auto other_head = [](std::vector<TensorView>& views) {
+    views.push_back({"lm_head.weight", views[0].dtype, views[0].shape, other.data()});
+  };
   CHECK(says(refusal(Folder(true, other_head).root.path()), "tie_word_embeddings: true"));
   const test::TempDir empty;
   fs::copy(Folder(true).root / "config.json", empty / "config.json");
@@ -197,7 +208,8 @@ TEST_CASE("models that LlamaForCausalLM cannot be are not exported") {
   CHECK_THROWS_AS(export_llama(weights, llama.config.model, 16, {{}, "int8", 1000}, scratch / "out"), InputError);
   views.push_back({"blocks.0.attention.gate", Dtype::kF32, {1}, views[0].data});
   write_safetensors(scratch / "more.safetensors", views);
-  CHECK_THROWS_AS(export_llama(SafetensorsFile::open(scratch / "more.safetensors"), llama.config.model, 16, {}, scratch / "out"), InputError);
+  CHECK_THROWS_AS(export_llama(SafetensorsFile::open(scratch / "more.safetensors"), llama.config.model, 16, {}, scratch / "out"),
+                  InputError);
   CHECK_FALSE(fs::exists(scratch / "out"));
   export_llama(weights, llama.config.model, 16, {}, scratch / "out");
   CHECK_THROWS_AS(export_llama(weights, llama.config.model, 16, {}, scratch / "out"), InputError);
