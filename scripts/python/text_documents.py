@@ -2,16 +2,17 @@
 
 Reading can begin at any place it came to before, so that a job that was stopped goes on; memory is bounded by the longest document allowed."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import text_tables
 from command_errors import UserError
 from compressed_files import ByteStream
+from document_text import Fault, decoded, text_of_line, text_of_row, too_long
 from input_files import TABLES, input_files
+from text_parts import blank_parts, rest_of_line, separated_parts
 
-LONGEST = 16 << 20
+LONGEST = 4 << 20
 
 
 class Document(NamedTuple):
@@ -20,11 +21,6 @@ class Document(NamedTuple):
     after: list           # [file number, position in the file]: what follows, for Reader(start=…)
     fault: str = ""       # of a bad document: its kind,
     what: str = ""        # and what is wrong, without the place
-
-
-class _Fault(Exception):
-    def __init__(self, kind, what):
-        self.kind, self.what = kind, what
 
 
 def add_arguments(parser):
@@ -77,19 +73,19 @@ class Reader:
             start = self.start[1] if number == self.start[0] else None
             for place, content, position in read[kind](path, kind, start):
                 after = [number, position] if position is not None else [number + 1, None]
-                if isinstance(content, _Fault):
+                if isinstance(content, Fault):
                     yield Document(place, None, after, content.kind, content.what)
                 elif content.strip():
                     yield Document(place, content, after)
             self.finished, self.position = self.finished + self.sizes[number], lambda: 0
 
-    # Each yields (place, text or _Fault, position after it; None at the end of the file).
+    # Each yields (place, text or Fault, position after it; None at the end of the file).
 
     def _table(self, path, kind, start):
         rows = text_tables.parquet_rows if kind == "parquet" else text_tables.arrow_rows
         for row, data in rows(path, self.arguments.key, start or 0):
             place = f"{path}: row {row}"
-            yield place, self._checked(lambda: _text_of_row(data, self.arguments)), row + 1
+            yield place, self._checked(lambda: text_of_row(data, self.arguments)), row + 1
 
     def _text(self, path, kind, start):
         with ByteStream(path) as stream:
@@ -102,17 +98,17 @@ class Reader:
                 if start is None:
                     yield str(path), self._one_text(stream), None
                 return
-            parts = _blank_parts if self.arguments.split_on else _separated_parts
+            parts = blank_parts if self.arguments.split_on else separated_parts
             for begin, offset, data in parts(stream, self.arguments, offset):
                 number += 1
-                yield f"{path}: document {number}", self._checked(lambda: _decoded(data, begin, longest)), [offset, number]
+                yield f"{path}: document {number}", self._checked(lambda: decoded(data, begin, longest)), [offset, number]
 
     def _one_text(self, stream):
         data, longest = bytearray(), self.arguments.max_document_bytes
         while len(data) <= longest and (piece := stream.read(1 << 20)):
             data += piece
-        fault = self._checked(lambda: _decoded(data, 0, longest))
-        if isinstance(fault, _Fault) and fault.kind == "too long":
+        fault = self._checked(lambda: decoded(data, 0, longest))
+        if isinstance(fault, Fault) and fault.kind == "too long":
             fault.what += "; --split-on blank or --document-separator TEXT make several documents of a file"
         return fault
 
@@ -127,118 +123,15 @@ class Reader:
                 length = len(line)
                 begin, offset = offset, offset + length
                 if length > longest and not line.endswith(b"\n"):
-                    offset += _rest_of_line(stream)
-                    content = _too_long(offset - begin, longest)
+                    offset += rest_of_line(stream)
+                    content = too_long(offset - begin, longest)
                 else:
-                    content = self._checked(lambda: _text_of_line(_decoded(line, begin, longest + 2), key))
+                    content = self._checked(lambda: text_of_line(decoded(line, begin, longest + 2), key))
                 yield f"{path}:{number}", content, [offset, number]
 
     @staticmethod
     def _checked(read):
         try:
             return read()
-        except _Fault as fault:
+        except Fault as fault:
             return fault
-
-
-def _too_long(found, longest):
-    return _Fault("too long", f"more than --max-document-bytes: found {found} bytes or more, allowed {longest}")
-
-
-def _decoded(data, offset, longest):
-    if data is None:  # a part that was too long to keep
-        raise _too_long(longest + 1, longest)
-    if len(data) > longest:
-        raise _too_long(len(data), longest)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"0x{data[error.start]:02x}"
-        hint = "; it looks like UTF-16" if offset == 0 and bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise _Fault("not UTF-8", f"byte {offset + error.start}: not UTF-8 (found {found}){hint}; convert the file first") from None
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
-def _text_of_row(data, arguments):
-    if data is None:
-        raise _Fault("null", f"{arguments.key}: found null, expected a string")
-    return _decoded(data, 0, arguments.max_document_bytes)
-
-
-def _text_of_line(line, key):
-    if not line.strip():
-        return ""
-    try:
-        record = json.loads(line.rstrip("\r\n"))
-    except json.JSONDecodeError as error:
-        raise _Fault("broken JSON", f"broken JSON at column {error.colno}: {error.msg}") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise _Fault("broken JSON", f"broken JSON: {error}") from None
-    except RecursionError:
-        raise _Fault("broken JSON", "broken JSON: nested too deeply") from None
-    if not isinstance(record, dict):
-        raise _Fault("no object", f"found {type(record).__name__}, expected an object with the key {key!r}")
-    if key not in record:
-        raise _Fault("no text", f"key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8])) or 'no key'} (see --key)")
-    text = record[key]
-    if not isinstance(text, str):
-        raise _Fault("no text", f"{key}: found {type(text).__name__}, expected a string")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _Fault("half a character", f"{key}: holds half a character (a lone surrogate)") from None
-    return text
-
-
-def _rest_of_line(stream):
-    """Reads to the end of the line; returns how many bytes that took."""
-    count = 0
-    while piece := stream.readline(1 << 20):
-        count += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return count
-
-
-def _blank_parts(stream, arguments, offset):
-    """(begin, offset after, bytes) of what one or more blank lines separate. A document keeps its own line ends but the last before a blank
-    line; its first line may be blank itself. Bytes are None where they are too many."""
-    longest = arguments.max_document_bytes
-    begin, part, new_line, between = offset, bytearray(), True, offset > 0  # where reading goes on, a separator went before
-    while piece := stream.readline(1 << 20):
-        blank = new_line and piece.endswith(b"\n") and not piece.strip(b" \t\r\n")
-        new_line = piece.endswith(b"\n")
-        offset += len(piece)
-        if blank and between:
-            begin = offset
-        elif blank and part != b"":
-            yield begin, offset, part[:-1] if part is not None else None
-            begin, part, between = offset, bytearray(), True
-        else:
-            between = False
-            if part is not None:
-                part += piece
-                part = part if len(part) <= longest + 1 else None
-    if part != b"":
-        yield begin, offset, part
-
-
-def _separated_parts(stream, arguments, offset):
-    """The same, of what the separator's bytes separate."""
-    separator, longest = arguments.document_separator.encode(), arguments.max_document_bytes
-    begin, part, long = offset, bytearray(), False
-    while piece := stream.read(1 << 18):
-        seen = max(0, len(part) - len(separator) + 1)
-        part += piece
-        while (at := part.find(separator, seen)) >= 0:
-            after = begin + at + len(separator)
-            yield begin, after, None if long or at > longest else part[:at]
-            del part[: at + len(separator)]
-            begin, seen, long = after, 0, False
-        if long or len(part) > longest + len(separator):  # keep what may be the beginning of a separator
-            keep = min(len(part), len(separator) - 1)
-            begin += len(part) - keep
-            del part[: len(part) - keep]
-            long = True
-    if part or long:
-        yield begin, begin + len(part), None if long else part

@@ -18,6 +18,8 @@ void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
 void add_config_reference(CLI::App& app, Action& run);
+void add_import(CLI::App& app, Action& run);
+void add_export(CLI::App& app, Action& run);
 void add_bench_step(CLI::App& app, Action& run);
 void add_bench_growth(CLI::App& app, Action& run);
 

@@ -48,6 +48,8 @@ int run_program(int argc, char** argv) {
   cli::add_generate(app, run);
   cli::add_eval(app, run);
   cli::add_config_reference(app, run);
+  cli::add_import(app, run);
+  cli::add_export(app, run);
   cli::add_bench_step(app, run);
   cli::add_bench_growth(app, run);
   try {

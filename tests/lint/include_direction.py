@@ -35,7 +35,7 @@ TABLE = {
 MAY_USE = {room: set(rooms.split()) | {room} for room, rooms in TABLE.items()}
 
 # Compiled in seconds and fuzzed under sanitizers, because LibTorch is not in them.
-TORCH_FREE_ROOMS = {"core", "depth", "config", "data", "checkpoint", "metrics"}
+TORCH_FREE_ROOMS = {"core", "depth", "config", "data", "checkpoint", "interop", "metrics"}
 # Of core, these belong to the second target, `tensors`, which needs LibTorch.
 TENSOR_FILES = {"core/named_tensors.h", "core/named_tensors.cpp", "core/parameter_info.h"}
 TORCH_FOLDERS = {"torch", "ATen", "c10", "c10d", "caffe2"}

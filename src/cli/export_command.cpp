@@ -1,0 +1,71 @@
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
+#include "config/load.h"
+#include "core/errors.h"
+#include "interop/llama_export.h"
+
+namespace meristem::cli {
+namespace {
+
+struct ExportArguments {
+  std::string checkpoint, out, dtype, tokenizer;
+  std::uint64_t shard_bytes = LlamaExport{}.shard_bytes;
+};
+
+// Where tokenizer and chat template are: what the user says, else beside the checkpoint, in its run folder, beside the tokenizer its config
+// names.
+std::filesystem::path companions_of(const ExportArguments& arguments, const std::filesystem::path& checkpoint, const RunConfig& config) {
+  std::error_code ignored;
+  if (!arguments.tokenizer.empty()) {
+    if (!std::filesystem::is_directory(arguments.tokenizer, ignored))
+      throw InputError(fmt::format("--tokenizer: {} is not a folder", arguments.tokenizer));
+    return arguments.tokenizer;
+  }
+  const std::filesystem::path named = config.data.tokenizer.empty() ? "" : std::filesystem::absolute(config.data.tokenizer),
+                              run = std::filesystem::absolute(checkpoint).parent_path().parent_path();
+  // The folder that the config names knows more than a run folder, which keeps tokenizer.json alone.
+  for (const std::filesystem::path& folder : {checkpoint, named.empty() ? checkpoint : named.parent_path(), run}) {
+    if (std::filesystem::exists(folder / "tokenizer.json", ignored)) return folder;
+  }
+  return std::filesystem::exists(checkpoint / "config.json", ignored) ? checkpoint : std::filesystem::path();
+}
+
+ExitCode export_checkpoint(const ExportArguments& arguments) {
+  const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
+  const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  RunConfig config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
+  if (!DepthPlan::parse(checkpoint.state.depth_plan).is_plain()) {
+    throw InputError(
+        fmt::format("{}: depth plan {}: only plain plans are LlamaForCausalLM; a looped one would need code of its own in the folder",
+                    folder.string(), checkpoint.state.depth_plan));
+  }
+  config.model.blocks = checkpoint.state.blocks;
+  const LlamaExport options{companions_of(arguments, folder, config), arguments.dtype, arguments.shard_bytes};
+  const LlamaExported done = export_llama(checkpoint.model, config.model, config.data.sequence_length, options, arguments.out);
+  if (done.overflows > 0)
+    fmt::print(stderr, "meristem: WARNING: {} weights are too large for {} and became infinite\n", done.overflows, done.dtype);
+  if (done.companions.empty()) fmt::print(stderr, "meristem: note: no tokenizer was found to carry along; --tokenizer FOLDER names one\n");
+  fmt::print("{}: LlamaForCausalLM of {} layers, {}, {} weight file{}, {} files carried along\n", arguments.out, config.model.blocks,
+             done.dtype, done.files, done.files == 1 ? "" : "s", done.companions.size());
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Action& run) {
+  auto arguments = std::make_shared<ExportArguments>();
+  CLI::App* command = app.add_subcommand("export", "A plain decoder to a Hugging Face folder (LlamaForCausalLM)");
+  command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
+  command->add_option("--out", arguments->out, "New folder")->required();
+  command->add_option("--dtype", arguments->dtype,
+                      "fp32 | bf16 | fp16; default: that of the folder the model was imported from, else fp32");
+  command->add_option("--tokenizer", arguments->tokenizer, "Folder whose tokenizer, chat template and token ids go along");
+  command->add_option("--shard-bytes", arguments->shard_bytes, "Largest weight file");
+  command->callback([arguments, &run] { run = [arguments] { return export_checkpoint(*arguments); }; });
+}
+
+}  // namespace meristem::cli

@@ -1,0 +1,90 @@
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
+#include "config/load.h"
+#include "core/errors.h"
+#include "core/text.h"
+#include "data/loader_position.h"
+#include "interop/companions.h"
+#include "interop/llama_import.h"
+#include "train/live_model.h"
+#include "train/tensor_files.h"
+
+namespace meristem::cli {
+namespace {
+
+struct ImportArguments {
+  std::string folder, out, rope = "config";
+};
+
+std::optional<bool> interleaved_of(const std::string& rope) {
+  if (rope == "config") return std::nullopt;
+  if (rope != "halves" && rope != "interleaved")
+    throw InputError(fmt::format("--rope: found {}; allowed: config, halves, interleaved", rope));
+  return rope == "interleaved";
+}
+
+// A config that stands for the model; the data are for the run that goes on from it to name.
+RunConfig imported_config(const LlamaConfig& llama, const std::filesystem::path& out, bool tokenizer) {
+  RunConfig config;
+  config.run.name = "imported";
+  config.model = llama.model;
+  config.data.sequence_length = llama.max_positions;
+  config.batch.tokens = llama.max_positions;
+  config.data.sources = {{"unset", {"unset", 0}}};
+  if (tokenizer) config.data.tokenizer = (out / "tokenizer.json").string();
+  return parse_config(dump_config(config), "imported config");  // resolved, and held against the limits of configs
+}
+
+ExitCode import_folder(const ImportArguments& arguments) {
+  const std::filesystem::path folder = arguments.folder, out = arguments.out;
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored)) throw InputError(fmt::format("{}: is not a folder", folder.string()));
+  if (std::filesystem::exists(out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", out.string()));
+  ImportedLlama llama = import_llama(folder, interleaved_of(arguments.rope));
+  const RunConfig config = imported_config(llama.config, out, std::filesystem::exists(folder / "tokenizer.json", ignored));
+
+  LiveModel live(config, builtin_registry(), at::kCPU, config.model.blocks, /*fresh=*/false);
+  {
+    NamedTensors weights;
+    for (std::size_t i = 0; i < llama.weights.views.size(); ++i) {
+      const TensorView& view = llama.weights.views[i];
+      weights.add(view.name, at::from_blob(llama.weights.bytes[i].data(), view.shape, at::kFloat));
+    }
+    live.parameters().load_masters(weights);
+  }
+  llama.weights = {};
+  TrainState state;
+  state.seed = config.run.seed;
+  state.depth_plan = config.model.depth_plan;
+  state.blocks = config.model.blocks;
+  state.loader = LoaderPosition{}.to_json();
+  state.config_yaml = dump_config(config);
+  state.config_hash = config_hash(config);
+  const NamedTensors masters = live.parameters().masters(), moments = live.optimizer().state();
+  save_checkpoint(out, {state, views_of(masters), views_of(moments)});
+  const auto companions = copy_companions(folder, out, /*config=*/true);
+  std::int64_t parameters = 0;
+  for (const auto& [name, tensor] : masters) parameters += tensor.numel();
+  fmt::print("{}: {} blocks, {} parameters, {} files carried along\n", out.string(), state.blocks, grouped_digits(parameters),
+             companions.size());
+  fmt::print("train it on with a config of the same model: meristem train RUN.yaml --branch {}\n", out.string());
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_import(CLI::App& app, Action& run) {
+  auto arguments = std::make_shared<ImportArguments>();
+  CLI::App* command = app.add_subcommand("import", "A Llama-shaped Hugging Face folder to a checkpoint");
+  command->add_option("folder", arguments->folder, "Folder with config.json and safetensors")->required();
+  command->add_option("--out", arguments->out, "New checkpoint folder")->required();
+  command->add_option("--rope", arguments->rope,
+                      "config | halves | interleaved: the order of query and key rows, where config.json does not tell");
+  command->callback([arguments, &run] { run = [arguments] { return import_folder(*arguments); }; });
+}
+
+}  // namespace meristem::cli

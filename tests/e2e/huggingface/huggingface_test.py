@@ -1,0 +1,169 @@
+"""Folders that transformers wrote come in, folders that transformers loads go out, and the logits are the same on both sides."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", USE_TF="0")
+try:
+    import numpy as np
+    import torch
+    from safetensors import safe_open
+    from transformers import LlamaConfig, LlamaForCausalLM
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(4)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "python"))
+import token_shards  # noqa: E402
+
+DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
+IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
+SHAPE = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}
+RUN = """\
+run: {{name: on, out: {out}}}
+model: {{vocab_size: 61, width: 32, blocks: {blocks}, norm_eps: 1e-5, tie_embeddings: {tied}, attention: {{heads: 4, kv_heads: 2, rope_theta: 50000}}, feed_forward: {{inner: 48}}}}
+data: {{tokenizer: {tokenizer}, sequence_length: 32, sources: {{one: {{path: {data}}}}}}}
+optimizer: {{lr: 1e-3}}
+schedule: {{steps: 2, warmup: 0, decay: {{kind: none}}}}
+batch: {{tokens: 32}}
+"""
+
+
+def logits_of(folder, dtype=torch.float32):
+    with torch.no_grad():
+        return LlamaForCausalLM.from_pretrained(folder, dtype=dtype)(torch.tensor([IDS])).logits[0].float().numpy()
+
+
+def tensors_of(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys()}
+    return found
+
+
+class HuggingFace(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+
+    def model(self, name="hf", dtype=torch.float32, shard="1GB", **changes):
+        torch.manual_seed(3)
+        model = LlamaForCausalLM(LlamaConfig(**(SHAPE | changes)))
+        for parameter in model.parameters():  # gains that are not one, logits that are not near zero
+            parameter.data = parameter.data * 8 + torch.rand_like(parameter) * 0.1
+        model.to(dtype).save_pretrained(self.folder / name, max_shard_size=shard)
+        (self.folder / name / "tokenizer.json").write_text('{"version": "1.0"}')
+        (self.folder / name / "chat_template.jinja").write_text("{{ messages }}")
+        return self.folder / name
+
+    def run_program(self, *arguments, code=0):
+        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result.stdout + result.stderr
+
+    def our_logits(self, checkpoint):
+        result = subprocess.run([DRIVER, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return np.frombuffer(result.stdout, np.float32).reshape(len(IDS), -1)
+
+    def agree(self, checkpoint, folder):
+        theirs = logits_of(folder)
+        self.assertGreater(np.abs(theirs).max(), 0.5)
+        self.assertLess(np.abs(self.our_logits(checkpoint) - theirs).max(), 1e-4)
+
+    def test_round_trips(self):
+        kinds = [("plain", {}), ("tied", {"tie_word_embeddings": True}), ("shards", {"shard": "20KB"}),
+                 ("bf16", {"dtype": torch.bfloat16, "num_key_value_heads": 4}), ("wide_heads", {"head_dim": 16, "num_key_value_heads": 1})]
+        for name, options in kinds:
+            with self.subTest(name):
+                before, ours, after = self.model(name, **options), self.folder / f"{name}.ours", self.folder / f"{name}.after"
+                self.run_program("import", before, "--out", ours)
+                self.agree(ours, before)
+                said = self.run_program("export", ours, "--out", after)
+                self.assertIn("LlamaForCausalLM of 3 layers", said)
+                first, second = tensors_of(before), tensors_of(after)
+                self.assertEqual(first.keys(), second.keys())
+                for key in first:
+                    self.assertEqual(first[key].dtype, second[key].dtype)
+                    self.assertTrue(torch.equal(first[key].view(torch.uint8), second[key].view(torch.uint8)), key)
+                np.testing.assert_array_equal(logits_of(before), logits_of(after))
+                for file in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+                    self.assertEqual((before / file).read_bytes(), (after / file).read_bytes())
+                configs = [LlamaConfig.from_pretrained(folder).to_dict() for folder in (before, after)]
+                self.assertEqual(*configs)
+
+    def test_interleaved_queries_and_keys(self):
+        """A model whose rows are stored in pairs computes, once imported, what the same model stored in halves does."""
+        halves, pairs = self.model("halves"), self.model("pairs")
+        tensors = tensors_of(pairs)
+        for name, tensor in tensors.items():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                heads = tensor.view(-1, 2, 4, tensor.shape[1])  # [head, half, pair, width] of head_dim 8
+                tensors[name] = heads.transpose(1, 2).reshape(tensor.shape).contiguous()
+        from safetensors.torch import save_file
+
+        save_file(tensors, pairs / "model.safetensors", {"format": "pt"})
+        self.run_program("import", pairs, "--out", self.folder / "by_option", "--rope", "interleaved")
+        self.agree(self.folder / "by_option", halves)
+        config = json.loads((pairs / "config.json").read_text()) | {"rope_interleaved": True}
+        (pairs / "config.json").write_text(json.dumps(config))
+        self.run_program("import", pairs, "--out", self.folder / "by_config")
+        self.agree(self.folder / "by_config", halves)
+        self.run_program("export", self.folder / "by_config", "--out", self.folder / "out")
+        np.testing.assert_array_equal(logits_of(self.folder / "out"), logits_of(halves))
+
+    def test_import_grow_train_export(self):
+        with token_shards.Writer(self.folder / "data", 61) as shard:
+            for length in (100, 50, 70):
+                shard.add(np.random.default_rng(length).integers(0, 61, length))
+        before = self.model(tie_word_embeddings=True)
+        (before / "tokenizer.json").unlink()
+        from tokenizers import Tokenizer, models
+
+        Tokenizer(models.WordLevel({str(number): number for number in range(61)})).save(str(before / "tokenizer.json"))
+        imported = self.folder / "imported"
+        self.run_program("import", before, "--out", imported)
+        self.run_program("grow", imported, "--operator", "lidas", "--add", 2, "--out", self.folder / "grown")
+        for blocks, start in ((3, imported), (5, self.folder / "grown")):
+            with self.subTest(blocks):
+                config = self.folder / f"{blocks}.yaml"
+                config.write_text(RUN.format(out=self.folder / str(blocks), blocks=blocks, tied="true", tokenizer=imported / "tokenizer.json",
+                                             data=self.folder / "data"))
+                self.run_program("train", config, "--branch", start)
+                run, after = self.folder / str(blocks) / "on", self.folder / f"after{blocks}"
+                said = self.run_program("export", run, "--out", after)
+                self.assertIn("3 files carried along", said)
+                self.agree(run, after)
+                self.assertEqual(LlamaConfig.from_pretrained(after).num_hidden_layers, blocks)
+                if blocks == 3:  # it has learned something
+                    self.assertGreater(np.abs(logits_of(after) - logits_of(before)).max(), 1e-3)
+
+    def test_refusals(self):
+        folder = self.model(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
+        said = self.run_program("import", folder, "--out", self.folder / "x", code=2)
+        self.assertIn("hf/config.json: rope_parameters: found", said)
+        biased = self.model("biased", attention_bias=True)
+        self.assertIn("biased/config.json: attention_bias: found 'true'", self.run_program("import", biased, "--out", self.folder / "x", code=2))
+        plain = self.model("plain")
+        with open(plain / "model.safetensors", "r+b") as file:
+            file.truncate(5000)
+        self.assertIn("plain/model.safetensors", self.run_program("import", plain, "--out", self.folder / "x", code=4))
+        self.assertIn("is not a folder", self.run_program("import", self.folder / "none", "--out", self.folder / "x", code=2))
+        self.assertFalse((self.folder / "x").exists())
+        self.run_program("import", self.model("good"), "--out", self.folder / "ours")
+        self.run_program("grow", self.folder / "ours", "--add", 1, "--plan", "0-1, (2)x2, 3", "--out", self.folder / "looped")
+        said = self.run_program("export", self.folder / "looped", "--out", self.folder / "y", code=2)
+        self.assertIn("only plain plans are LlamaForCausalLM", said)
+        self.assertFalse((self.folder / "y").exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

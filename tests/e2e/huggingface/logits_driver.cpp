@@ -1,0 +1,23 @@
+// logits_driver CHECKPOINT ID…: logits of every position on stdout, float32, row by row.
+#include <cstdio>
+#include <string>
+
+#include <torch/torch.h>
+
+#include "cli/checkpoint_model.h"
+
+int main(int argc, char** argv) {
+  using namespace meristem;
+  torch::NoGradGuard no_grad;
+  const cli::CheckpointModel opened = cli::open_checkpoint_model(argv[1], at::kCPU);
+  std::vector<std::int32_t> ids;
+  for (int i = 2; i < argc; ++i) ids.push_back(std::stoi(argv[i]));
+  const auto count = static_cast<std::int64_t>(ids.size());
+  Batch batch;
+  batch.tokens_N = torch::tensor(ids, torch::kInt);
+  batch.positions_N = torch::arange(count, torch::kInt);
+  batch.segments = ops::Segments::uniform(1, count);
+  const at::Tensor logits = opened.model->logits(batch, opened.plan).to(at::kFloat).contiguous();
+  const auto values = static_cast<std::size_t>(logits.numel());
+  return std::fwrite(logits.data_ptr(), sizeof(float), values, stdout) == values ? 0 : 1;
+}
