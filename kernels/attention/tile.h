@@ -36,11 +36,19 @@ MERISTEM_DEVICE void copy_tile(SharedAddress tile, device::gptr<const std::uint1
   }
 }
 
+// Where a lane's row of a fragment lies: row + lane_row, chunk 2 step + lane_chunk, for a `row` that is a multiple of 8. The low bits of a
+// row's offset are its chunk's alone, so the step flips them in place: one instruction, and one register for all steps.
+template <int D>
+MERISTEM_DEVICE SharedAddress fragment_address(SharedAddress tile, int row, int lane_row, int lane_chunk, int step) {
+  return tile + static_cast<SharedAddress>(row * kRowBytes<D>) +
+         (chunk_address<D>(0, lane_row, lane_chunk) ^ static_cast<SharedAddress>(32 * step));
+}
+
 // Rows row to row + 15 as the left operand, columns 16 step to 16 step + 15.
 template <int D>
 MERISTEM_DEVICE void load_left(Fragment& to, SharedAddress tile, int row, int step) {
   const int lane = device::lane_index();
-  device::ldmatrix_x4(to, chunk_address<D>(tile, row + lane % 16, 2 * step + lane / 16));
+  device::ldmatrix_x4(to, fragment_address<D>(tile, row, lane % 16, lane / 16, step));
 }
 
 // Rows row to row + 15 as two right operands whose columns they are (the product with the tile's transpose), columns 16 step to 16 step +
@@ -48,14 +56,14 @@ MERISTEM_DEVICE void load_left(Fragment& to, SharedAddress tile, int row, int st
 template <int D>
 MERISTEM_DEVICE void load_right_of_rows(Fragment& to, SharedAddress tile, int row, int step) {
   const int lane = device::lane_index();
-  device::ldmatrix_x4(to, chunk_address<D>(tile, row + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+  device::ldmatrix_x4(to, fragment_address<D>(tile, row, lane / 16 * 8 + lane % 8, lane / 8 % 2, step));
 }
 
 // Columns 16 pair to 16 pair + 15 as two right operands, summed over rows row to row + 15.
 template <int D>
 MERISTEM_DEVICE void load_right_of_columns(Fragment& to, SharedAddress tile, int row, int pair) {
   const int lane = device::lane_index();
-  device::ldmatrix_x4_trans(to, chunk_address<D>(tile, row + lane % 16, 2 * pair + lane / 16));
+  device::ldmatrix_x4_trans(to, fragment_address<D>(tile, row, lane % 16, lane / 16, pair));
 }
 
 // Accumulators of 16 x 16 as the left operand of the next product: lane for lane the same elements, rounded to bf16.

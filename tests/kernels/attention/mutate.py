@@ -3,6 +3,7 @@
 
     mutate.py --planted COMPILER        the faults listed below; every one must be found, and as what it is
     mutate.py --random N COMPILER       N changes drawn from all that the rules below allow; prints the share found and every survivor
+              --minutes M               as many of them as fit
 
 Each change is made in a copy of kernels/, compiled with mutant.cpp, and run. A change that does not compile is drawn again.
 """
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HOST = "kernels/device/host"
@@ -28,7 +30,7 @@ PLANTED = [
     ("wrong stage", "forward.h", "copy_keys_values(key + kKeys, stage ^ 1)", "copy_keys_values(key + kKeys, stage)", ("race", "in flight")),
     ("removed warp_sync", "forward.h", "device::warp_sync();", ";", ("race",)),
     ("wrong lane", "online_softmax.h", "lanes <= 2; lanes *= 2) {", "lanes <= 2; lanes *= 4) {", ("wrong",)),
-    ("swapped lanes", "tile.h", "lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2", "lane / 8 % 2 * 8 + lane % 8, 2 * step + lane / 16", ("wrong",)),
+    ("swapped lanes", "tile.h", "lane / 16 * 8 + lane % 8, lane / 8 % 2, step", "lane / 8 % 2 * 8 + lane % 8, lane / 16, step", ("wrong",)),
     ("one tile too few", "forward.h", "key < key_end; key += kKeys", "key + kKeys < key_end; key += kKeys", ("wrong", "in flight")),
     ("mask off by one", "mask.h", "column > last) scores[n][2 * half + i]", "column >= last) scores[n][2 * half + i]", ("wrong",)),
     ("rows beyond the document are written", "tile.h", "if (r < valid) device::stg", "device::stg", ("bounds", "wrong")),
@@ -37,7 +39,7 @@ PLANTED = [
     ("wrong stride", "tile.h", "from + (row * row_stride + chunk * 8)", "from + (row * row_stride * 2 + chunk * 8)", ("bounds", "wrong")),
 ]
 
-# Token by token: (pattern, replacements). Comments, preprocessor lines and static_asserts are left alone.
+# Token by token: (pattern, replacements). Comments, declarations and launch bounds are left alone.
 RULES = [
     (r"(?<=[\w)\]]) \+ (?=[\w(])", [" - "]),
     (r"(?<=[\w)\]]) - (?=[\w(])", [" + "]),
@@ -70,7 +72,7 @@ def mutants(sources):
         offset = 0
         for line in text.splitlines(keepends=True):
             code = line.split("//")[0]
-            if not code.lstrip().startswith(("#", "static_assert", "using", "template", "namespace")):
+            if not code.lstrip().startswith(("#", "static_assert", "using", "template", "namespace", "MERISTEM_KERNEL")):
                 for pattern, replacements in RULES:
                     for match in re.finditer(pattern, code):
                         for replacement in replacements:
@@ -126,7 +128,7 @@ def planted(shop, pool):
     return failed
 
 
-def drawn(shop, pool, count, least):
+def drawn(shop, pool, count, least, minutes):
     sources = sorted((ROOT / "kernels/attention").glob("*.h"))
     sources = [path for path in sources if path.name not in ("launches.h", "parameters.h")]
     everything = mutants(sources)
@@ -139,7 +141,8 @@ def drawn(shop, pool, count, least):
 
     results, survivors, waiting = {}, [], iter(enumerate(everything))
     running = {}
-    while len(results) < count:
+    end = time.monotonic() + 60 * minutes
+    while len(results) < count and time.monotonic() < end:
         while len(running) < 2 * pool._max_workers and (item := next(waiting, None)):  # pylint: disable=protected-access
             running[pool.submit(try_one, item)] = item
         if not running:
@@ -169,13 +172,14 @@ def main():
     parser.add_argument("--planted", action="store_true")
     parser.add_argument("--random", type=int, metavar="N")
     parser.add_argument("--least", type=float, default=0.95, help="the share that must be found")
+    parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120, help="for one mutant's run")
     parser.add_argument("compiler")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
         shop = Workshop(given.compiler, pathlib.Path(scratch), given.seconds)
-        return planted(shop, pool) if given.planted else drawn(shop, pool, given.random, given.least)
+        return planted(shop, pool) if given.planted else drawn(shop, pool, given.random, given.least, given.minutes)
 
 
 if __name__ == "__main__":
