@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""disassembly.py NVCC LIBRARY: the attention kernels use the tensor core (HMMA), ldmatrix (LDSM) and cp.async (LDGSTS), and no LDSM was moved
+"""disassembly.py NVCC LIBRARY | --self-test: the attention kernels use the tensor core (HMMA), ldmatrix (LDSM) and cp.async (LDGSTS), and no LDSM was moved
 above the barrier and the wait that it relies on. This the CPU layer cannot see: it is about the device side's asm."""
 import sys
 
@@ -48,7 +48,26 @@ def faults(code):
     return found, counts
 
 
+def self_test():
+    """The order that a sound kernel has, and the ways to spoil it."""
+    def code(*instructions):
+        return [(16 * i, instruction) for i, instruction in enumerate(instructions)]
+
+    start, loop = ("LDGSTS.E [R1], [R2]", "LDGDEPBAR"), ("DEPBAR.LE SB0, 0x0", "BAR.SYNC 0x0", "@P1 LDSM.16.M88.4 R4, [R1]", "HMMA.16816 R4, R4, R4, R4")
+    sound = code(*start, *loop, "@P0 BRA 0x20", "EXIT")
+    early = code(*start, loop[2], *loop, "@P0 BRA 0x30", "EXIT")
+    in_loop = code(*start, *loop, loop[2], *loop, "@P0 BRA 0x60", "EXIT")
+    no_wait = code(*start, *loop[1:], "@P0 BRA 0x20", "EXIT")
+    wrong = [name for name, bad in (("early", early), ("in the loop", in_loop), ("no wait", no_wait)) if not faults(bad)[0]]
+    if faults(sound)[0]:
+        wrong.append("sound")
+    print("FAILED: " + ", ".join(wrong) if wrong else "each fault is found")
+    return bool(wrong)
+
+
 def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return self_test()
     nvcc, library = sys.argv[1:3]
     failed = False
     seen = 0

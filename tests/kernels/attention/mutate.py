@@ -141,8 +141,8 @@ def drawn(shop, pool, count, least, minutes):
 
     results, survivors, waiting = {}, [], iter(enumerate(everything))
     running = {}
-    end = time.monotonic() + 60 * minutes
-    while len(results) < count and time.monotonic() < end:
+    deadline = time.monotonic() + 60 * minutes
+    while len(results) < count and time.monotonic() < deadline:
         while len(running) < 2 * pool._max_workers and (item := next(waiting, None)):  # pylint: disable=protected-access
             running[pool.submit(try_one, item)] = item
         if not running:
