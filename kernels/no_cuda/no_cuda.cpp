@@ -3,6 +3,7 @@
 #include <string>
 
 #include "meristem_kernels/adamw.h"
+#include "meristem_kernels/attention.h"
 #include "meristem_kernels/squared_norm.h"
 #include "meristem_kernels/stream.h"
 
@@ -20,6 +21,15 @@ bool available() { return false; }
 std::string device_name() { return {}; }
 
 void adamw(const AdamwBuffers&, const AdamwSegment*, int, const AdamwConstants&, const float*, const float*, Stream) { refuse("adamw"); }
+
+void attention_forward(const AttentionShape&, AttentionInput, AttentionInput, AttentionInput, AttentionOutput, float*, Stream) {
+  refuse("attention");
+}
+
+void attention_backward(const AttentionShape&, AttentionInput, AttentionInput, AttentionInput, AttentionInput, AttentionInput, const float*,
+                        float*, AttentionOutput, AttentionOutput, AttentionOutput, Stream) {
+  refuse("attention");
+}
 
 void squared_norm(const float*, std::int64_t, double*, double*, Stream) { refuse("squared_norm"); }
 

@@ -10,9 +10,6 @@ namespace meristem::ops {
 
 bool cuda_kernel_linked(std::string_view op) { return op == "adamw" && kernels::available(); }
 
-// kernels/proven.json lists what a GPU has passed; nothing yet.
-bool kernel_proven(std::string_view) { return false; }
-
 void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings,
                       double bias1, double bias2_sqrt) {
   kernels::AdamwBuffers buffers;

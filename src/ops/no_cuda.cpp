@@ -6,7 +6,6 @@
 namespace meristem::ops {
 
 bool cuda_kernel_linked(std::string_view) { return false; }
-bool kernel_proven(std::string_view) { return false; }
 
 void adamw_fused_cuda(const AdamwSegment&, const at::Tensor&, const at::Tensor&, const AdamwSettings&, double, double) {
   throw InputError("kernels.adamw: fused needs a build with CUDA (cmake --preset cuda)");

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "core/errors.h"
-#include "ops/proven.h"
 
 namespace meristem::ops {
 namespace {
@@ -28,14 +27,14 @@ const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attentio
                                           {"experts", &KernelsConfig::experts, &Paths::experts, true, false}}};
 
 // Our own kernels in CUDA are those that are linked; the CPU ones compute in fp32 or bf16.
-bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute) {
+bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels) {
   if (device.is_cpu()) return op.has_own_cpu && compute != at::kDouble;
-  return cuda_kernel_linked(op.key);
+  return kernels.linked(op.key);
 }
 
-Path resolve(const Operator& op, const KernelsConfig& config, at::Device device, at::ScalarType compute) {
+Path resolve(const Operator& op, const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels) {
   const std::string& asked = config.*op.asked;
-  const bool fused = fused_exists(op, device, compute);
+  const bool fused = fused_exists(op, device, compute, kernels);
   if (asked == "reference") return Path::kReference;
   // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
   if (asked == "library") return op.has_library ? Path::kLibrary : Path::kReference;
@@ -45,15 +44,15 @@ Path resolve(const Operator& op, const KernelsConfig& config, at::Device device,
                                  c10::toString(compute)));
   }
   // auto never picks a CUDA kernel that no GPU has run.
-  if (fused && (device.is_cpu() || kernel_proven(op.key))) return Path::kFused;
+  if (fused && (device.is_cpu() || kernels.proven(op.key))) return Path::kFused;
   return op.has_library ? Path::kLibrary : Path::kReference;
 }
 
 }  // namespace
 
-Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute) {
+Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels) {
   Paths paths;
-  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute);
+  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute, kernels);
   return paths;
 }
 

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "core/kernels_config.h"
+#include "ops/proven.h"
 
 namespace meristem::ops {
 
@@ -21,7 +22,7 @@ struct Paths {
 };
 
 // Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can.
-Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute);
+Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels = {});
 
 // "attention library, cross_entropy fused, …" for the log line at the start of a run.
 std::string describe(const Paths& paths);

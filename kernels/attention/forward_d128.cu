@@ -1,0 +1,7 @@
+#include "attention/forward.h"
+
+namespace meristem::kernels::detail {
+
+template void launch_attention_forward<128>(const ForwardParameters&, Stream);
+
+}  // namespace meristem::kernels::detail

@@ -1,0 +1,102 @@
+// Tiles of D bf16 a row in shared memory, how they get there, and how the tensor core's fragments are read from them.
+//
+// A row is D/8 chunks of 16 bytes; chunk c of row r lies at chunk c ^ (r % 8). So the eight rows that one ldmatrix phase reads at the same
+// c lie in eight different groups of four banks, and so do the eight chunks of a row that eight neighbouring threads write.
+#pragma once
+
+#include "attention/parameters.h"
+#include "device/layer.h"
+
+namespace meristem::kernels::detail {
+
+using device::Registers;
+using device::SharedAddress;
+using Fragment = Registers<std::uint32_t, 4>;
+using Accumulator = Registers<float, 4>;
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+template <int D>
+MERISTEM_DEVICE SharedAddress chunk_address(SharedAddress tile, int row, int chunk) {
+  return tile + static_cast<SharedAddress>(row * (D * 2) + ((chunk ^ (row & 7)) * 16));
+}
+
+template <int D>
+inline constexpr int kRowBytes = D * 2;
+
+// Starts copies of rows 0 to rows - 1 from `from` on; rows from `valid` on become zeros.
+template <int D, int rows, int threads>
+MERISTEM_DEVICE void copy_tile(SharedAddress tile, device::gptr<const std::uint16_t> from, std::int64_t row_stride, int valid) {
+  constexpr int kChunks = D / 8;
+  static_assert(rows * kChunks % threads == 0);
+  MERISTEM_UNROLL
+  for (int i = 0; i < rows * kChunks / threads; ++i) {
+    const int at = i * threads + device::thread_index(), row = at / kChunks, chunk = at % kChunks;
+    device::cp_async_16(chunk_address<D>(tile, row, chunk), from + (row * row_stride + chunk * 8), row < valid);
+  }
+}
+
+// Where a lane's row of a fragment lies: row + lane_row, chunk 2 step + lane_chunk, for a `row` that is a multiple of 8. The low bits of a
+// row's offset are its chunk's alone, so the step flips them in place: one instruction, and one register for all steps.
+template <int D>
+MERISTEM_DEVICE SharedAddress fragment_address(SharedAddress tile, int row, int lane_row, int lane_chunk, int step) {
+  return tile + static_cast<SharedAddress>(row * kRowBytes<D>) +
+         (chunk_address<D>(0, lane_row, lane_chunk) ^ static_cast<SharedAddress>(32 * step));
+}
+
+// Rows row to row + 15 as the left operand, columns 16 step to 16 step + 15.
+template <int D>
+MERISTEM_DEVICE void load_left(Fragment& to, SharedAddress tile, int row, int step) {
+  const int lane = device::lane_index();
+  device::ldmatrix_x4(to, fragment_address<D>(tile, row, lane % 16, lane / 16, step));
+}
+
+// Rows row to row + 15 as two right operands whose columns they are (the product with the tile's transpose), columns 16 step to 16 step +
+// 15: words 0, 1 for the first eight rows, 2, 3 for the others.
+template <int D>
+MERISTEM_DEVICE void load_right_of_rows(Fragment& to, SharedAddress tile, int row, int step) {
+  const int lane = device::lane_index();
+  device::ldmatrix_x4(to, fragment_address<D>(tile, row, lane / 16 * 8 + lane % 8, lane / 8 % 2, step));
+}
+
+// Columns 16 pair to 16 pair + 15 as two right operands, summed over rows row to row + 15.
+template <int D>
+MERISTEM_DEVICE void load_right_of_columns(Fragment& to, SharedAddress tile, int row, int pair) {
+  const int lane = device::lane_index();
+  device::ldmatrix_x4_trans(to, fragment_address<D>(tile, row, lane % 16, lane / 16, pair));
+}
+
+// Accumulators of 16 x 16 as the left operand of the next product: lane for lane the same elements, rounded to bf16.
+MERISTEM_DEVICE void pack_left(Fragment& to, const Accumulator& left, const Accumulator& right) {
+  to[0] = device::pack_bf16(left[0], left[1]);
+  to[1] = device::pack_bf16(left[2], left[3]);
+  to[2] = device::pack_bf16(right[0], right[1]);
+  to[3] = device::pack_bf16(right[2], right[3]);
+}
+
+// This warp's accumulators (16 rows from `row` on) into its own rows of the tile, rounded to bf16.
+template <int D>
+MERISTEM_DEVICE void stage_rows(SharedAddress tile, int row, const Registers<Accumulator, D / 8>& rows, float low_factor,
+                                float high_factor) {
+  const int lane = device::lane_index(), word = lane % 4 * 4;
+  MERISTEM_UNROLL
+  for (int n = 0; n < D / 8; ++n) {
+    device::sts(chunk_address<D>(tile, row + lane / 4, n) + word, device::pack_bf16(rows[n][0] * low_factor, rows[n][1] * low_factor));
+    device::sts(chunk_address<D>(tile, row + lane / 4 + 8, n) + word,
+                device::pack_bf16(rows[n][2] * high_factor, rows[n][3] * high_factor));
+  }
+}
+
+// `count` staged rows from `row` on to global memory, 16 bytes a lane; rows from `valid` on are left out. `to` is the tile's row 0.
+template <int D, int count>
+MERISTEM_DEVICE void write_rows(SharedAddress tile, int row, device::gptr<std::uint16_t> to, std::int64_t row_stride, int valid) {
+  constexpr int kChunks = D / 8;
+  MERISTEM_UNROLL
+  for (int i = 0; i < count * kChunks / device::kWarp; ++i) {
+    const int at = i * device::kWarp + device::lane_index(), r = row + at / kChunks, chunk = at % kChunks;
+    const auto words = device::lds<device::Vec4>(chunk_address<D>(tile, r, chunk));
+    if (r < valid) device::stg(to + (r * row_stride + chunk * 8), words);
+  }
+}
+
+}  // namespace meristem::kernels::detail

@@ -1,0 +1,61 @@
+// Global memory behind checked pointers.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "device/host/block.h"
+#include "device/host/global_memory.h"
+
+namespace meristem::kernels::device {
+
+// Keeps the buffer that it was made from: arithmetic may leave it, an access outside is a fault.
+template <class T>
+struct gptr {
+  explicit gptr(T* pointer) : raw(pointer), range(host::GlobalMemory::instance().range_of(pointer)) {}
+  gptr operator+(std::int64_t elements) const {
+    gptr moved = *this;
+    moved.raw = reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(raw) + static_cast<std::uintptr_t>(elements) * sizeof(T));
+    return moved;
+  }
+  T* raw;
+  host::Range range;
+};
+
+namespace host {
+
+template <class T>
+void check_global(const gptr<T>& p, std::size_t bytes, const Site& site) {
+  const auto at = reinterpret_cast<std::uintptr_t>(p.raw);
+  const auto where = [&] { return "global access of " + std::to_string(bytes) + " bytes at " + name_of(site); };
+  if (at < p.range.begin || at + bytes > p.range.end) {
+    throw Report(Fault::kBounds, where() + ": byte " + std::to_string(static_cast<std::int64_t>(at - p.range.begin)) + " of a buffer of " +
+                                     std::to_string(p.range.end - p.range.begin));
+  }
+  if (at % bytes != 0) throw Report(Fault::kMisaligned, where() + " is not aligned to its size");
+  Block::current().count_access(site, at, static_cast<int>(bytes), false);
+}
+
+}  // namespace host
+
+template <class V, class T>
+V ldg(gptr<T> p, host::Site site = host::Site::current()) {
+  host::check_global(p, sizeof(V), site);
+  V value;
+  std::memcpy(&value, p.raw, sizeof value);
+  return value;
+}
+template <class V, class T>
+void stg(gptr<T> p, const V& value, host::Site site = host::Site::current()) {
+  static_assert(!std::is_const_v<T>, "the buffer is read-only");
+  host::check_global(p, sizeof(V), site);
+  std::memcpy(p.raw, &value, sizeof value);
+}
+template <class T>
+void atomic_add(gptr<T> p, T value, host::Site site = host::Site::current()) {
+  host::check_global(p, sizeof(T), site);
+  *p.raw += value;
+}
+
+}  // namespace meristem::kernels::device

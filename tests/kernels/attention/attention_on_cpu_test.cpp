@@ -1,0 +1,101 @@
+// The attention kernels' own source on the CPU layer, against the reference.
+#include "kernels/attention/cases.h"
+#include "kernels/attention/check.h"
+#include "kernels/attention/run_on_cpu.h"
+#include "support/catch.h"
+
+using namespace meristem::test;
+using meristem::kernels::device::host::Grid;
+
+namespace {
+
+void check_all(const std::vector<AttentionCase>& cases) {
+  for (const AttentionCase& one : cases) {
+    INFO(one.name << ", seed " << one.seed);
+    AttentionProblem problem(one);
+    const AttentionResult truth = AttentionReference<double>(problem).result(), same = AttentionReference<float>(problem).result();
+    run_forward(problem);
+    CHECK(check_forward(problem, truth, same).wrong == "");
+    run_backward(problem);
+    CHECK(check_backward(problem, truth, same).wrong == "");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("attention agrees with the reference, without a race, an access out of bounds or a bank conflict") {
+  Grid::current().traffic.clear();
+  check_all(attention_cases());
+  check_all(random_attention_cases(12));
+  int shared_lines = 0;
+  for (const auto& [line, traffic] : meristem::kernels::device::host::by_line(Grid::current().traffic)) {
+    INFO(line);
+    shared_lines += traffic.shared_accesses > 0;
+    CHECK(traffic.bank_conflicts == 0);
+  }
+  CHECK(shared_lines >= 6);
+}
+
+TEST_CASE("the cases hold what they are named for") {
+  for (const AttentionCase& one : attention_cases()) {
+    if (one.name.rfind("log-sum-exp below", 0) != 0) continue;
+    AttentionProblem problem(one);
+    const AttentionResult truth = AttentionReference<double>(problem).result();
+    CHECK(*std::max_element(truth.log_sum_exp.begin(), truth.log_sum_exp.end()) < -88);
+  }
+}
+
+TEST_CASE("two runs and two schedules give the same bits") {
+  std::vector<std::vector<std::uint16_t>> outs;
+  for (const std::uint32_t seed : {0u, 0u, 9u}) {
+    AttentionCase one{"", {90, 77}, 2, 1, 64};
+    one.seed = seed;
+    AttentionProblem problem(one);
+    run_forward(problem);
+    run_backward(problem);
+    outs.emplace_back(problem.out.begin(), problem.out.end());
+    outs.back().insert(outs.back().end(), problem.d_qkv.begin(), problem.d_qkv.end());
+  }
+  CHECK(outs[0] == outs[1]);
+  CHECK(outs[0] == outs[2]);
+}
+
+TEST_CASE("offsets beyond 2^31 elements") {
+  // Rows 2^26 elements apart: 65 of them span 8.7 GB, of which the touched pages alone exist.
+  constexpr std::int64_t kStride = std::int64_t{1} << 26;
+  constexpr int kTokens = 65;
+  AttentionProblem near(AttentionCase{"", {kTokens}, 1, 1, 64});
+  run_forward(near);
+  DeviceArray<std::uint16_t> far(static_cast<std::size_t>(kStride * (kTokens - 1) + 256), /*poison=*/false);
+  for (int t = 0; t < kTokens; ++t) {
+    for (int c = 0; c < near.columns; ++c)
+      far[static_cast<std::size_t>(t * kStride + c)] = near.qkv[AttentionProblem::at(t, c, near.columns)];
+  }
+  DeviceArray<float> log_sum_exp(kTokens);
+  meristem::kernels::attention_forward(near.shape(), {far.data(), kStride, 64}, {far.data() + 64, kStride, 64},
+                                       {far.data() + 128, kStride, 64}, {far.data() + 192, kStride, 64}, log_sum_exp.data(), nullptr);
+  for (int t = 0; t < kTokens; ++t) {
+    for (int c = 0; c < 64; ++c) {
+      CHECK(far[static_cast<std::size_t>(t * kStride + 192 + c)] == near.out[AttentionProblem::at(t, c, near.out_columns)]);
+    }
+  }
+}
+
+TEST_CASE("what a caller must not ask for") {
+  AttentionProblem problem(AttentionCase{"", {8}, 2, 1, 64});
+  const auto refused = [&](auto change) {
+    auto shape = problem.shape();
+    auto q = problem.input('q');
+    change(shape, q);
+    CHECK_THROWS_AS(meristem::kernels::attention_forward(shape, q, problem.input('k'), problem.input('v'), problem.output(),
+                                                         problem.log_sum_exp.data(), nullptr),
+                    std::invalid_argument);
+  };
+  refused([](auto& shape, auto&) { shape.head_dim = 96; });
+  refused([](auto& shape, auto&) { shape.kv_heads = 3; });
+  refused([](auto& shape, auto&) { shape.kv_heads = 0; });
+  refused([](auto& shape, auto&) { shape.scale = 0; });
+  refused([](auto& shape, auto&) { shape.tokens = -1; });
+  refused([](auto&, auto& q) { q.data += 1; });
+  refused([](auto&, auto& q) { q.row_stride = 193; });
+}

@@ -1,0 +1,45 @@
+// Which path a config gets, above all: `auto` and kernels that no GPU has run.
+#include "ops/paths.h"
+
+#include "core/errors.h"
+#include "support/catch.h"
+
+using namespace meristem;
+using namespace meristem::ops;
+
+namespace {
+
+constexpr const char* kAllOperators[] = {"attention", "cross_entropy", "adamw", "rms_norm", "rope", "swiglu"};
+const at::Device kGpu(at::kCUDA, 0);
+
+bool yes(std::string_view) { return true; }
+bool no(std::string_view) { return false; }
+bool only_adamw(std::string_view op) { return op == "adamw"; }
+
+KernelsConfig all_of(const std::string& asked) {
+  KernelsConfig config;
+  config.attention = config.cross_entropy = config.adamw = config.rms_norm = config.rope = config.swiglu = asked;
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("auto never picks a CUDA kernel that no GPU has run") {
+  const std::string unproven = describe(resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {yes, no}));
+  CHECK(unproven.find("fused") == std::string::npos);
+  // As the repository says it today, were every kernel linked.
+  const std::string today = describe(resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {yes, kernel_proven}));
+  for (const char* op : kAllOperators) CHECK((today.find(std::string(op) + " fused") != std::string::npos) == kernel_proven(op));
+}
+
+TEST_CASE("auto picks a kernel that is proven and linked, and only that") {
+  const Paths paths = resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {yes, only_adamw});
+  CHECK(paths.adamw == Path::kFused);
+  CHECK(paths.attention == Path::kLibrary);
+  CHECK(resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {no, yes}).adamw == Path::kLibrary);
+}
+
+TEST_CASE("fused runs an unproven kernel that is asked for by name, and is an error where there is none") {
+  CHECK(resolve_paths(all_of("fused"), kGpu, at::kBFloat16, {yes, no}).attention == Path::kFused);
+  CHECK_THROWS_AS(resolve_paths(all_of("fused"), kGpu, at::kBFloat16, {no, yes}), InputError);
+}
