@@ -147,7 +147,7 @@ class Run {
     ++state_.step;
     state_.tokens += config_.batch.tokens;
     telemetry_.step({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
-                     flops_per_step_, live_->blocks(), segment.plan.num_calls()},
+                     flops_per_step_, live_->blocks(), segment.plan.num_calls(), &live_->model().expert_loads()},
                     result);
     return after_step(segment);
   }

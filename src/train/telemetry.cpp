@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "metrics/memory.h"
+#include "train/expert_metrics.h"
 
 namespace meristem {
 namespace {
@@ -40,6 +41,11 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
   line.emplace_back("loss_by_source", by_source);
+  if (report.experts != nullptr && !report.experts->by_depth.empty()) {
+    const ExpertMetrics experts = expert_metrics(*report.experts);
+    line.emplace_back("expert_load", experts.load);
+    line.emplace_back("expert_entropy", experts.entropy);
+  }
   return line;
 }
 

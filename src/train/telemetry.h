@@ -11,6 +11,7 @@
 #include "metrics/progress.h"
 #include "metrics/tensorboard.h"
 #include "metrics/throughput.h"
+#include "nn/expert_loads.h"
 #include "train/run_folder.h"
 #include "train/step.h"
 
@@ -26,6 +27,7 @@ class Telemetry {
     double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
     double flops = 0;                             // of the step
     std::int64_t blocks = 0, calls = 0;
+    const nn::ExpertLoads* experts = nullptr;     // of the step; read on log steps only
   };
   void step(const StepReport& report, const StepResult& result);
   // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
