@@ -1,5 +1,6 @@
 #include "ops/grouped_linear.h"
 
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 namespace meristem::ops {
@@ -16,13 +17,22 @@ void check_widths(const at::Tensor& weight_EOI) {
               weight_EOI.sizes());
 }
 
+// body(group, first row, rows) for every group that has any. On the CPU groups run beside each other, each product on one thread: products of
+// a few rows are too small to be shared out, and waiting for the other threads after each would cost more than the products.
 template <class Body>
-void for_groups(const Groups& groups, const Body& body) {
-  std::int64_t begin = 0;
-  for (std::size_t e = 0; e < groups.ends.size(); ++e) {
-    const std::int64_t end = groups.ends[e];
-    if (end > begin) body(static_cast<std::int64_t>(e), begin, end - begin);
-    begin = end;
+void for_groups(const std::vector<std::int64_t>& ends, bool on_cpu, const Body& body) {
+  const auto groups = static_cast<std::int64_t>(ends.size());
+  const auto some = [&](std::int64_t first, std::int64_t last) {
+    const at::AutoDispatchBelowAutograd plain;  // worker threads do not inherit the caller's state
+    for (std::int64_t e = first; e < last; ++e) {
+      const std::int64_t begin = e == 0 ? 0 : ends[static_cast<std::size_t>(e) - 1], end = ends[static_cast<std::size_t>(e)];
+      if (end > begin) body(e, begin, end - begin);
+    }
+  };
+  if (on_cpu) {
+    at::parallel_for(0, groups, 1, some);
+  } else {
+    some(0, groups);
   }
 }
 
@@ -37,7 +47,7 @@ class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
       return at::_grouped_mm(x_MI, weight_EOI.transpose(1, 2), ends_E);
     }
     at::Tensor y_MO = at::empty({x_MI.size(0), weight_EOI.size(1)}, x_MI.options());
-    for_groups({{}, ends}, [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
+    for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
       at::Tensor y = y_MO.narrow(0, begin, count);
       at::mm_out(y, x_MI.narrow(0, begin, count), weight_EOI[e].t());
     });
@@ -51,7 +61,7 @@ class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
     const at::Tensor dy_MO = grads[0].contiguous();
     if (ends.empty()) return {at::_grouped_mm(dy_MO, weight_EOI, ends_E), at::_grouped_mm(dy_MO.t(), x_MI, ends_E), {}, {}};
     at::Tensor dx_MI = at::empty_like(x_MI), dw_EOI = at::zeros_like(weight_EOI);
-    for_groups({{}, ends}, [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
+    for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
       const at::Tensor dy = dy_MO.narrow(0, begin, count);
       at::Tensor dx = dx_MI.narrow(0, begin, count), dw = dw_EOI[e];
       at::mm_out(dx, dy, weight_EOI[e]);

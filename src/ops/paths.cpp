@@ -23,7 +23,7 @@ const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attentio
                                           {"rms_norm", &KernelsConfig::rms_norm, &Paths::rms_norm, false, true},
                                           {"rope", &KernelsConfig::rope, &Paths::rope, false, true},
                                           {"swiglu", &KernelsConfig::swiglu, &Paths::swiglu, false, true},
-                                          {"depth_attention", &KernelsConfig::depth_attention, &Paths::depth_attention, false, false},
+                                          {"depth_attention", &KernelsConfig::depth_attention, &Paths::depth_attention, false, true},
                                           {"experts", &KernelsConfig::experts, &Paths::experts, true, false}}};
 
 // Our own kernels in CUDA are those that are linked; the CPU ones compute in fp32 or bf16.

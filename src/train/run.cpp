@@ -193,7 +193,7 @@ class Run {
     state_.tokens += config_.batch.tokens;
     telemetry_.step({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
                      cost.flops.train * static_cast<double>(config_.batch.tokens), live_->blocks(), plan.num_calls(), cost.parameters.total,
-                     cost.flops.by_call, loader_->use()},
+                     cost.flops.by_call, loader_->use(), &live_->model().expert_loads()},
                     result);
     return after_step(segment);
   }

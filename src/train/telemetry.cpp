@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "metrics/memory.h"
+#include "train/expert_metrics.h"
 
 namespace meristem {
 namespace {
@@ -47,6 +48,11 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   for (const SourceUse& use : report.use) tokens[use.name] = static_cast<double>(use.tokens), epochs[use.name] = use.epochs;
   line.emplace_back("tokens_by_source", tokens);
   line.emplace_back("epochs_by_source", epochs);
+  if (report.experts != nullptr && !report.experts->by_depth.empty()) {
+    const ExpertMetrics experts = expert_metrics(*report.experts);
+    line.emplace_back("expert_load", experts.load);
+    line.emplace_back("expert_entropy", experts.entropy);
+  }
   return line;
 }
 

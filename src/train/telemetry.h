@@ -12,6 +12,7 @@
 #include "metrics/progress.h"
 #include "metrics/tensorboard.h"
 #include "metrics/throughput.h"
+#include "nn/expert_loads.h"
 #include "train/run_folder.h"
 #include "train/step.h"
 
@@ -30,6 +31,7 @@ class Telemetry {
     std::int64_t parameters = 0;                  // unique ones
     std::vector<double> flops_by_call;            // forward, per token
     std::vector<SourceUse> use;                   // of each source since the run's first step
+    const nn::ExpertLoads* experts = nullptr;     // of the step; read on log steps only
   };
   // Whether update n gets a line in metrics.jsonl.
   bool logs(std::int64_t n) const;

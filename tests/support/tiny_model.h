@@ -25,7 +25,7 @@ inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
   build.paths = {path, path, path, path, path, path, path, path};
-  if (path == ops::Path::kFused) build.paths.attention = build.paths.depth_attention = build.paths.experts = ops::Path::kLibrary;
+  if (path == ops::Path::kFused) build.paths.attention = build.paths.experts = ops::Path::kLibrary;
   return build;
 }
 

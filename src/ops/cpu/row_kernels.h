@@ -13,6 +13,18 @@ struct AdamwScalars {
   float grad_scale;         // clip factor over the number of valid tokens
 };
 
+// Rows that may stand apart: row r begins at data + r * stride.
+template <class X>
+struct Rows {
+  X* data;
+  std::int64_t stride;
+};
+
+// Shapes of attention over depth (ops/depth_attention.h). Heads h of a group share key head h / (heads / kv_heads).
+struct DepthShape {
+  std::int64_t entries, heads, kv_heads, head_dim;
+};
+
 template <class X>
 struct TypedKernels {
   // y = x / rms(x) * w, one rstd a row. x, y: [rows, width].
@@ -29,6 +41,15 @@ struct TypedKernels {
   void (*swiglu_backward)(const X* dy, const X* gate_up, X* d_gate_up, std::int64_t rows, std::int64_t inner);
   // losses[r] = logsumexp(row) - row[target], 0 where target < 0. With grad: the row becomes softmax - onehot (zeros where ignored).
   void (*cross_entropy)(X* logits, const std::int32_t* targets, float* losses, std::int64_t rows, std::int64_t vocab, bool grad);
+  // Rows [begin, end): joins the depth entries to an attention whose output y [rows, heads*head_dim] and logsumexp lse [rows, heads] are
+  // given (zeros and -infinity: to none); both become those of the whole softmax. scratch: [entries].
+  void (*depth_attention)(Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, X* y, float* lse, std::int64_t begin,
+                          std::int64_t end, const DepthShape& shape, float* scratch);
+  // The entries' part of the gradient; y and lse are those of the whole softmax. dq [rows, heads*head_dim] and each of dk, dv
+  // [rows, kv_heads*head_dim] are written. scratch: [2, heads / kv_heads, entries].
+  void (*depth_attention_backward)(Rows<const X> dy, Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, const X* y,
+                                   const float* lse, X* dq, X* const* dk, X* const* dv, std::int64_t begin, std::int64_t end,
+                                   const DepthShape& shape, float* scratch);
 };
 
 struct RowKernels {

@@ -1,0 +1,33 @@
+// golden_dreamer RUN.yaml OUT: builds the config's model in fp32 with lively weights, runs one batch, and writes weights, inputs, logits,
+// loss and gradients as safetensors. Prints the blocks of the plan's calls. dreamer_reference.py compares.
+#include <iostream>
+
+#include "checkpoint/safetensors.h"
+#include "config/load.h"
+#include "core/file.h"
+#include "support/variants.h"
+#include "train/tensor_files.h"
+
+using namespace meristem;
+
+int main(int count, char** arguments) {
+  if (count != 3) return 2;
+  const RunConfig config = load_config(arguments[1], {});
+  const auto model = test::make_lively_model(config.model, test::build_of(at::kFloat, ops::Path::kFused));
+  const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
+  const Batch batch = test::random_batch(config.batch.tokens / config.data.sequence_length, config.data.sequence_length, config.model.vocab_size, 3);
+  const nn::LossSums loss = model->loss(batch, plan);
+  loss.loss_sum.backward();
+  NamedTensors out;
+  out.add("tokens", batch.tokens_N);
+  out.add("targets", batch.targets_N);
+  out.add("loss", loss.loss_sum);
+  out.add("logits", model->logits(batch, plan));
+  for (const ParameterInfo& info : model->parameter_infos()) {
+    out.add("weight." + info.name, info.tensor);
+    if (info.tensor.grad().defined()) out.add("gradient." + info.name, info.tensor.grad());
+  }
+  const NamedTensors host = host_copy(out);
+  write_safetensors(arguments[2], views_of(host));
+  for (const std::int64_t block : plan.calls()) std::cout << block << ' ';
+}

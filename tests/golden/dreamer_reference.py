@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""The Dreamer-style block once more, in PyTorch, from the formulas of docs/architectures.md: outputs, loss and every gradient must agree with
+the C++ model to 1e-5.
+
+    dreamer_reference.py DRIVER     DRIVER: golden_dreamer, which writes a model's weights, inputs and results as safetensors
+
+Each case is a model section as `meristem train` reads it; the driver gets the same text. Tensors are compared relative to their largest entry.
+"""
+
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from safetensors.torch import load_file
+
+CASES = {
+    "dreamer": """
+        architecture: dreamer
+        blocks: 1
+        depth_plan: "(0)x4"
+        depth_attention: {kind: separate}
+        feed_forward: {kind: experts, count: 8, active: 3, inner: 16, router_dim: 8}""",
+    "cycle of two with many heads, updates, no position, shared expert, QK norm": """
+        architecture: dreamer
+        blocks: 2
+        depth_plan: "(0-1)x2"
+        attention: {heads: 4, kv_heads: 2, qk_norm: true}
+        depth_attention: {kind: separate, heads: 4, keys: updates, position: none}
+        feed_forward: {kind: experts, count: 6, active: 2, inner: 16, shared: 1, router_dim: 6}""",
+    "sandwich norm": """
+        architecture: dreamer
+        blocks: 1
+        depth_plan: "(0)x3"
+        norm: sandwich
+        depth_attention: {kind: separate, heads: 2}
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "joint": """
+        architecture: dreamer
+        blocks: 2
+        depth_plan: "0, (1)x3"
+        attention: {heads: 4, kv_heads: 2}
+        depth_attention: {kind: joint}
+        feed_forward: {kind: experts, count: 8, active: 2, inner: 16}""",
+    "values": """
+        architecture: dreamer
+        blocks: 1
+        depth_plan: "(0)x4"
+        attention: {heads: 4, kv_heads: 2}
+        depth_attention: {kind: values}
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "layered mixture of experts": """
+        architecture: decoder
+        blocks: 3
+        depth_plan: "0-2"
+        feed_forward: {kind: experts, count: 8, active: 2, inner: 16}""",
+}
+VOCAB, WIDTH, LENGTH, SEQUENCES, EPS, THETA = 61, 32, 12, 3, 1e-5, 10000.0
+TOLERANCE = 1e-5
+
+
+def rms(x, gain):
+    return x / torch.sqrt(x.square().mean(-1, keepdim=True) + EPS) * gain
+
+
+def turn(x, position):
+    """RoPE in half-split pairs on the last axis; position broadcasts over the axes before it."""
+    half = x.shape[-1] // 2
+    angle = position[..., None] * THETA ** (-torch.arange(half, dtype=torch.float64) / half)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+
+
+def encoding(r, size):
+    i = torch.arange(0, size, 2, dtype=torch.float64)
+    angle = r / 10000 ** (i / size)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten()
+
+
+def swiglu(gate_up):
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
+
+
+class Dreamer:
+    """h: [B, T, D] throughout."""
+
+    def __init__(self, model, weights):
+        self.w, self.ff, self.depth = weights, model["feed_forward"], model.get("depth_attention")
+        attention = model.get("attention", {"heads": 4, "kv_heads": 4})
+        self.heads, self.kv_heads, self.qk_norm = attention["heads"], attention["kv_heads"], attention.get("qk_norm", False)
+        self.head_dim = WIDTH // self.heads
+        self.sandwich = model.get("norm") == "sandwich"
+        self.calls = model["calls"]
+
+    def logits(self, tokens):
+        h = self.w["embedding.weight"][tokens]
+        self.states, self.keys, self.values = [h], [], []
+        for r, block in enumerate(self.calls, 1):
+            at = f"blocks.{block}."
+            h = self.add(h, self.sequence_attention(h, at + "attention."), at + "attention")
+            if self.depth and self.depth["kind"] == "separate":
+                h = self.add(h, self.depth_attention(h, r, at + "depth_attention."), at + "depth_attention")
+            feed_forward = self.experts(h, r, at + "feed_forward.") if self.ff["kind"] == "experts" else self.dense(h, at + "feed_forward.")
+            h = self.add(h, feed_forward, at + "feed_forward")
+            self.states.append(h)
+        return rms(h, self.w["norm.weight"]) @ self.w["embedding.weight"].T
+
+    def add(self, h, contribution, name):
+        h = h + contribution
+        return rms(h, self.w[name + "_sum_norm.weight"]) if self.sandwich else h
+
+    def sequence_attention(self, h, at):
+        B, T, _ = h.shape
+        G, H, K = self.kv_heads, self.heads, self.head_dim
+        q, k, v = (rms(h, self.w[at + "norm.weight"]) @ self.w[at + "qkv.weight"].T).split([H * K, G * K, G * K], -1)
+        q, k, v = q.view(B, T, H, K), k.view(B, T, G, K), v.view(B, T, G, K)
+        if self.qk_norm:
+            q, k = rms(q, self.w[at + "q_norm.weight"]), rms(k, self.w[at + "k_norm.weight"])
+        position = torch.arange(T, dtype=torch.float64)[:, None]
+        q, k = turn(q, position), turn(k, position)
+        kind = self.depth["kind"] if self.depth else None
+        if kind == "values":
+            mean_q = q.view(B, T, G, H // G, K).mean(3)
+            self.keys.append(k)
+            score = torch.stack([(mean_q * key).sum(-1) for key in self.keys], -1) / math.sqrt(K)
+            v = (score.softmax(-1)[..., None] * torch.stack([*self.values, v], -2)).sum(-2)
+            self.values.append(v)
+        wide = lambda x: x.repeat_interleave(H // G, 2)  # noqa: E731
+        score = torch.einsum("bthk,bshk->bhts", q, wide(k)) / math.sqrt(K)
+        score = score.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf)
+        if kind == "joint" and self.keys:
+            score = torch.cat([score, torch.stack([(q * wide(key)).sum(-1).transpose(1, 2) for key in self.keys], -1) / math.sqrt(K)], -1)
+        weight = score.softmax(-1)
+        out = torch.einsum("bhts,bshk->bthk", weight[..., :T], wide(v))
+        if kind == "joint":
+            for i, value in enumerate(self.values):
+                out = out + weight[..., T + i].transpose(1, 2)[..., None] * wide(value)
+            self.keys.append(k)
+            self.values.append(v)
+        return out.reshape(B, T, H * K) @ self.w[at + "output.weight"].T
+
+    def depth_attention(self, h, r, at):
+        heads = self.depth.get("heads", max(1, WIDTH // 256))
+        rope = self.depth.get("position", "rope") == "rope"
+        by_head = lambda x: x.view(*x.shape[:2], heads, WIDTH // heads)  # noqa: E731
+        place = lambda x, depth: turn(x, torch.tensor(float(depth), dtype=torch.float64)) if rope else x  # noqa: E731
+        source = self.states[-1]
+        if self.depth.get("keys") == "updates" and r > 1:
+            source = self.states[-1] - self.states[-2]
+        key, value = (rms(source, self.w[at + "key_norm.weight"]) @ self.w[at + "key_value.weight"].T).chunk(2, -1)
+        self.keys.append(place(by_head(key), r - 1))
+        self.values.append(by_head(value))
+        q = place(by_head(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "query.weight"].T), r)
+        score = torch.stack([(q * key).sum(-1) for key in self.keys], -1) / math.sqrt(q.shape[-1])
+        out = (score.softmax(-1)[..., None] * torch.stack(self.values, -2)).sum(-2)
+        return out.flatten(2) @ self.w[at + "output.weight"].T
+
+    def dense(self, h, at):
+        return swiglu(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "gate_up.weight"].T) @ self.w[at + "down.weight"].T
+
+    def experts(self, h, r, at):
+        u = rms(h, self.w[at + "norm.weight"])
+        x = (u @ self.w[at + "router.weight"].T + encoding(r, self.ff.get("router_dim", 64))) @ self.w[at + "router_keys"].T
+        chosen = (x + self.w[at + "balance_bias"]).topk(self.ff["active"], -1).indices
+        mask = torch.zeros_like(x).scatter(-1, chosen, 1.0)
+        weight = torch.sigmoid(x) * mask
+        weight = weight / weight.sum(-1, keepdim=True)
+        out = 0
+        for e in range(self.ff["count"]):
+            out = out + weight[..., e, None] * (swiglu(u @ self.w[at + "gate_up"][e].T) @ self.w[at + "down"][e].T)
+        if self.ff.get("shared"):
+            out = out + swiglu(u @ self.w[at + "shared_gate_up.weight"].T) @ self.w[at + "shared_down.weight"].T
+        return out
+
+
+def compare(name, found, expected):
+    error = (found.double() - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
+    assert error <= TOLERANCE, f"{name}: relative error {error:.2e}, allowed {TOLERANCE}"
+    return error
+
+
+def check(case, text, driver, folder):
+    model = yaml.safe_load(text)
+    config = folder / "run.yaml"
+    body = "\n".join("  " + line.strip() for line in text.strip().split("\n"))
+    config.write_text(f"model:\n  vocab_size: {VOCAB}\n  width: {WIDTH}\n{body}\n"
+                      f"data: {{sequence_length: {LENGTH}, sources: {{none: {{path: none}}}}}}\nbatch: {{tokens: {LENGTH * SEQUENCES}}}\n")
+    model["calls"] = [int(part) for part in subprocess.run([driver, config, folder / "out.safetensors"], check=True, capture_output=True,
+                                                            text=True).stdout.split()]
+    tensors = load_file(folder / "out.safetensors")
+    weights = {name[7:]: value.double().requires_grad_() for name, value in tensors.items() if name.startswith("weight.")}
+    shape = (SEQUENCES, LENGTH)
+    logits = Dreamer(model, weights).logits(tensors["tokens"].long().view(shape))
+    loss = F.cross_entropy(logits.flatten(0, 1), tensors["targets"].long(), reduction="sum")
+    loss.backward()
+    worst = max(compare("logits", tensors["logits"], logits.detach().flatten(0, 1)), compare("loss", tensors["loss"], loss.detach()))
+    for name, weight in weights.items():
+        if name.endswith("balance_bias"):
+            continue
+        worst = max(worst, compare("gradient of " + name, tensors["gradient." + name], weight.grad))
+    print(f"{case}: {len(weights)} tensors, largest relative error {worst:.1e}")
+
+
+def main():
+    torch.set_num_threads(1)
+    for case, text in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            check(case, text, sys.argv[1], Path(folder))
+
+
+if __name__ == "__main__":
+    main()

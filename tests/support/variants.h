@@ -1,0 +1,67 @@
+// Every kind of block that the built-in architectures make, small.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "support/tiny_model.h"
+
+namespace meristem::test {
+
+struct Variant {
+  std::string name;
+  ModelConfig config;
+  DepthPlan plan;
+};
+
+inline FeedForwardConfig tiny_experts(std::int64_t shared = 0) { return {"experts", 16, 6, 2, shared, 8, 1e-2}; }
+
+inline ModelConfig tiny_dreamer(const std::string& depth_kind, std::int64_t blocks = 1) {
+  ModelConfig config = tiny_config(blocks);
+  config.architecture = "dreamer";
+  config.depth_plan = blocks == 1 ? "(0)x4" : "(0-1)x2";
+  config.feed_forward = tiny_experts();
+  if (depth_kind == "separate") config.depth_attention = DepthAttentionConfig{"separate", 1, "states", "rope"};
+  if (depth_kind == "joint" || depth_kind == "values") config.depth_attention = DepthAttentionConfig{depth_kind, 0, "", ""};
+  return config;
+}
+
+inline std::vector<Variant> variants() {
+  std::vector<Variant> all;
+  const auto add = [&](const std::string& name, const ModelConfig& config) { all.push_back({name, config, DepthPlan::parse(config.depth_plan)}); };
+  for (const char* kind : {"none", "separate", "joint", "values"}) {
+    add(std::string("dreamer, depth attention ") + kind, tiny_dreamer(kind));
+    ModelConfig dense = tiny_dreamer(kind, 2);
+    dense.feed_forward = tiny_config().feed_forward;
+    add(std::string("dense cycle of two, depth attention ") + kind, dense);
+  }
+  ModelConfig many_heads = tiny_dreamer("separate", 2);
+  many_heads.depth_attention = DepthAttentionConfig{"separate", 4, "updates", "none"};
+  many_heads.feed_forward = tiny_experts(2);
+  add("four heads over updates without position, shared experts", many_heads);
+  ModelConfig sandwich = tiny_dreamer("separate");
+  sandwich.norm = "sandwich";
+  add("sandwich norm", sandwich);
+  ModelConfig layered = tiny_config(3);
+  layered.feed_forward = tiny_experts(1);
+  add("layered mixture of experts", layered);
+  ModelConfig prelude = tiny_dreamer("joint", 2);
+  prelude.blocks = 3;
+  prelude.depth_plan = "0, (1)x3, 2";
+  add("prelude and coda", prelude);
+  return all;
+}
+
+// Weights larger than at the start, zero ones too, so that every part matters in the result.
+inline std::shared_ptr<Model> make_lively_model(const ModelConfig& config, const ModelBuild& build, std::uint64_t seed = 1) {
+  torch::NoGradGuard no_grad;
+  auto model = make_model(config, build, seed);
+  torch::manual_seed(seed);
+  for (const ParameterInfo& info : model->parameter_infos()) {
+    const at::Tensor noise = torch::randn(info.tensor.sizes(), torch::kDouble) * 0.1;
+    if (info.init_std == 0) at::Tensor(info.tensor).add_(noise.to(info.tensor.scalar_type()));
+  }
+  return model;
+}
+
+}  // namespace meristem::test
