@@ -7,9 +7,9 @@
 namespace meristem {
 namespace {
 
-constexpr std::array<const char*, 10> kCompanions{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                                  "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
-                                                  "generation_config.json"};
+constexpr std::array<const char*, 10> kCompanions{
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",  "vocab.json",
+    "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "chat_template.json", "generation_config.json"};
 constexpr std::uint64_t kLargestCompanion = 1ull << 30;
 
 }  // namespace

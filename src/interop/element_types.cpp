@@ -50,8 +50,8 @@ void widen(const TensorView& tensor, const std::string& file, std::span<float> o
     return;
   }
   if (tensor.dtype != Dtype::kBF16 && tensor.dtype != Dtype::kF16) {
-    throw InputError(fmt::format("{}: tensor {}: found {}, allowed: F32, BF16, F16 (quantized models cannot be trained on)", file, tensor.name,
-                                 dtype_name(tensor.dtype)));
+    throw InputError(fmt::format("{}: tensor {}: found {}, allowed: F32, BF16, F16 (quantized models cannot be trained on)", file,
+                                 tensor.name, dtype_name(tensor.dtype)));
   }
   const auto* bytes = static_cast<const std::byte*>(tensor.data);
   for (std::size_t i = 0; i < out.size(); ++i) {

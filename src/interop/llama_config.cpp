@@ -52,8 +52,8 @@ void refuse_other_shapes(const Keys& keys) {
   if (keys.at("model_type").text() != "llama") keys.refuse("model_type", "\"llama\"");
   keys.only("hidden_act", "silu");
   for (const char* key : {"attention_bias", "mlp_bias", "use_qk_norm", "qk_norm"}) keys.only(key, false);
-  for (const char* key : {"sliding_window", "quantization_config", "num_local_experts", "num_experts", "layer_types", "final_logit_softcapping",
-                          "attn_logit_softcapping"}) {
+  for (const char* key : {"sliding_window", "quantization_config", "num_local_experts", "num_experts", "layer_types",
+                          "final_logit_softcapping", "attn_logit_softcapping"}) {
     keys.only(key, nullptr);
   }
   for (const char* key : {"partial_rotary_factor", "embedding_multiplier", "residual_multiplier", "logits_scaling"}) keys.only(key, 1.0);
@@ -93,12 +93,14 @@ LlamaConfig read_llama_config(const std::filesystem::path& folder) {
   AttentionConfig& attention = model.attention;
   attention.heads = keys.count("num_attention_heads");
   attention.kv_heads = keys.count_or("num_key_value_heads", attention.heads);
-  if (attention.heads % attention.kv_heads != 0) keys.refuse("num_key_value_heads", fmt::format("a divisor of num_attention_heads = {}", attention.heads));
+  if (attention.heads % attention.kv_heads != 0)
+    keys.refuse("num_key_value_heads", fmt::format("a divisor of num_attention_heads = {}", attention.heads));
   if (!keys.given("head_dim") && model.width % attention.heads != 0) {
     keys.refuse("num_attention_heads", fmt::format("a divisor of hidden_size = {}", model.width));
   }
   attention.head_dim = keys.count_or("head_dim", model.width / attention.heads);
-  if (attention.head_dim % 2 != 0) keys.at("hidden_size").fail(fmt::format("gives heads of {}; RoPE needs an even number", attention.head_dim));
+  if (attention.head_dim % 2 != 0)
+    keys.at("hidden_size").fail(fmt::format("gives heads of {}; RoPE needs an even number", attention.head_dim));
   attention.rope_theta = rope_theta_of(keys);
   model.feed_forward.inner = keys.count("intermediate_size");
   config.max_positions = keys.count_or("max_position_embeddings", 2048);

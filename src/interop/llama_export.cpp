@@ -25,16 +25,20 @@ struct NamedType {
   const char* theirs;
   Dtype dtype;
 };
-constexpr std::array<NamedType, 3> kTypes{{{"fp32", "float32", Dtype::kF32}, {"bf16", "bfloat16", Dtype::kBF16}, {"fp16", "float16", Dtype::kF16}}};
+constexpr std::array<NamedType, 3> kTypes{
+    {{"fp32", "float32", Dtype::kF32}, {"bf16", "bfloat16", Dtype::kBF16}, {"fp16", "float16", Dtype::kF16}}};
 
 void refuse_other_models(const SafetensorsFile& weights, const ModelConfig& model, const std::vector<LlamaPart>& parts) {
   const std::string file = weights.path().string();
-  if (model.architecture != "decoder") throw InputError(fmt::format("{}: model.architecture: found {}; LlamaForCausalLM is a decoder", file, model.architecture));
-  if (model.attention.qk_norm) throw InputError(fmt::format("{}: model.attention.qk_norm: LlamaForCausalLM has no norms of queries and keys", file));
+  if (model.architecture != "decoder")
+    throw InputError(fmt::format("{}: model.architecture: found {}; LlamaForCausalLM is a decoder", file, model.architecture));
+  if (model.attention.qk_norm)
+    throw InputError(fmt::format("{}: model.attention.qk_norm: LlamaForCausalLM has no norms of queries and keys", file));
   std::set<std::string> known;
   for (const LlamaPart& part : parts) known.insert(part.ours);
   for (const TensorView& tensor : weights.tensors()) {
-    if (!known.contains(tensor.name)) throw InputError(fmt::format("{}: tensor {}: LlamaForCausalLM has no place for it", file, tensor.name));
+    if (!known.contains(tensor.name))
+      throw InputError(fmt::format("{}: tensor {}: LlamaForCausalLM has no place for it", file, tensor.name));
   }
 }
 
@@ -67,8 +71,8 @@ TensorView part_view(const SafetensorsFile& weights, const LlamaPart& part) {
   std::int64_t total = 1;
   for (const std::int64_t size : tensor.shape) total *= size;
   if (tensor.dtype != Dtype::kF32 || total < part.first_row * columns + part.elements()) {
-    throw DamagedError(fmt::format("{}: tensor {}: {} of shape [{}] does not hold {}", weights.path().string(), tensor.name, dtype_name(tensor.dtype),
-                                   fmt::join(tensor.shape, ", "), part.theirs));
+    throw DamagedError(fmt::format("{}: tensor {}: {} of shape [{}] does not hold {}", weights.path().string(), tensor.name,
+                                   dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "), part.theirs));
   }
   const auto* rows = static_cast<const std::byte*>(tensor.data) + part.first_row * columns * static_cast<std::int64_t>(sizeof(float));
   return {part.theirs, Dtype::kF32, part.shape, rows};
@@ -91,7 +95,8 @@ std::vector<std::vector<const LlamaPart*>> shards_of(const std::vector<LlamaPart
 }
 
 // One file at a time is held in the smaller type; fp32 is written from the mapped checkpoint as it is.
-std::int64_t write_shard(const SafetensorsFile& weights, const std::vector<const LlamaPart*>& shard, Dtype dtype, const std::filesystem::path& path) {
+std::int64_t write_shard(const SafetensorsFile& weights, const std::vector<const LlamaPart*>& shard, Dtype dtype,
+                         const std::filesystem::path& path) {
   std::vector<TensorView> views;
   std::vector<std::vector<std::byte>> narrowed;
   std::vector<float> aligned;
@@ -132,8 +137,8 @@ std::int64_t write_weights(const SafetensorsFile& weights, const std::vector<std
 
 }  // namespace
 
-LlamaExported export_llama(const SafetensorsFile& weights, const ModelConfig& model, std::int64_t sequence_length, const LlamaExport& options,
-                           const std::filesystem::path& out) {
+LlamaExported export_llama(const SafetensorsFile& weights, const ModelConfig& model, std::int64_t sequence_length,
+                           const LlamaExport& options, const std::filesystem::path& out) {
   std::error_code ignored;
   if (std::filesystem::exists(out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", out.string()));
   const std::vector<LlamaPart> parts = llama_parts(model);

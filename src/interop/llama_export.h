@@ -24,9 +24,9 @@ struct LlamaExported {
   std::int64_t overflows = 0;  // finite weights that became infinite in the smaller type
 };
 
-// Writes the folder `out`; it appears whole or not at all. `model.blocks` is the checkpoint's, and its plan must be plain (the caller knows).
-// InputError: `out` exists; another architecture than decoder, QK norm, or tensors that LlamaForCausalLM has no place for.
-LlamaExported export_llama(const SafetensorsFile& weights, const ModelConfig& model, std::int64_t sequence_length, const LlamaExport& options,
-                           const std::filesystem::path& out);
+// Writes the folder `out`; it appears whole or not at all. `model.blocks` is the checkpoint's, and its plan must be plain (the caller
+// knows). InputError: `out` exists; another architecture than decoder, QK norm, or tensors that LlamaForCausalLM has no place for.
+LlamaExported export_llama(const SafetensorsFile& weights, const ModelConfig& model, std::int64_t sequence_length,
+                           const LlamaExport& options, const std::filesystem::path& out);
 
 }  // namespace meristem

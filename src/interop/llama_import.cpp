@@ -79,7 +79,8 @@ ImportedLlama import_llama(const std::filesystem::path& folder, std::optional<bo
     std::vector<std::int64_t> shape = parts[begin].shape;
     shape[0] = rows;
     std::vector<float>& bytes = out.weights.bytes.emplace_back(static_cast<std::size_t>(rows * parts[begin].row_elements()));
-    for (std::size_t i = begin; i < end; ++i) read_part(tensors, parts[i], out.config, bytes.data() + parts[i].first_row * parts[i].row_elements());
+    for (std::size_t i = begin; i < end; ++i)
+      read_part(tensors, parts[i], out.config, bytes.data() + parts[i].first_row * parts[i].row_elements());
     out.weights.views.push_back({parts[begin].ours, Dtype::kF32, shape, bytes.data()});
   }
   return out;

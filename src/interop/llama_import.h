@@ -13,7 +13,7 @@
 namespace meristem {
 
 struct ImportedTensors {
-  std::vector<TensorView> views;  // by our names, fp32
+  std::vector<TensorView> views;          // by our names, fp32
   std::vector<std::vector<float>> bytes;  // what they point into
 };
 
@@ -23,7 +23,8 @@ struct ImportedLlama {
 };
 
 // Reads the whole model. `rope_interleaved` overrides what config.json says about the order of query and key rows.
-// InputError: not Llama-shaped, a tensor missing, unknown or of another shape; tied embeddings whose lm_head.weight differs. DamagedError: damaged files.
+// InputError: not Llama-shaped, a tensor missing, unknown or of another shape; tied embeddings whose lm_head.weight differs. DamagedError:
+// damaged files.
 ImportedLlama import_llama(const std::filesystem::path& folder, std::optional<bool> rope_interleaved = std::nullopt);
 
 }  // namespace meristem

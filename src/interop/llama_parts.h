@@ -15,7 +15,7 @@ struct LlamaPart {
   std::string theirs, ours;
   std::vector<std::int64_t> shape;  // of theirs
   std::int64_t first_row = 0;
-  std::int64_t rope_heads = 0;      // heads that RoPE turns; 0 for other tensors
+  std::int64_t rope_heads = 0;  // heads that RoPE turns; 0 for other tensors
   std::int64_t elements() const;
   std::int64_t row_elements() const { return elements() / shape[0]; }
 };

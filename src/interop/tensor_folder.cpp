@@ -20,7 +20,8 @@ std::map<std::string, std::set<std::string>> read_weight_map(const std::filesyst
   std::map<std::string, std::set<std::string>> shards;
   for (const auto& [name, file] : map.members()) {
     const std::string shard = file.text();
-    if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos) file.fail("expected the name of a file beside this one");
+    if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos)
+      file.fail("expected the name of a file beside this one");
     shards[shard].insert(name);
   }
   if (shards.empty()) map.fail("names no tensor");
@@ -54,7 +55,8 @@ void TensorFolder::add(const std::filesystem::path& path, const std::set<std::st
   }
   if (expected == nullptr) return;
   for (const std::string& name : *expected) {
-    if (!files_.back().has(name)) throw DamagedError(fmt::format("{}: tensor {} is missing, which {} places here", path.string(), printable(name), kIndex));
+    if (!files_.back().has(name))
+      throw DamagedError(fmt::format("{}: tensor {} is missing, which {} places here", path.string(), printable(name), kIndex));
   }
 }
 
