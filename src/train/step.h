@@ -27,6 +27,7 @@ struct StepResult {
   std::int64_t targets = 0;
   bool spike = false, skipped = false;
   std::vector<double> loss_by_source;  // nats per target, by source index; NaN where the step had none of it
+  std::vector<std::int64_t> targets_by_source;
 };
 
 using NextBatch = std::function<HostBatch(std::int64_t sequences)>;
