@@ -102,6 +102,7 @@ StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device
   }
   live.model().after_step(!result.skipped);
 
+  result.targets_by_source = sums.targets_by_source;
   const at::Tensor by_source = sums.by_source.cpu();
   for (std::size_t s = 0; s < num_sources; ++s) {
     const std::int64_t count = sums.targets_by_source[s];

@@ -29,6 +29,7 @@ struct StepResult {
   bool spike = false, skipped = false;
   std::vector<double> loss_by_source;  // nats per target, by source index; NaN where the step had none of it
   std::vector<double> stream_rms;      // RMS of the residual stream after the embedding and after each call; empty unless recorded
+  std::vector<std::int64_t> targets_by_source;
 };
 
 using NextBatch = std::function<HostBatch(std::int64_t sequences)>;

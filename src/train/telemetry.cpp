@@ -23,11 +23,25 @@ Telemetry::Telemetry(const RunConfig& config, const RunFolder& folder, std::opti
   if (config.logging.tensorboard) tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
 }
 
-MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& result) const {
-  std::map<std::string, double> by_source;
+void Telemetry::add_by_source(const StepResult& result) {
+  source_losses_.resize(result.loss_by_source.size());
+  source_targets_.resize(result.loss_by_source.size());
   for (std::size_t s = 0; s < result.loss_by_source.size(); ++s) {
-    if (!std::isnan(result.loss_by_source[s])) by_source[config_.data.sources[s].first] = result.loss_by_source[s];
+    if (result.targets_by_source[s] == 0) continue;
+    source_losses_[s] += result.loss_by_source[s] * static_cast<double>(result.targets_by_source[s]);
+    source_targets_[s] += result.targets_by_source[s];
   }
+}
+
+std::map<std::string, double> Telemetry::loss_by_source() const {
+  std::map<std::string, double> losses;
+  for (std::size_t s = 0; s < source_losses_.size(); ++s) {
+    if (source_targets_[s] > 0) losses[config_.data.sources[s].first] = source_losses_[s] / static_cast<double>(source_targets_[s]);
+  }
+  return losses;
+}
+
+MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& result) const {
   MetricsLine line{{"step", report.step},
                    {"tokens", report.tokens},
                    {"loss", result.loss},
@@ -41,7 +55,7 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   if (const auto share = mfu(throughput_.flops_per_second(), device_name_)) line.emplace_back("mfu", *share);
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
-  line.emplace_back("loss_by_source", by_source);
+  line.emplace_back("loss_by_source", loss_by_source());
   line.emplace_back("stream_rms", result.stream_rms);
   line.emplace_back("flops_per_token_by_call", report.flops_by_call);
   std::map<std::string, double> tokens, epochs;
@@ -62,6 +76,7 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
   waited_ += report.loader_wait;
   timed_ += report.seconds;
+  add_by_source(result);
 
   ProgressState state;
   state.step = report.step;
@@ -81,14 +96,15 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
                       result.skipped ? "; update skipped" : ""));
   }
   if (!logs(report.step)) return;
+  const auto by_source = loss_by_source();
   log_.append(step_line(report, result));
   waited_ = timed_ = 0;
+  source_losses_.clear();
+  source_targets_.clear();
   if (!tensorboard_) return;
   tensorboard_->add_scalar("train/loss", result.loss, report.step);
-  for (std::size_t s = 0; s < result.loss_by_source.size() && result.loss_by_source.size() > 1; ++s) {
-    if (!std::isnan(result.loss_by_source[s])) {
-      tensorboard_->add_scalar("train/loss/" + config_.data.sources[s].first, result.loss_by_source[s], report.step);
-    }
+  for (const auto& [source, loss] : by_source) {
+    if (config_.data.sources.size() > 1) tensorboard_->add_scalar("train/loss/" + source, loss, report.step);
   }
   tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
   tensorboard_->add_scalar("train/lr", report.lr, report.step);

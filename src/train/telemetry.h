@@ -1,6 +1,7 @@
 // Everything a run says about itself: progress, metrics.jsonl, TensorBoard. Reads, never steers.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,6 +47,9 @@ class Telemetry {
 
  private:
   MetricsLine step_line(const StepReport& report, const StepResult& result) const;
+  void add_by_source(const StepResult& result);
+  // Nats per target of each source since the last log line; sources without a target are not there.
+  std::map<std::string, double> loss_by_source() const;
 
   const RunConfig& config_;
   std::string device_name_;
@@ -53,7 +57,10 @@ class Telemetry {
   std::unique_ptr<EventWriter> tensorboard_;
   Progress progress_;
   Throughput throughput_;
-  double waited_ = 0, timed_ = 0;  // since the last log line
+  // Since the last log line: a source of small weight is not in every step.
+  double waited_ = 0, timed_ = 0;
+  std::vector<double> source_losses_;  // sums of nats
+  std::vector<std::int64_t> source_targets_;
 };
 
 }  // namespace meristem

@@ -115,6 +115,16 @@ class Branches(Case):
         # The shares went from 0.7 and 0.3 in a straight line to 1 and 0 over 10 updates of two sequences.
         self.assertEqual(use["two"] - known["two"], 32 * 3)
 
+    def test_the_loss_of_a_source_is_the_mean_since_the_line_before(self):
+        code, _, err = self.train("variant=same", f"run.out={self.root / 'rare'}", "logging.every=10")
+        self.assertEqual(code, 0, err)
+        each, rare = ([json.loads(line) for line in tiny_run.lines(folder / "cool-same") if line.startswith('{"step"')] for folder in (self.runs, self.root / "rare"))
+        self.assertEqual([line["step"] for line in rare], [50, 60])
+        for line in rare:
+            window = [one["loss_by_source"]["two"] for one in each if line["step"] - 10 < one["step"] <= line["step"] and "two" in one["loss_by_source"]]
+            self.assertTrue(min(window) < line["loss_by_source"]["two"] < max(window))
+            self.assertNotIn(line["loss_by_source"]["two"], window)
+
     def test_finished_variants_are_passed_over_and_a_stopped_one_goes_on_inside_its_ramp(self):
         out = f"run.out={self.root / 'stopped'}"
         process = self.start_until(self.root / "stopped" / "cool-more", 44, out)

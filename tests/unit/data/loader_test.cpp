@@ -1,5 +1,7 @@
 // What comes out of the loader: order, shares of ranks, resuming, masks, errors.
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "core/counter_rng.h"
 #include "data/loader.h"
@@ -257,6 +259,20 @@ TEST_CASE("a source runs out where max_repeats says, and the whole run is checke
   CHECK(loader.use()[1].tokens == 200);
   CHECK(loader.use()[1].epochs == Approx(2));
   CHECK(contains(message_of<InputError>([&] { loader.next(4); }), "data.sources.small: runs out at step 21"));
+}
+
+TEST_CASE("what was read ahead while others worked is handed out without waiting") {
+  const Corpus corpus;
+  Loader loader = corpus.loader();
+  loader.next(1);
+  int unwaited = 0;
+  for (int round = 0; round < 40 && unwaited < 3; ++round) {  // more rounds only where the machine has no time for the thread
+    std::this_thread::sleep_for(std::chrono::milliseconds(25));
+    const double before = loader.seconds_waited();
+    loader.next(40);
+    unwaited += loader.seconds_waited() == before;
+  }
+  CHECK(unwaited == 3);
 }
 
 TEST_CASE("a loader that is abandoned, moved about or never used ends cleanly") {
