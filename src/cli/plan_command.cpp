@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,6 +10,7 @@
 #include "config/load.h"
 #include "core/text.h"
 #include "models/costs.h"
+#include "models/match.h"
 
 namespace meristem::cli {
 namespace {
@@ -83,27 +85,63 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   fmt::print("\n");
 }
 
+nlohmann::ordered_json to_json(const Match& match) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const MatchedBaseline& b : match.baselines) {
+    list.push_back({{"name", b.name},
+                    {"config", overrides_of(b)},
+                    {"parameters", {{"total", b.cost.parameters.total}, {"active", b.cost.parameters.active}}},
+                    {"flops_per_token", {{"forward", b.cost.flops.forward}, {"train", b.cost.flops.train}}},
+                    {"kv_bytes_per_token", b.cost.kv_bytes_per_token},
+                    {"memory", {{"weights", b.cost.memory.weights}, {"optimizer", b.cost.memory.optimizer}, {"gradients", b.cost.memory.gradients},
+                                {"activations", b.cost.memory.activations}}},
+                    {"difference_percent", {{"flops", b.flops_percent}, {"parameters", b.parameters_percent}, {"kv_bytes", b.kv_percent}}}});
+  }
+  return list;
+}
+
+void print_match(const Match& match) {
+  fmt::print("\nbaselines of the same FLOPs per token, parameters and KV memory, counted from built models\n");
+  fmt::print("  {:34}  {:>12} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", "", "FLOPs/token", "", "parameters", "", "KV/token", "", "memory");
+  const auto row = [](const std::string& name, const StageCost& cost, const std::string& flops, const std::string& parameters, const std::string& kv) {
+    fmt::print("  {:34}  {:>12.5g} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", name, cost.flops.forward, flops, grouped_digits(cost.parameters.total),
+               parameters, bytes_text(cost.kv_bytes_per_token), kv, bytes_text(cost.memory.total()));
+  };
+  row("this model", match.original, "", "", "");
+  for (const MatchedBaseline& b : match.baselines) {
+    const auto difference = [](double percent) { return fmt::format("{:+.2f} %", percent); };
+    row(b.name, b.cost, difference(b.flops_percent), difference(b.parameters_percent), difference(b.kv_percent));
+  }
+  for (const MatchedBaseline& b : match.baselines) fmt::print("  {}: '{}'\n", b.name, fmt::join(overrides_of(b), "' '"));
+}
+
 }  // namespace
 
 void add_plan(CLI::App& app, Action& run) {
   struct Arguments {
     std::string config;
     std::vector<std::string> overrides;
-    bool json = false;
+    bool json = false, match = false;
   };
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("plan", "Count parameters, FLOPs, cache and memory before paying for them");
   command->add_option("config", arguments->config, "RUN.yaml")->required();
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
   command->add_flag("--json", arguments->json, "Print JSON");
+  command->add_flag("--match", arguments->match, "Search baselines that match a Dreamer-style model's FLOPs, parameters and KV memory");
   command->callback([arguments, &run] {
     run = [arguments] {
       const RunConfig config = load_config(arguments->config, arguments->overrides);
       const RunCost cost = cost_of(config, builtin_registry());
+      std::optional<Match> match;
+      if (arguments->match) match = match_baselines(config, builtin_registry());
       if (arguments->json) {
-        fmt::print("{}\n", to_json(cost).dump(2));
+        auto json = to_json(cost);
+        if (match) json["match"] = to_json(*match);
+        fmt::print("{}\n", json.dump(2));
       } else {
         print_table(config, cost);
+        if (match) print_match(*match);
       }
       return ExitCode::kOk;
     };

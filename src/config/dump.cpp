@@ -25,6 +25,19 @@ std::string yaml(std::int64_t x) { return std::to_string(x); }
 std::string yaml(double x) { return number_text(x); }
 std::string yaml(bool x) { return x ? "true" : "false"; }
 std::string yaml(const Amount& x) { return amount_text(x); }
+std::string yaml(const RepeatsConfig& x) {
+  if (x.number) return std::to_string(*x.number);
+  if (x.sampled) {
+    return fmt::format("{{kind: poisson_lognormal, mean: {}, sigma: {}, max: {}}}", yaml(x.sampled->mean), yaml(x.sampled->sigma), x.sampled->max);
+  }
+  std::string entries;
+  for (const auto& [from, repeats] : x.schedule) entries += fmt::format("{}{}: {}", entries.empty() ? "" : ", ", amount_text(from), repeats);
+  return entries.empty() ? "null" : "{" + entries + "}";
+}
+std::string yaml(const ActivationCheckpointing& x) {
+  if (x.every <= 1) return x.every == 0 ? "none" : "block";
+  return fmt::format("{{every: {}}}", x.every);
+}
 template <class T>
 std::string yaml(const std::optional<T>& x) {
   return x ? yaml(*x) : "null";

@@ -20,6 +20,8 @@ Described described(std::int64_t x) { return {"whole number", code(std::to_strin
 Described described(double x) { return {"number", code(number_text(x))}; }
 Described described(bool x) { return {"true, false", x ? "`true`" : "`false`"}; }
 Described described(const Amount& x) { return {"steps or tokens", code(amount_text(x))}; }
+Described described(const RepeatsConfig&) { return {"number or map", "`null`"}; }
+Described described(const ActivationCheckpointing&) { return {"none, block, {every: k}", "`none`"}; }
 template <class T>
 Described described(const std::optional<T>&) {
   return {described(T{}).type, "`null`"};

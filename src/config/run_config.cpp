@@ -60,6 +60,35 @@ std::vector<std::int64_t> growth_steps(const RunConfig& config, std::size_t grow
   return steps;
 }
 
+DepthPlan repeat_loop(const DepthPlan& plan, std::int64_t repeats) {
+  try {
+    return plan.with_repeats(repeats);
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("model.loop.repeats: {}", error.what()));
+  }
+}
+
+// `plan` with the repeats that are in force for updates after `step`. Sampled ones: the count that is written.
+DepthPlan repeated(const RunConfig& config, const DepthPlan& plan, std::int64_t step) {
+  const RepeatsConfig& repeats = config.model.loop.repeats;
+  if (repeats.number) return repeat_loop(plan, *repeats.number);
+  std::int64_t now = 0;
+  for (const auto& [from, count] : repeats.schedule) {
+    if (steps_of(from, config) <= step) now = count;
+  }
+  return now > 0 ? repeat_loop(plan, now) : plan;
+}
+
+// Where the model, its plan or the mixture may change.
+std::set<std::int64_t> segment_starts(const RunConfig& config, const std::vector<GrowthStage>& stages) {
+  std::set<std::int64_t> starts{0};
+  for (const GrowthStage& stage : stages) starts.insert(stage.from_step);
+  for (const PhaseConfig& phase : config.phases) starts.insert(steps_of(phase.from_step, config));
+  for (const auto& [from, count] : config.model.loop.repeats.schedule) starts.insert(steps_of(from, config));
+  starts.erase(starts.lower_bound(total_steps(config)), starts.end());
+  return starts;
+}
+
 }  // namespace
 
 std::int64_t steps_of(const Amount& amount, const RunConfig& config) {
@@ -80,7 +109,7 @@ std::int64_t decay_from_step(const RunConfig& config) {
 
 std::vector<GrowthStage> growth_stages(const RunConfig& config) {
   const DepthPlan full = DepthPlan::parse(config.model.depth_plan);
-  if (!config.growth) return {{0, total_steps(config), config.model.blocks, full, {}}};
+  if (!config.growth) return {{0, total_steps(config), config.model.blocks, repeated(config, full, total_steps(config) - 1), {}}};
   const auto maps = growth_maps(config);
   const auto steps = growth_steps(config, maps.size());
   std::vector<GrowthStage> stages;
@@ -90,6 +119,7 @@ std::vector<GrowthStage> growth_stages(const RunConfig& config) {
     stage.until_step = i < steps.size() ? steps[i] : total_steps(config);
     stage.blocks = i == 0 ? config.growth->from_blocks : static_cast<std::int64_t>(maps[i - 1].size());
     stage.plan = config.growth->plans.empty() ? DepthPlan::plain(stage.blocks) : DepthPlan::parse(config.growth->plans.at(i));
+    stage.plan = repeated(config, stage.plan, stage.until_step - 1);
     if (i > 0) stage.source_of = maps[i - 1];
     stages.push_back(std::move(stage));
   }
@@ -98,27 +128,34 @@ std::vector<GrowthStage> growth_stages(const RunConfig& config) {
 
 std::vector<Segment> segments(const RunConfig& config) {
   const auto stages = growth_stages(config);
-  std::set<std::int64_t> cuts{0, total_steps(config)};
-  for (const GrowthStage& stage : stages) cuts.insert(stage.from_step);
-  std::vector<std::int64_t> phase_starts;
-  for (const PhaseConfig& phase : config.phases) {
-    phase_starts.push_back(steps_of(phase.from_step, config));
-    if (phase_starts.back() < total_steps(config)) cuts.insert(phase_starts.back());
-  }
+  std::set<std::int64_t> cuts = segment_starts(config, stages);
+  cuts.insert(total_steps(config));
   std::vector<Segment> out;
   for (auto cut = cuts.begin(); std::next(cut) != cuts.end(); ++cut) {
     Segment segment{*cut, *std::next(cut), 0, 0, {}};
     for (std::size_t i = 0; i < stages.size(); ++i) {
       if (stages[i].from_step <= segment.from_step) segment.stage = i;
     }
-    for (std::size_t i = 0; i < phase_starts.size(); ++i) {
-      if (phase_starts[i] <= segment.from_step) segment.phase = i;
+    for (std::size_t i = 0; i < config.phases.size(); ++i) {
+      if (steps_of(config.phases[i].from_step, config) <= segment.from_step) segment.phase = i;
     }
     const std::string& own = config.phases.empty() ? std::string() : config.phases[segment.phase].depth_plan;
-    segment.plan = own.empty() ? stages[segment.stage].plan : DepthPlan::parse(own);
+    segment.plan = repeated(config, own.empty() ? stages[segment.stage].plan : DepthPlan::parse(own), segment.from_step);
     out.push_back(std::move(segment));
   }
   return out;
+}
+
+std::string plan_text(const RunConfig& config, const DepthPlan& plan) { return config.model.loop.is_set() ? plan.print_loop() : plan.print(); }
+
+DepthPlan plan_of_step(const RunConfig& config, const Segment& segment, std::int64_t n) {
+  const auto& sampled = config.model.loop.repeats.sampled;
+  return sampled ? segment.plan.with_repeats(draw_repeats(*sampled, static_cast<std::uint64_t>(config.run.seed), n)) : segment.plan;
+}
+
+DepthPlan longest_plan(const RunConfig& config, const Segment& segment) {
+  const auto& sampled = config.model.loop.repeats.sampled;
+  return sampled ? repeat_loop(segment.plan, sampled->max) : segment.plan;
 }
 
 }  // namespace meristem

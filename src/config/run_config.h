@@ -11,6 +11,7 @@
 
 #include "core/kernels_config.h"
 #include "depth/plan.h"
+#include "depth/repeats.h"
 
 namespace meristem {
 
@@ -53,6 +54,21 @@ struct DepthAttentionConfig {
   std::string position;           // rope | none; empty: rope
 };
 
+// How often the plan's one loop runs (model.loop.repeats). At most one member is set; none: as the plan's text says.
+struct RepeatsConfig {
+  std::optional<std::int64_t> number;
+  std::vector<std::pair<Amount, std::int64_t>> schedule;  // {0: 1, 170000: 2}: from each update on, that many repeats
+  std::optional<RepeatDistribution> sampled;              // {kind: poisson_lognormal, …}: drawn for each update
+  bool is_written() const { return !number && schedule.empty() && !sampled; }
+};
+
+struct LoopConfig {
+  RepeatsConfig repeats;
+  std::string injection = "none";              // none | add | concat: what a repeat is told of the loop's first input
+  std::optional<std::int64_t> backprop_last;   // gradients flow through the last so many repeats; null: through all
+  bool is_set() const { return !repeats.is_written() || injection != "none" || backprop_last.has_value(); }
+};
+
 struct ModelConfig {
   std::string architecture = "decoder";
   std::int64_t vocab_size = 0;  // required
@@ -60,6 +76,7 @@ struct ModelConfig {
   std::int64_t blocks = 6;   // unique blocks at full depth
   std::string depth_plan;    // empty: "0-(blocks-1)" (resolved by validate)
   std::string norm = "pre";  // pre | sandwich
+  LoopConfig loop;
   double norm_eps = 1e-5;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;
@@ -108,6 +125,7 @@ struct PhaseConfig {
   std::string name;
   Amount from_step;                     // applies to updates n > from_step
   std::vector<std::pair<std::string, double>> mixture;
+  std::int64_t ramp_steps = 0;          // updates over which the shares move there from those of the phase before; 0: at once
   std::string depth_plan;               // empty: unchanged
 };
 
@@ -143,6 +161,15 @@ struct PrecisionConfig {
   std::string residual;                 // bf16 | fp32; empty: as compute
 };
 
+// Which calls drop their activations and run again in backward: call i where i is a multiple of `every`.
+struct ActivationCheckpointing {
+  std::int64_t every = 0;               // 0: none; 1: block, every call
+};
+
+struct MemoryConfig {
+  ActivationCheckpointing activation_checkpointing;
+};
+
 struct CheckpointConfig {
   std::int64_t every = 1000;            // steps; 0: only the steps that are always written
   std::int64_t keep_last = 3;
@@ -168,6 +195,7 @@ struct RunConfig {
   BatchConfig batch;
   PrecisionConfig precision;
   KernelsConfig kernels;
+  MemoryConfig memory;
   CheckpointConfig checkpoint;
   LoggingConfig logging;
 };
@@ -181,7 +209,7 @@ std::int64_t decay_from_step(const RunConfig& config);
 // One stage between two growth events: updates (from_step, until_step] run with `blocks` blocks.
 struct GrowthStage {
   std::int64_t from_step = 0, until_step = 0, blocks = 0;
-  DepthPlan plan;
+  DepthPlan plan;                       // at the stage's end, phases aside; the loop's count as written where it is drawn
   std::vector<std::int64_t> source_of;  // the map that made this stage from the one before; empty for the first
 };
 // The stages of a validated config, the first with from_step 0, the last until total_steps(). One stage where growth is off.
@@ -191,8 +219,15 @@ std::vector<GrowthStage> growth_stages(const RunConfig& config);
 struct Segment {
   std::int64_t from_step = 0, until_step = 0;
   std::size_t stage = 0, phase = 0;
-  DepthPlan plan;  // the phase's own plan where it has one, else the stage's
+  DepthPlan plan;  // the phase's own plan where it has one, else the stage's; the loop's count as written where it is drawn
 };
 std::vector<Segment> segments(const RunConfig& config);
+
+// The plan of update n of a segment: the segment's, with the repeats that are drawn for n where model.loop.repeats is sampled.
+DepthPlan plan_of_step(const RunConfig& config, const Segment& segment, std::int64_t n);
+// A plan of this config as text: its loop stays a group, even where that runs once, if the config has settings for it.
+std::string plan_text(const RunConfig& config, const DepthPlan& plan);
+// The longest plan that plan_of_step can return.
+DepthPlan longest_plan(const RunConfig& config, const Segment& segment);
 
 }  // namespace meristem

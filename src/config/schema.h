@@ -63,6 +63,24 @@ template <class V> void describe(V& v, DepthAttentionConfig& c) {
   v.value("keys", c.keys, one_of({"states", "updates", ""}, "separate: keys and values are made of the token's states, or of what each call added. Empty: states"));
   v.value("position", c.position, one_of({"rope", "none", ""}, "separate: RoPE over the depth index. Empty: rope"));
 }
+// The map form of model.loop.repeats that draws. Its first key is `kind`.
+struct SampledRepeats {
+  RepeatDistribution& distribution;
+  std::string kind = {};
+};
+template <class V> void describe(V& v, SampledRepeats& c) {
+  Rule kind = one_of({"poisson_lognormal"}, "1 + Poisson(rate), the rate log-normal"), max = within(1, DepthPlan::kMaxCalls, "Draws above it are this");
+  kind.required = max.required = true;
+  v.value("kind", c.kind, kind);
+  v.value("mean", c.distribution.mean, [] { Rule r = required("Mean of the repeats", 1); r.max = DepthPlan::kMaxCalls; return r; }());
+  v.value("sigma", c.distribution.sigma, within(0, 4, "Deviation of the rate's logarithm"));
+  v.value("max", c.distribution.max, max);
+}
+template <class V> void describe(V& v, LoopConfig& c) {
+  v.value("repeats", c.repeats, within(1, DepthPlan::kMaxCalls, "Repeats of the plan's one loop, in place of the count in its text: a number; {UPDATE: number, …} from update 0 on; or {kind: poisson_lognormal, mean, sigma, max}, drawn for each update. null: as written"));
+  v.value("injection", c.injection, one_of({"none", "add", "concat"}, "What each repeat gets of the loop's first input e: nothing; h + e; or a learned map of [h, e]"));
+  v.value("backprop_last", c.backprop_last, within(1, DepthPlan::kMaxCalls, "Gradients flow through the last so many repeats. null: through all"));
+}
 template <class V> void describe(V& v, ModelConfig& c) {
   v.value("architecture", c.architecture, any("Registered architecture: decoder"));
   v.value("vocab_size", c.vocab_size, [] { Rule r = required("Size of the vocabulary", 2); r.max = 1 << 24; return r; }());
@@ -70,6 +88,7 @@ template <class V> void describe(V& v, ModelConfig& c) {
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
   v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
   v.value("norm", c.norm, one_of({"pre", "sandwich"}, "pre: before each mixer; sandwich: also after each addition to the residual stream"));
+  v.section("loop", c.loop, "The plan's loop");
   v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
   v.section("attention", c.attention, "Sequence attention");
   v.section("feed_forward", c.feed_forward, "Feed-forward");
@@ -112,6 +131,7 @@ template <class V> void describe(V& v, PhaseConfig& c) {
   v.value("name", c.name, [] { Rule r = any("Name of the phase"); r.required = true; return r; }());
   v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
   v.weights("mixture", c.mixture, "Weight of each source; normalised");
+  v.value("ramp_steps", c.ramp_steps, within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));
 }
 template <class V> void describe(V& v, OptimizerConfig& c) {
@@ -152,6 +172,9 @@ template <class V> void describe(V& v, KernelsConfig& c) {
   v.value("depth_attention", c.depth_attention, path("Path of attention over depth"));
   v.value("experts", c.experts, path("Path of the experts' products; reference: every expert on every token"));
 }
+template <class V> void describe(V& v, MemoryConfig& c) {
+  v.value("activation_checkpointing", c.activation_checkpointing, within(1, DepthPlan::kMaxCalls, "none; block: each call keeps its input alone and runs again in backward; {every: k}: every k-th call does"));
+}
 template <class V> void describe(V& v, CheckpointConfig& c) {
   v.value("every", c.every, within(0, 1e12, "Updates between checkpoints; the ends of stages, phases and LR segments are always written. 0: only those"));
   v.value("keep_last", c.keep_last, within(1, 1e6, "Newest checkpoints kept"));
@@ -175,6 +198,7 @@ template <class V> void describe(V& v, RunConfig& c) {
   v.section("batch", c.batch, "Batch");
   v.section("precision", c.precision, "Number types");
   v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all or by operator");
+  v.section("memory", c.memory, "Memory");
   v.section("checkpoint", c.checkpoint, "Checkpoints");
   v.section("logging", c.logging, "Logging");
 }

@@ -73,6 +73,44 @@ std::string default_plan(const ModelConfig& model) {
   return fmt::format("({})x{}", DepthPlan::plain(model.blocks).print(), kDreamerCalls / model.blocks);
 }
 
+// A plan of the config: parsed, checked, and as its canonical text. A model with `loop` settings needs exactly one group in it, which the
+// text keeps even where it runs once.
+std::string resolve_plan(const std::string& text, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
+  const DepthPlan plan = parse_plan(text, key, blocks, true);
+  if (!model.loop.is_set()) return plan.print();
+  if (plan.has_one_loop()) return plan.print_loop();
+  const char* setting = !model.loop.repeats.is_written() ? "repeats" : model.loop.injection != "none" ? "injection" : "backprop_last";
+  refuse("{}: found {}; model.loop.{} needs exactly one loop group, such as (0-3)x2, and nothing repeated beside or in it", key, in_quotes(text), setting);
+}
+
+// Runs after the schedule's check: a step beyond the run is a mistake of this key.
+void check_loop(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  std::int64_t before = -1;
+  for (const auto& [from, count] : loop.repeats.schedule) {
+    const std::string key = "model.loop.repeats." + (from.in_tokens ? number_text(from.value) + " tokens" : amount_text(from));
+    const std::int64_t step = steps_of(from, config);
+    if (before < 0 && step != 0) refuse("{}: found update {}; the first entry is for update 0", key, step);
+    if (step <= before) refuse("{}: found update {}; allowed: after the entry before, {}", key, step, before);
+    if (step >= total_steps(config)) refuse("{}: found update {}; allowed: below schedule.steps = {}", key, step, total_steps(config));
+    before = step;
+  }
+  if (loop.repeats.sampled && loop.repeats.sampled->mean > static_cast<double>(loop.repeats.sampled->max)) {
+    refuse("model.loop.repeats.max: found {}; allowed: at least mean = {}", loop.repeats.sampled->max, number_text(loop.repeats.sampled->mean));
+  }
+}
+
+// The plans as they will run: their lengths, and whether a truncation ever truncates.
+void check_repeats(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  if (!loop.is_set()) return;
+  std::int64_t most = 0;
+  for (const Segment& segment : segments(config)) most = std::max(most, longest_plan(config, segment).loop()->repeats);
+  if (loop.backprop_last && *loop.backprop_last >= most) {
+    refuse("model.loop.backprop_last: found {}; has no effect where the loop runs at most {} times", *loop.backprop_last, most);
+  }
+}
+
 void resolve_model(ModelConfig& model) {
   AttentionConfig& attention = model.attention;
   if (attention.kv_heads == 0) attention.kv_heads = attention.heads;
@@ -87,7 +125,7 @@ void resolve_model(ModelConfig& model) {
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
   if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
-  model.depth_plan = parse_plan(model.depth_plan, "model.depth_plan", model.blocks, true).print();
+  model.depth_plan = resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
 }
 
 void resolve_data(RunConfig& config) {
@@ -128,6 +166,15 @@ void check_schedule(const RunConfig& config) {
   if (from < warmup) refuse("schedule.decay.from_step: found update {}; allowed: at or after the warmup's end, {}", from, warmup);
 }
 
+// `from`: the update after which phase i begins.
+void check_ramp(const RunConfig& config, std::size_t i, std::int64_t from) {
+  const std::int64_t ramp = config.phases[i].ramp_steps;
+  if (i == 0 && ramp > 0) refuse("phases[0].ramp_steps: has no effect; there is no phase before the first");
+  const bool last = i + 1 == config.phases.size();
+  const std::int64_t end = last ? total_steps(config) : steps_of(config.phases[i + 1].from_step, config);
+  if (end > from && ramp > end - from) refuse("phases[{}].ramp_steps: found {}; allowed: at most the phase's {} updates", i, ramp, end - from);
+}
+
 void check_phases(const RunConfig& config) {
   std::set<std::string> names, known;
   for (const auto& source : config.data.sources) known.insert(source.first);
@@ -141,6 +188,7 @@ void check_phases(const RunConfig& config) {
     if (from <= before) refuse("{}.from_step: found {}; allowed: after the phase before, {}", at, from, before);
     if (from >= total_steps(config)) refuse("{}.from_step: found {}; allowed: below schedule.steps = {}", at, from, total_steps(config));
     before = from;
+    check_ramp(config, i, from);
     double sum = 0;
     for (const auto& [source, weight] : phase.mixture) {
       if (!known.contains(source)) {
@@ -167,16 +215,17 @@ void check_growth(RunConfig& config) {
   if (growth.op != "map" && growth.op != "stack" && (config.model.blocks - growth.from_blocks) % growth.add_blocks != 0) {
     refuse("growth.add_blocks: found {}; {} blocks cannot reach model.blocks = {} in steps of it", growth.add_blocks, growth.from_blocks, config.model.blocks);
   }
-  const bool plain = DepthPlan::parse(config.model.depth_plan).is_plain();
+  const bool plain = DepthPlan::parse(config.model.depth_plan).is_plain() && !config.model.loop.is_set();
   if (!plain && growth.plans.empty()) refuse("growth.plans: is missing; model.depth_plan {} is not plain, so every stage needs its plan", config.model.depth_plan);
   if (growth.plans.empty()) return;
   // Without plans the stages can be counted; then each plan is held against its stage.
   RunConfig counted = config;
   counted.growth->plans.clear();
+  counted.model.loop = {};
   const auto stages = growth_stages(counted);
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    growth.plans[i] = parse_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), stages[i].blocks, true).print();
+    growth.plans[i] = resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);
   }
   if (growth.plans.back() != config.model.depth_plan) {
     refuse("growth.plans[{}]: found {}; the last stage's plan is model.depth_plan, {}", growth.plans.size() - 1, growth.plans.back(), config.model.depth_plan);
@@ -189,7 +238,7 @@ void check_phase_plans(RunConfig& config) {
     PhaseConfig& phase = config.phases[i];
     if (phase.depth_plan.empty()) continue;
     const std::string key = fmt::format("phases[{}].depth_plan", i);
-    phase.depth_plan = parse_plan(phase.depth_plan, key, config.model.blocks, true).print();
+    phase.depth_plan = resolve_plan(phase.depth_plan, key, config.model, config.model.blocks);
     if (steps_of(phase.from_step, config) < stages.back().from_step) {
       refuse("{}: the phase begins at {}, before full depth is reached at {}; use growth.plans", key, steps_of(phase.from_step, config), stages.back().from_step);
     }
@@ -214,9 +263,14 @@ void resolve_and_validate(RunConfig& config) {
   if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");
   }
+  if (config.memory.activation_checkpointing.every > 0 && config.model.depth_attention) {
+    refuse("memory.activation_checkpointing: cannot be combined with model.depth_attention; allowed: none");
+  }
   check_phases(config);
+  check_loop(config);
   if (config.growth) check_growth(config);
   check_phase_plans(config);
+  check_repeats(config);
 }
 
 }  // namespace meristem

@@ -175,6 +175,43 @@ class Reader {
     if (!value || !in_range(value->value, rule)) fail(node, path, node.describe(), allowed);
     out = *value;
   }
+  // model.loop.repeats: a number, {UPDATE: number, …}, or {kind: poisson_lognormal, …}.
+  void read(const YamlNode& node, const std::string& path, RepeatsConfig& out, const Rule& rule) {
+    if (node.kind != YamlNode::Kind::kMap) {
+      if (node.kind != YamlNode::Kind::kScalar) fail(node, path, node.describe(), "a number, {UPDATE: number, …}, {kind: poisson_lognormal, …}");
+      read(node, path, out.number.emplace(), rule);
+    } else if (node.members.empty() || parse_amount(node.members.front().first, false)) {
+      read_schedule(node, path, out, rule);
+    } else {
+      Reader reader(node, path, origins_);
+      SampledRepeats sampled{out.sampled.emplace()};
+      describe(reader, sampled);
+      reader.refuse_unknown();
+    }
+  }
+  void read_schedule(const YamlNode& node, const std::string& path, RepeatsConfig& out, const Rule& rule) {
+    if (node.members.empty()) fail(node, path, "an empty map", "{UPDATE: number, …} with an entry for update 0");
+    for (const auto& [key, value] : node.members) {
+      note(path + "." + key, value);
+      const auto from = parse_amount(key, false);
+      if (!from) fail(value, path + "." + key, "key " + in_quotes(key), "an update, or tokens as \"50e9 tokens\"");
+      read(value, path + "." + key, out.schedule.emplace_back(*from, 0).second, rule);
+    }
+  }
+  void read(const YamlNode& node, const std::string& path, ActivationCheckpointing& out, const Rule& rule) {
+    if (node.kind == YamlNode::Kind::kMap) {
+      Reader reader(node, path, origins_);
+      Rule every = rule;
+      every.required = true;
+      reader.value("every", out.every, every);
+      reader.refuse_unknown();
+      return;
+    }
+    std::string word;
+    read(node, path, word, one_of({"none", "block", "{every: k}"}, ""));
+    if (word == "{every: k}") fail(node, path, node.describe(), "none, block, {every: k}");
+    out.every = word == "block" ? 1 : 0;
+  }
   template <class T>
   void read(const YamlNode& node, const std::string& path, std::optional<T>& out, const Rule& rule) {
     read(node, path, out.emplace(), rule);

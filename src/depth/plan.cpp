@@ -57,7 +57,8 @@ DepthPlan DepthPlan::repeat(std::int64_t start, std::int64_t length, std::int64_
   std::vector<std::int64_t> calls(calls_.begin(), calls_.begin() + start + length);
   for (std::int64_t r = 0; r < extra; ++r) calls.insert(calls.end(), calls_.begin() + start, calls_.begin() + start + length);
   calls.insert(calls.end(), calls_.begin() + start + length, calls_.end());
-  return DepthPlan(std::move(calls));
+  if (!loop_ || length != loop_->length || !loop_->begins_repeat(start)) return DepthPlan(std::move(calls));
+  return {std::move(calls), {loop_->start, length, loop_->repeats + extra}};
 }
 
 }  // namespace meristem

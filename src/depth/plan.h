@@ -4,11 +4,24 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace meristem {
+
+// Where a plan loops: the calls [start, start + length * repeats) are `repeats` runs of the same `length` calls. What comes before is the
+// prelude, what comes after the coda.
+struct LoopSpan {
+  std::int64_t start = 0, length = 0, repeats = 0;
+  std::int64_t end() const { return start + length * repeats; }
+  // Whether call i is inside the loop, and the repeat that it belongs to.
+  bool holds(std::int64_t call) const { return call >= start && call < end(); }
+  std::int64_t repeat_of(std::int64_t call) const { return (call - start) / length; }
+  bool begins_repeat(std::int64_t call) const { return holds(call) && (call - start) % length == 0; }
+  bool operator==(const LoopSpan&) const = default;
+};
 
 class DepthPlan {
  public:
@@ -36,16 +49,32 @@ class DepthPlan {
   // InputError if there is no call, if a call names a block outside [0, blocks), or, with every_block, if a block is never called.
   void check(std::int64_t blocks, bool every_block) const;
 
+  // The plan's loop: known where the text had exactly one group "(…)xN" (N = 1 included) and where with_repeats() made the plan. It says how
+  // a plan was written, so it takes no part in comparisons: equal calls are equal plans.
+  const std::optional<LoopSpan>& loop() const { return loop_; }
+  // Whether there is a loop() and nothing outside or inside its group repeats in the canonical print: what `model.loop` asks of a plan.
+  bool has_one_loop() const;
+  // The same plan with its loop run `repeats` times. InputError where it has no loop(), for less than one, and beyond kMaxCalls.
+  DepthPlan with_repeats(std::int64_t repeats) const;
+  // The text with its loop as a group even where that runs once: "0-3, (4-7)x1, 8-11". Parses back to the same calls and the same loop()
+  // where has_one_loop(); print() otherwise.
+  std::string print_loop() const;
+
   // Inference looping: the calls [start, start+length) repeated `extra` more times right after themselves. Start and length count calls,
-  // not blocks. InputError where the calls are not there or the plan would exceed kMaxCalls.
+  // not blocks. The loop() grows along where the window is one of its repeats, else it is forgotten.
+  // InputError where the calls are not there or the plan would exceed kMaxCalls.
   DepthPlan repeat(std::int64_t start, std::int64_t length, std::int64_t extra) const;
 
-  bool operator==(const DepthPlan&) const = default;
+  bool operator==(const DepthPlan& other) const { return calls_ == other.calls_; }
 
   static constexpr std::int64_t kMaxCalls = 1 << 16;
 
  private:
+  DepthPlan(std::vector<std::int64_t> calls, LoopSpan loop) : calls_(std::move(calls)), loop_(loop) {}
+  DepthPlan part(std::int64_t begin, std::int64_t end) const;
+
   std::vector<std::int64_t> calls_;
+  std::optional<LoopSpan> loop_;
 };
 
 }  // namespace meristem

@@ -18,12 +18,14 @@ class Parser {
  public:
   explicit Parser(std::string_view text) : text_(text) {}
 
-  std::vector<std::int64_t> parse() {
+  std::vector<std::int64_t> calls() {
     if (text_.size() > kMaxText) fail("longer than a plan can be");
     std::vector<std::int64_t> calls = plan(0);
     if (at_ != text_.size()) fail("expected ',' or the end");
     return calls;
   }
+  // After calls(): the one group of the text.
+  std::optional<LoopSpan> loop() const { return groups_ == 1 ? std::optional(loop_) : std::nullopt; }
 
  private:
   [[noreturn]] void fail(const std::string& what) const { fail(at_, what); }
@@ -61,7 +63,10 @@ class Parser {
     while (take(',')) {
       skip_blanks();
       const std::size_t begin = at_;
+      const auto calls_before = static_cast<std::int64_t>(calls.size());
+      const int groups_before = groups_;
       const std::vector<std::int64_t> more = item(nesting);
+      if (groups_ > groups_before) loop_.start = calls_before;
       if (static_cast<std::int64_t>(calls.size() + more.size()) > DepthPlan::kMaxCalls) fail_too_long(begin);
       calls.insert(calls.end(), more.begin(), more.end());
     }
@@ -83,6 +88,8 @@ class Parser {
     std::vector<std::int64_t> calls;
     calls.reserve(body.size() * static_cast<std::size_t>(repeats));
     for (std::int64_t r = 0; r < repeats; ++r) calls.insert(calls.end(), body.begin(), body.end());
+    ++groups_;
+    loop_ = {0, static_cast<std::int64_t>(body.size()), repeats};
     return calls;
   }
 
@@ -100,10 +107,17 @@ class Parser {
 
   std::string_view text_;
   std::size_t at_ = 0;
+  int groups_ = 0;
+  LoopSpan loop_;  // of the last group
 };
 
 }  // namespace
 
-DepthPlan DepthPlan::parse(std::string_view text) { return DepthPlan(Parser(text).parse()); }
+DepthPlan DepthPlan::parse(std::string_view text) {
+  Parser parser(text);
+  DepthPlan plan(parser.calls());
+  plan.loop_ = parser.loop();
+  return plan;
+}
 
 }  // namespace meristem

@@ -42,6 +42,10 @@ std::string json_value(const MetricsValue& value) {
           return held ? "true" : "false";
         } else if constexpr (std::is_same_v<T, std::string>) {
           return json_string(held);
+        } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+          std::string text;
+          for (const double number : held) text += (text.empty() ? "" : ", ") + json_number(number);
+          return "[" + text + "]";
         } else {
           std::string text;
           for (const auto& [key, number] : held) {

@@ -12,7 +12,7 @@
 namespace meristem {
 
 // A double reads back bit-equal. JSON has no NaN and no infinity: they are written as the strings "nan", "inf" and "-inf".
-using MetricsValue = std::variant<double, std::int64_t, std::string, bool, std::map<std::string, double>>;
+using MetricsValue = std::variant<double, std::int64_t, std::string, bool, std::map<std::string, double>, std::vector<double>>;
 // One line; keys stand in the file in this order. Keys must differ.
 using MetricsLine = std::vector<std::pair<std::string, MetricsValue>>;
 

@@ -35,16 +35,26 @@ ParameterCount count_parameters(const Model& model, const DepthPlan& plan) {
 FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t context) {
   FlopCount flops;
   flops.head = model.head_flops();
-  const auto& calls = plan.calls();
-  for (std::size_t r = 0; r < calls.size(); ++r) {
-    const nn::CallCost cost = model.call_cost(calls[r], {context, static_cast<std::int64_t>(r)});
+  for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
+    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], {context, r});
     flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
+    if (plan.loop() && plan.loop()->begins_repeat(r)) flops.by_call.back() += model.injection_cost().matmul_flops;
     flops.scores += cost.score_flops;
     flops.forward += flops.by_call.back();
   }
   flops.forward += flops.head;
   flops.train = 3 * flops.forward;
   return flops;
+}
+
+// Of the repeats that the segment's updates draw. Beyond a million updates the first million stand for all.
+double mean_repeats(const RunConfig& config, const Segment& segment) {
+  const std::int64_t count = std::min<std::int64_t>(segment.until_step - segment.from_step, 1'000'000);
+  double sum = 0;
+  for (std::int64_t n = segment.from_step + 1; n <= segment.from_step + count; ++n) {
+    sum += static_cast<double>(draw_repeats(*config.model.loop.repeats.sampled, static_cast<std::uint64_t>(config.run.seed), n));
+  }
+  return sum / static_cast<double>(count);
 }
 
 MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t parameters) {
@@ -85,8 +95,14 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
 
 std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry) {
   std::vector<StageCost> costs;
+  const auto all_segments = segments(config);
   for (const GrowthStage& stage : growth_stages(config)) {
     costs.push_back(stage_cost(config, registry, stage));
+    for (const Segment& segment : all_segments) {
+      if (segment.stage + 1 != costs.size()) continue;
+      const MemoryEstimate memory = stage_cost(config, registry, {0, 0, stage.blocks, longest_plan(config, segment), {}}).memory;
+      if (memory.total() > costs.back().memory.total()) costs.back().memory = memory;
+    }
     if (costs.size() < 2) continue;
     // Old masters and moments stand on the host beside the new ones until the map is done.
     const auto& before = costs[costs.size() - 2].memory;
@@ -101,9 +117,17 @@ double total_flops(const RunConfig& config, const ModelRegistry& registry) {
   double total = 0;
   for (const Segment& segment : segments(config)) {
     GrowthStage stage = stages.at(segment.stage);
-    stage.plan = segment.plan;
-    const double steps = static_cast<double>(segment.until_step - segment.from_step);
-    total += steps * static_cast<double>(config.batch.tokens) * stage_cost(config, registry, stage).flops.train;
+    const auto flops_under = [&](const DepthPlan& plan) {
+      stage.plan = plan;
+      return stage_cost(config, registry, stage).flops.train;
+    };
+    double flops = flops_under(segment.plan);
+    if (config.model.loop.repeats.sampled) {
+      // A repeat more costs the same whatever stands before it.
+      const double one = flops_under(segment.plan.with_repeats(1)), more = flops_under(segment.plan.with_repeats(2)) - one;
+      flops = one + (mean_repeats(config, segment) - 1) * more;
+    }
+    total += static_cast<double>(segment.until_step - segment.from_step) * static_cast<double>(config.batch.tokens) * flops;
   }
   return total;
 }

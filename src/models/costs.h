@@ -27,6 +27,8 @@ struct MemoryEstimate {
   double gradients = 0;    // the flat fp32 buffer
   double activations = 0;  // saved for backward of one micro-batch, and the largest workspace
   double growth_peak = 0;  // old and new weights and moments while a growth is under way; 0 without growth
+  // At the peak of an update; a growth has its own.
+  double total() const { return weights + optimizer + gradients + activations; }
 };
 
 struct StageCost {
@@ -40,10 +42,11 @@ struct StageCost {
 // Costs of a config whose model has `blocks` blocks under `plan`.
 StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage);
 
-// All stages, the growth peak of each growth attributed to the stage it leads to.
+// All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth attributed to the stage it leads to.
 std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry);
 
-// Training FLOPs of the whole run: over segments, so that phases with their own plans count as they run.
+// Training FLOPs of the whole run: over segments, so that phases with their own plans count as they run,
+// and with the repeats that are drawn.
 double total_flops(const RunConfig& config, const ModelRegistry& registry);
 
 }  // namespace meristem

@@ -13,7 +13,8 @@ bool has_own_depth_attention(const ModelConfig& config) { return config.depth_at
 }  // namespace
 
 nn::Block make_block(const ModelConfig& config, const ModelBuild& build, double output_std) {
-  const auto& [placement, paths] = build;
+  const nn::Placement& placement = build.placement;
+  const ops::Paths& paths = build.paths;
   std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>> mixers;
   mixers.emplace_back("attention", std::make_shared<nn::AttentionImpl>(config, placement, paths, output_std));
   if (has_own_depth_attention(config)) {

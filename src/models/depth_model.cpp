@@ -1,7 +1,11 @@
 #include "models/depth_model.h"
 
+#include <cmath>
 #include <map>
 #include <utility>
+
+#include "models/call_checkpoint.h"
+#include "models/loop_run.h"
 
 namespace meristem {
 namespace {
@@ -25,6 +29,7 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
   if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
+  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
 
@@ -36,18 +41,35 @@ void DepthModel::grow_rope_table(std::int64_t positions) {
 
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache) {
   call.rope = &rope_;
+  LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
-  const auto& calls = plan.calls();
   nn::DepthMemory memory;
   call.memory = &memory;
-  for (std::size_t r = 0; r < calls.size(); ++r) {
-    call.depth_index = static_cast<std::int64_t>(r);
-    call.block = calls[r];
+  record(h_ND);
+  for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
+    const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
+    call.depth_index = r;
+    call.block = plan.calls()[static_cast<std::size_t>(r)];
+    call.cache = cache == nullptr ? nullptr : &cache->slots.at(static_cast<std::size_t>(r));
+    h_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND);
-    call.cache = cache == nullptr ? nullptr : &cache->slots.at(r);
-    h_ND = blocks_.at(static_cast<std::size_t>(calls[r]))->forward(h_ND, call);
+    h_ND = run_call(h_ND, call.block, call);
+    record(h_ND);
   }
   return h_ND;
+}
+
+at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::CallContext& call) const {
+  nn::Block block = blocks_.at(static_cast<std::size_t>(index));
+  const bool keeps_input_alone = build_.checkpoint_every > 0 && call.depth_index % build_.checkpoint_every == 0;
+  if (keeps_input_alone && at::GradMode::is_enabled() && call.cache == nullptr) return checkpointed_call(block, h_ND, call);
+  return block->forward(h_ND, call);
+}
+
+void DepthModel::record(const at::Tensor& h_ND) const {
+  if (stream_rms_ == nullptr) return;
+  const torch::NoGradGuard no_grad;
+  stream_rms_->push_back(h_ND.norm() / std::sqrt(static_cast<double>(h_ND.numel())));
 }
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
@@ -94,6 +116,16 @@ void DepthModel::after_step(bool updated) {
 
 nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& place) const {
   return blocks_.at(static_cast<std::size_t>(block))->cost(place);
+}
+
+nn::CallCost DepthModel::injection_cost() const {
+  nn::CallCost cost;
+  const double width = static_cast<double>(config_.width);
+  if (config_.loop.injection == "concat") {
+    cost.matmul_flops = 2 * 2 * width * width;
+    cost.saved_elements = 2 * width;  // both inputs side by side
+  }
+  return cost;
 }
 
 double DepthModel::head_flops() const { return nn::head_flops(config_.vocab_size, config_.width); }

@@ -26,9 +26,12 @@ class DepthModel : public Model {
   const nn::ExpertLoads& expert_loads() const override { return step_loads_; }
   nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;
+  nn::CallCost injection_cost() const override;
 
  private:
   at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache);
+  at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
+  void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
   void grow_rope_table(std::int64_t positions);
 
@@ -37,6 +40,7 @@ class DepthModel : public Model {
   nn::Linear embedding_{nullptr}, head_{nullptr};  // weights [V, D]; head_ empty where tied
   std::vector<nn::Block> blocks_;
   nn::RmsNorm norm_{nullptr};
+  nn::Linear injection_{nullptr};  // weight [D, 2 D]; empty without injection: concat
   ops::RopeTable rope_;
   nn::ExpertLoads loads_, step_loads_;  // of the step under way, of the last one
 };

@@ -29,6 +29,7 @@ struct KvCache {
 struct ModelBuild {
   nn::Placement placement;
   ops::Paths paths;
+  std::int64_t checkpoint_every = 0;  // memory.activation_checkpointing: every so many calls one keeps its input alone; 0: none
 };
 
 class Model : public nn::Module {
@@ -52,6 +53,14 @@ class Model : public nn::Module {
   virtual nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const = 0;
   // Forward FLOPs of the output head, per token.
   virtual double head_flops() const = 0;
+  // What a repeat of the loop costs beside its calls, per token: the injection's map.
+  virtual nn::CallCost injection_cost() const = 0;
+
+  // While set, forward passes append the RMS of the residual stream, [] of its type, after the embedding and after each call. Reads alone.
+  void record_stream(std::vector<at::Tensor>* stream_rms) { stream_rms_ = stream_rms; }
+
+ protected:
+  std::vector<at::Tensor>* stream_rms_ = nullptr;
 };
 
 }  // namespace meristem

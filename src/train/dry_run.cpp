@@ -20,9 +20,7 @@
 namespace meristem {
 namespace {
 
-double total_bytes(const StageCost& cost) {
-  return cost.memory.weights + cost.memory.optimizer + cost.memory.gradients + cost.memory.activations;
-}
+double total_bytes(const StageCost& cost) { return cost.memory.total(); }
 
 std::tm local_time(std::time_t time) {
   std::tm parts{};

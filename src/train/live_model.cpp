@@ -9,6 +9,7 @@ ModelBuild model_build(const RunConfig& config, at::Device device) {
   ModelBuild build;
   build.placement = {device, type(config.precision.compute), type(config.precision.residual), at::kFloat};
   build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute);
+  build.checkpoint_every = config.memory.activation_checkpointing.every;
   return build;
 }
 

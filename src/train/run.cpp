@@ -112,15 +112,20 @@ class Run {
   // Grows where the segment's stage is a later one, and announces its phase.
   void enter(const Segment& segment) {
     while (stage_ < segment.stage) grow(stages_[++stage_]);
-    state_.depth_plan = segment.plan.print();
+    state_.depth_plan = plan_text(config_, segment.plan);
     const PhaseConfig& phase = config_.phases[segment.phase];
     if (state_.step == segment.from_step && (segment.from_step == 0 || phase_ != segment.phase)) {
       telemetry_.event("phase", state_.step, {{"name", phase.name}, {"depth_plan", state_.depth_plan}},
                        config_.phases.size() > 1 ? fmt::format("step {}: phase {}", state_.step, phase.name) : "");
     }
     phase_ = segment.phase;
-    flops_per_step_ = stage_cost(config_, registry_, {0, 0, live_->blocks(), segment.plan, {}}).flops.train *
-                      static_cast<double>(config_.batch.tokens);
+  }
+
+  // Costs of the model as it is under a plan; counted once for each plan.
+  const StageCost& cost_under(const DepthPlan& plan) {
+    const auto [found, fresh] = costs_.try_emplace({live_->blocks(), plan.num_calls()});
+    if (fresh || found->second.stage.plan != plan) found->second = stage_cost(config_, registry_, {0, 0, live_->blocks(), plan, {}});
+    return found->second;
   }
 
   void grow(const GrowthStage& stage) {
@@ -138,16 +143,20 @@ class Run {
 
   // False where a stop request cut its validation short.
   bool one_step(const Segment& segment) {
-    const double begin = seconds_now(), waited = loader_->seconds_waited();
     const std::int64_t micro = std::min(config_.batch.micro_sequences, sequences_per_step_);
-    const StepInput input{state_.step + 1, segment.plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro};
+    const DepthPlan plan = plan_of_step(config_, segment, state_.step + 1);
+    const StageCost& cost = cost_under(plan);
+    const double begin = seconds_now(), waited = loader_->seconds_waited();
+    const StepInput input{state_.step + 1,   plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro,
+                          telemetry_.logs(state_.step + 1)};
     const StepResult result = train_step(
         *live_, config_.optimizer, device_, config_.data.sources.size(), [&](std::int64_t count) { return loader_->next(count); }, input,
         spikes_);
     ++state_.step;
     state_.tokens += config_.batch.tokens;
     telemetry_.step({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
-                     flops_per_step_, live_->blocks(), segment.plan.num_calls(), &live_->model().expert_loads()},
+                     cost.flops.train * static_cast<double>(config_.batch.tokens), live_->blocks(), plan.num_calls(), cost.parameters.total,
+                     cost.flops.by_call, &live_->model().expert_loads()},
                     result);
     return after_step(segment);
   }
@@ -219,7 +228,7 @@ class Run {
   Checkpointing checkpointing_;
 
   bool owes_validation_ = false;  // of the step resumed from: a stop request had cut it short
-  double flops_per_step_ = 0;
+  std::map<std::pair<std::int64_t, std::int64_t>, StageCost> costs_;  // by blocks and calls
 };
 
 // Trained to the end, and validated there: a resume has nothing to do but the plots, where a kill came before them.

@@ -47,6 +47,26 @@ void refuse_non_finite(std::int64_t step, double loss, double grad_norm) {
                                    step - 1));
 }
 
+// Has the model record its residual stream while it lives; the numbers stay on the device until values() reads them at once.
+class StreamRecording {
+ public:
+  StreamRecording(Model& model, bool on) : model_(model) { model_.record_stream(on ? &rms_ : nullptr); }
+  ~StreamRecording() { stop(); }
+  StreamRecording(const StreamRecording&) = delete;
+  StreamRecording& operator=(const StreamRecording&) = delete;
+
+  void stop() { model_.record_stream(nullptr); }
+  std::vector<double> values() const {
+    if (rms_.empty()) return {};
+    const at::Tensor host = torch::stack(rms_).to(torch::kDouble).cpu();
+    return {host.data_ptr<double>(), host.data_ptr<double>() + host.numel()};
+  }
+
+ private:
+  Model& model_;
+  std::vector<at::Tensor> rms_;
+};
+
 }  // namespace
 
 StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device device, std::size_t num_sources, const NextBatch& next,
@@ -54,17 +74,20 @@ StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device
   // 1. Forward and backward; losses and gradients are sums, so micro-batches add up.
   live.parameters().zero_grad();
   LossSums sums(num_sources, device);
+  StreamRecording stream(live.model(), input.record_stream);
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
     const HostBatch host = next(input.micro_sequences);
     const nn::LossSums loss = live.model().loss(to_device(host, device), input.plan);
     loss.loss_sum.backward();
     sums.add(host, loss);
+    stream.stop();  // one micro-batch tells enough
   }
 
   // 2. One division by the number of targets; nothing non-finite passes.
   const double targets = std::max<double>(1, static_cast<double>(sums.targets));
   StepResult result;
   result.targets = sums.targets;
+  result.stream_rms = stream.values();
   result.loss = sums.total.item<double>() / targets;
   result.grad_norm = ops::gradient_norm(live.parameters().grad(), live.paths().adamw).item<double>() / targets;
   refuse_non_finite(input.number, result.loss, result.grad_norm);

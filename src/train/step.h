@@ -19,6 +19,7 @@ struct StepInput {
   double learning_rate = 0;
   std::int64_t micro_batches = 1;
   std::int64_t micro_sequences = 1;
+  bool record_stream = false;       // measure the residual stream on the first micro-batch
 };
 
 struct StepResult {
@@ -27,6 +28,7 @@ struct StepResult {
   std::int64_t targets = 0;
   bool spike = false, skipped = false;
   std::vector<double> loss_by_source;  // nats per target, by source index; NaN where the step had none of it
+  std::vector<double> stream_rms;      // RMS of the residual stream after the embedding and after each call; empty unless recorded
 };
 
 using NextBatch = std::function<HostBatch(std::int64_t sequences)>;

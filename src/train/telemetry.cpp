@@ -35,12 +35,15 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
                    {"grad_norm", result.grad_norm},
                    {"blocks", report.blocks},
                    {"calls", report.calls},
+                   {"parameters", report.parameters},
                    {"tokens_per_second", throughput_.tokens_per_second()},
                    {"flops_per_second", throughput_.flops_per_second()}};
   if (const auto share = mfu(throughput_.flops_per_second(), device_name_)) line.emplace_back("mfu", *share);
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
   line.emplace_back("loss_by_source", by_source);
+  line.emplace_back("stream_rms", result.stream_rms);
+  line.emplace_back("flops_per_token_by_call", report.flops_by_call);
   if (report.experts != nullptr && !report.experts->by_depth.empty()) {
     const ExpertMetrics experts = expert_metrics(*report.experts);
     line.emplace_back("expert_load", experts.load);
@@ -48,6 +51,8 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   }
   return line;
 }
+
+bool Telemetry::logs(std::int64_t n) const { return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == total_steps(config_); }
 
 void Telemetry::step(const StepReport& report, const StepResult& result) {
   throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
@@ -71,7 +76,7 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
           fmt::format("step {}: spike, loss {:.4f}, gradient norm {:.3g}{}", report.step, result.loss, result.grad_norm,
                       result.skipped ? "; update skipped" : ""));
   }
-  if (report.step % std::max<std::int64_t>(1, config_.logging.every) != 0 && report.step != state.total) return;
+  if (!logs(report.step)) return;
   log_.append(step_line(report, result));
   waited_ = timed_ = 0;
   if (!tensorboard_) return;
@@ -79,6 +84,7 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
   tensorboard_->add_scalar("train/lr", report.lr, report.step);
   tensorboard_->add_scalar("model/blocks", static_cast<double>(report.blocks), report.step);
+  tensorboard_->add_scalar("model/calls", static_cast<double>(report.calls), report.step);
   tensorboard_->add_scalar("speed/tokens_per_second", state.tokens_per_second, report.step);
   tensorboard_->flush();
 }

@@ -27,8 +27,12 @@ class Telemetry {
     double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
     double flops = 0;                             // of the step
     std::int64_t blocks = 0, calls = 0;
+    std::int64_t parameters = 0;                  // unique ones
+    std::vector<double> flops_by_call;            // forward, per token
     const nn::ExpertLoads* experts = nullptr;     // of the step; read on log steps only
   };
+  // Whether update n gets a line in metrics.jsonl.
+  bool logs(std::int64_t n) const;
   void step(const StepReport& report, const StepResult& result);
   // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
   void event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note);

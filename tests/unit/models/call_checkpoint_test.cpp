@@ -1,0 +1,118 @@
+// Activation checkpointing changes memory and time, nothing else.
+#include "models/call_checkpoint.h"
+
+#include "models/depth_model.h"
+#include "nn/attention.h"
+#include "nn/feed_forward.h"
+#include "support/catch.h"
+#include "support/tiny_model.h"
+
+using namespace meristem;
+using ops::Path;
+
+namespace {
+
+struct Outcome {
+  double loss = 0;
+  NamedTensors grads;
+};
+
+// Loss and gradients of two micro-batches that add up.
+Outcome outcome(Model& model, const DepthPlan& plan, bool documents) {
+  torch::manual_seed(3);
+  Outcome out;
+  for (const std::uint64_t seed : {1, 2}) {
+    // The batch is gone before backward runs, as in training.
+    at::Tensor loss = [&] {
+      Batch batch = test::random_batch(2, 9, 61, seed);
+      if (documents) batch.segments = {{4, 5, 9}};
+      torch::manual_seed(seed);
+      return model.loss(batch, plan).loss_sum;
+    }();
+    loss.backward();
+    out.loss += loss.item<double>();
+  }
+  for (const ParameterInfo& info : model.parameter_infos()) {
+    out.grads.add(info.name, info.tensor.grad().defined() ? info.tensor.grad() : torch::zeros_like(info.tensor));
+  }
+  return out;
+}
+
+void check_equal(const Outcome& a, const Outcome& b) {
+  CHECK(a.loss == b.loss);
+  for (const auto& [name, grad] : a.grads) {
+    INFO(name);
+    CHECK(torch::equal(grad, b.grads.at(name)));
+  }
+}
+
+// A mixer that draws random numbers: half of its input is dropped.
+class DropoutImpl : public nn::Mixer {
+ public:
+  at::Tensor forward(const at::Tensor& h_ND, nn::CallContext&) override {
+    ++runs;
+    return at::dropout(h_ND, 0.5, /*train=*/true);
+  }
+  nn::CallCost cost(const nn::CallPlace&) const override { return {}; }
+  int runs = 0;
+};
+
+}  // namespace
+
+TEST_CASE("checkpointing on and off give the same loss and gradients, to the bit") {
+  struct Case {
+    at::ScalarType type;
+    Path path;
+    std::int64_t every;
+    const char* injection;
+  };
+  for (const Case& c : {Case{at::kFloat, Path::kFused, 1, "none"}, {at::kFloat, Path::kReference, 2, "concat"}, {at::kFloat, Path::kLibrary, 3, "add"},
+                        {at::kBFloat16, Path::kFused, 1, "concat"}, {at::kDouble, Path::kLibrary, 1, "none"}}) {
+    ModelConfig config = test::tiny_config(4);
+    config.loop.injection = c.injection;
+    if (c.every == 3) config.loop.backprop_last = 2;
+    ModelBuild build = test::build_of(c.type, c.path);
+    const auto plain = test::make_model(config, build);
+    build.checkpoint_every = c.every;
+    const auto checkpointed = test::make_model(config, build);
+    const DepthPlan plan = DepthPlan::parse("0, (1-2)x4, 3");
+    INFO(c10::toString(c.type) << " " << ops::path_name(c.path) << " " << c.injection << " every " << c.every);
+    check_equal(outcome(*checkpointed, plan, c.every == 2), outcome(*plain, plan, c.every == 2));
+  }
+}
+
+TEST_CASE("random numbers are drawn again alike, and the stream goes on behind them") {
+  const ModelConfig config = test::tiny_config(2);
+  std::vector<std::shared_ptr<DropoutImpl>> dropouts;
+  const auto build_model = [&](std::int64_t every) {
+    ModelBuild build = test::build_of(at::kFloat, Path::kLibrary);
+    build.checkpoint_every = every;
+    auto model = std::make_shared<DepthModel>(config, build, 64, [&](std::int64_t) {
+      dropouts.push_back(std::make_shared<DropoutImpl>());
+      return nn::Block(config, build.placement, build.paths, std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>>{
+          {"attention", std::make_shared<nn::AttentionImpl>(config, build.placement, build.paths)},
+          {"dropout", dropouts.back()},
+          {"feed_forward", std::make_shared<nn::FeedForwardImpl>(config, build.placement, build.paths)}});
+    });
+    torch::NoGradGuard no_grad;
+    const NamedTensors values = nn::initial_values(*model, 1);
+    for (const ParameterInfo& info : model->parameter_infos()) at::Tensor(info.tensor).copy_(values.at(info.name) * (info.init_std > 0 ? 5 : 1));
+    return model;
+  };
+  const auto plain = build_model(0), checkpointed = build_model(1);
+  const DepthPlan plan = DepthPlan::parse("(0-1)x3");
+  const Outcome expected = outcome(*plain, plan, false);
+  const at::Tensor next = torch::randn({4});
+  check_equal(outcome(*checkpointed, plan, false), expected);
+  CHECK(torch::equal(torch::randn({4}), next));
+  CHECK(dropouts[0]->runs == 2 * 3);      // two micro-batches, three repeats
+  CHECK(dropouts[2]->runs == 2 * 2 * 3);  // and each once more
+}
+
+TEST_CASE("nothing is recomputed where no gradient is asked for") {
+  ModelBuild build = test::build_of(at::kFloat, Path::kFused);
+  build.checkpoint_every = 1;
+  const auto model = test::make_model(test::tiny_config(2), build);
+  torch::NoGradGuard no_grad;
+  CHECK_FALSE(model->loss(test::random_batch(1, 5, 61, 1), DepthPlan::plain(2)).loss_sum.requires_grad());
+}
