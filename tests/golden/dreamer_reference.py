@@ -14,11 +14,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-import yaml
-from torch.utils.flop_counter import FlopCounterMode
-from safetensors.torch import load_file
+try:
+    import torch
+    import torch.nn.functional as F
+    import yaml
+    from safetensors.torch import load_file
+    from torch.utils.flop_counter import FlopCounterMode
+except ModuleNotFoundError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(4)
 
 CASES = {
     "dreamer": """
@@ -185,6 +189,24 @@ class Dreamer:
         return out
 
 
+class RouterOneCallLate(Dreamer):
+    def experts(self, h, r, at):
+        return super().experts(h, r + 1, at)
+
+
+class DepthsWithoutPosition(Dreamer):
+    def __init__(self, model, weights):
+        super().__init__(model, weights)
+        self.depth = {**self.depth, "position": "none"}
+
+
+class ValuesOfTheFirstStateTwice(Dreamer):
+    def depth_attention(self, h, r, at):
+        out = super().depth_attention(h, r, at)
+        self.values[-1] = self.values[0]
+        return out
+
+
 def compare(name, found, expected):
     error = (found.double() - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
     assert error <= TOLERANCE, f"{name}: relative error {error:.2e}, allowed {TOLERANCE}"
@@ -200,7 +222,7 @@ def counted_as_plan_does(flops, model):
     return flops
 
 
-def check(case, text, driver, folder):
+def check(case, text, driver, folder, transcription=Dreamer):
     model = yaml.safe_load(text)
     config = folder / "run.yaml"
     body = "\n".join("  " + line.strip() for line in text.strip().split("\n"))
@@ -213,7 +235,7 @@ def check(case, text, driver, folder):
     shape = (SEQUENCES, LENGTH)
     counter = FlopCounterMode(display=False)
     with counter:
-        logits = Dreamer(model, weights).logits(tensors["tokens"].long().view(shape))
+        logits = transcription(model, weights).logits(tensors["tokens"].long().view(shape))
     loss = F.cross_entropy(logits.flatten(0, 1), tensors["targets"].long(), reduction="sum")
     loss.backward()
     worst = max(compare("logits", tensors["logits"], logits.detach().flatten(0, 1)), compare("loss", tensors["loss"], loss.detach()))
@@ -232,6 +254,14 @@ def main():
     for case, text in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             check(case, text, sys.argv[1], Path(folder))
+    for wrong in (RouterOneCallLate, DepthsWithoutPosition, ValuesOfTheFirstStateTwice):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                check("dreamer", CASES["dreamer"], sys.argv[1], Path(folder), wrong)
+            except AssertionError as caught:
+                print(f"{wrong.__name__} is caught: {caught}")
+            else:
+                sys.exit(f"{wrong.__name__} went unnoticed")
 
 
 if __name__ == "__main__":
