@@ -1,10 +1,13 @@
 // golden_dreamer RUN.yaml OUT: builds the config's model in fp32 with lively weights, runs one batch, and writes weights, inputs, logits,
-// loss and gradients as safetensors. Prints the blocks of the plan's calls. dreamer_reference.py compares.
+// loss and gradients as safetensors. Prints the blocks of the plan's calls and the counted FLOPs as JSON. dreamer_reference.py compares.
 #include <iostream>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "checkpoint/safetensors.h"
 #include "config/load.h"
-#include "core/file.h"
+#include "models/costs.h"
 #include "support/variants.h"
 #include "train/tensor_files.h"
 
@@ -29,5 +32,6 @@ int main(int count, char** arguments) {
   }
   const NamedTensors host = host_copy(out);
   write_safetensors(arguments[2], views_of(host));
-  for (const std::int64_t block : plan.calls()) std::cout << block << ' ';
+  const double flops = stage_cost(config, builtin_registry(), {0, 0, config.model.blocks, plan, {}}).flops.forward;
+  std::cout << fmt::format("{{\"calls\": [{}], \"flops_per_token_forward\": {}}}\n", fmt::join(plan.calls(), ", "), flops);
 }

@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
 """The Dreamer-style block once more, in PyTorch, from the formulas of docs/architectures.md: outputs, loss and every gradient must agree with
-the C++ model to 1e-5.
+the C++ model to 1e-5, and the FLOPs that PyTorch counts with those that `plan` says to 1 %.
 
     dreamer_reference.py DRIVER     DRIVER: golden_dreamer, which writes a model's weights, inputs and results as safetensors
 
 Each case is a model section as `meristem train` reads it; the driver gets the same text. Tensors are compared relative to their largest entry.
 """
 
+import json
 import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-import yaml
-from safetensors.torch import load_file
+try:
+    import torch
+    import torch.nn.functional as F
+    import yaml
+    from safetensors.torch import load_file
+    from torch.utils.flop_counter import FlopCounterMode
+except ModuleNotFoundError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(4)
 
 CASES = {
     "dreamer": """
@@ -61,6 +67,7 @@ CASES = {
 }
 VOCAB, WIDTH, LENGTH, SEQUENCES, EPS, THETA = 61, 32, 12, 3, 1e-5, 10000.0
 TOLERANCE = 1e-5
+FLOPS_TOLERANCE = 0.01
 
 
 def rms(x, gain):
@@ -79,6 +86,12 @@ def encoding(r, size):
     i = torch.arange(0, size, 2, dtype=torch.float64)
     angle = r / 10000 ** (i / size)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten()
+
+
+def attend(q, keys, values):
+    """Softmax over a list of keys for each head: q and the entries are [B, T, heads, K]. The products are matrix products, so that they are counted."""
+    score = torch.einsum("bthk,bthki->bthi", q, torch.stack(keys, -1)) / math.sqrt(q.shape[-1])
+    return torch.einsum("bthi,bthki->bthk", score.softmax(-1), torch.stack(values, -1))
 
 
 def swiglu(gate_up):
@@ -127,19 +140,19 @@ class Dreamer:
         if kind == "values":
             mean_q = q.view(B, T, G, H // G, K).mean(3)
             self.keys.append(k)
-            score = torch.stack([(mean_q * key).sum(-1) for key in self.keys], -1) / math.sqrt(K)
-            v = (score.softmax(-1)[..., None] * torch.stack([*self.values, v], -2)).sum(-2)
+            v = attend(mean_q, self.keys, [*self.values, v])
             self.values.append(v)
         wide = lambda x: x.repeat_interleave(H // G, 2)  # noqa: E731
         score = torch.einsum("bthk,bshk->bhts", q, wide(k)) / math.sqrt(K)
         score = score.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf)
         if kind == "joint" and self.keys:
-            score = torch.cat([score, torch.stack([(q * wide(key)).sum(-1).transpose(1, 2) for key in self.keys], -1) / math.sqrt(K)], -1)
+            over_depth = torch.einsum("bthk,bthki->bhti", q, torch.stack([wide(key) for key in self.keys], -1)) / math.sqrt(K)
+            score = torch.cat([score, over_depth], -1)
         weight = score.softmax(-1)
         out = torch.einsum("bhts,bshk->bthk", weight[..., :T], wide(v))
         if kind == "joint":
-            for i, value in enumerate(self.values):
-                out = out + weight[..., T + i].transpose(1, 2)[..., None] * wide(value)
+            if self.values:
+                out = out + torch.einsum("bhti,bthki->bthk", weight[..., T:], torch.stack([wide(value) for value in self.values], -1))
             self.keys.append(k)
             self.values.append(v)
         return out.reshape(B, T, H * K) @ self.w[at + "output.weight"].T
@@ -156,9 +169,7 @@ class Dreamer:
         self.keys.append(place(by_head(key), r - 1))
         self.values.append(by_head(value))
         q = place(by_head(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "query.weight"].T), r)
-        score = torch.stack([(q * key).sum(-1) for key in self.keys], -1) / math.sqrt(q.shape[-1])
-        out = (score.softmax(-1)[..., None] * torch.stack(self.values, -2)).sum(-2)
-        return out.flatten(2) @ self.w[at + "output.weight"].T
+        return attend(q, self.keys, self.values).flatten(2) @ self.w[at + "output.weight"].T
 
     def dense(self, h, at):
         return swiglu(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "gate_up.weight"].T) @ self.w[at + "down.weight"].T
@@ -178,24 +189,53 @@ class Dreamer:
         return out
 
 
+class RouterOneCallLate(Dreamer):
+    def experts(self, h, r, at):
+        return super().experts(h, r + 1, at)
+
+
+class DepthsWithoutPosition(Dreamer):
+    def __init__(self, model, weights):
+        super().__init__(model, weights)
+        self.depth = {**self.depth, "position": "none"}
+
+
+class ValuesOfTheFirstStateTwice(Dreamer):
+    def depth_attention(self, h, r, at):
+        out = super().depth_attention(h, r, at)
+        self.values[-1] = self.values[0]
+        return out
+
+
 def compare(name, found, expected):
     error = (found.double() - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
     assert error <= TOLERANCE, f"{name}: relative error {error:.2e}, allowed {TOLERANCE}"
     return error
 
 
-def check(case, text, driver, folder):
+def counted_as_plan_does(flops, model):
+    """Per token, without what this transcription computes and masks: half of the attention square, and experts that were not chosen."""
+    ff, calls = model["feed_forward"], len(model["calls"])
+    flops -= calls * 4 * WIDTH * LENGTH / 2
+    if ff["kind"] == "experts":
+        flops -= calls * (ff["count"] - ff["active"]) * 6 * WIDTH * ff["inner"]
+    return flops
+
+
+def check(case, text, driver, folder, transcription=Dreamer):
     model = yaml.safe_load(text)
     config = folder / "run.yaml"
     body = "\n".join("  " + line.strip() for line in text.strip().split("\n"))
     config.write_text(f"model:\n  vocab_size: {VOCAB}\n  width: {WIDTH}\n{body}\n"
                       f"data: {{sequence_length: {LENGTH}, sources: {{none: {{path: none}}}}}}\nbatch: {{tokens: {LENGTH * SEQUENCES}}}\n")
-    model["calls"] = [int(part) for part in subprocess.run([driver, config, folder / "out.safetensors"], check=True, capture_output=True,
-                                                            text=True).stdout.split()]
+    said = json.loads(subprocess.run([driver, config, folder / "out.safetensors"], check=True, capture_output=True, text=True).stdout)
+    model["calls"] = said["calls"]
     tensors = load_file(folder / "out.safetensors")
     weights = {name[7:]: value.double().requires_grad_() for name, value in tensors.items() if name.startswith("weight.")}
     shape = (SEQUENCES, LENGTH)
-    logits = Dreamer(model, weights).logits(tensors["tokens"].long().view(shape))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        logits = transcription(model, weights).logits(tensors["tokens"].long().view(shape))
     loss = F.cross_entropy(logits.flatten(0, 1), tensors["targets"].long(), reduction="sum")
     loss.backward()
     worst = max(compare("logits", tensors["logits"], logits.detach().flatten(0, 1)), compare("loss", tensors["loss"], loss.detach()))
@@ -203,7 +243,10 @@ def check(case, text, driver, folder):
         if name.endswith("balance_bias"):
             continue
         worst = max(worst, compare("gradient of " + name, tensors["gradient." + name], weight.grad))
-    print(f"{case}: {len(weights)} tensors, largest relative error {worst:.1e}")
+    flops = counted_as_plan_does(counter.get_total_flops() / (LENGTH * SEQUENCES), model)
+    difference = flops / said["flops_per_token_forward"] - 1
+    assert abs(difference) <= FLOPS_TOLERANCE, f"{case}: PyTorch counts {flops} FLOPs per token, plan {said['flops_per_token_forward']}"
+    print(f"{case}: {len(weights)} tensors, largest relative error {worst:.1e}; FLOPs differ by {difference:+.1e}")
 
 
 def main():
@@ -211,6 +254,14 @@ def main():
     for case, text in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             check(case, text, sys.argv[1], Path(folder))
+    for wrong in (RouterOneCallLate, DepthsWithoutPosition, ValuesOfTheFirstStateTwice):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                check("dreamer", CASES["dreamer"], sys.argv[1], Path(folder), wrong)
+            except AssertionError as caught:
+                print(f"{wrong.__name__} is caught: {caught}")
+            else:
+                sys.exit(f"{wrong.__name__} went unnoticed")
 
 
 if __name__ == "__main__":

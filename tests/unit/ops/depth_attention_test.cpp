@@ -101,7 +101,9 @@ TEST_CASE("our kernels agree with all scores written out, values and every gradi
           };
           const auto exact = run(at::kDouble, Path::kReference), plain = run(type, Path::kReference), fused = run(type, Path::kFused);
           for (std::size_t i = 0; i < fused.size(); ++i) {
-            const auto bound = test::compare(fused[i], plain[i], exact[i], 5);
+            auto bound = test::compare(fused[i], plain[i], exact[i], 3);
+            // Not the weights are kept but their logsumexp: exp(score - lse) errs by what rounding the exponent loses, both up to 8 here.
+            bound.allowed += 8 * 0x1p-23 * exact[i].abs().max().item<double>();
             INFO(c10::toString(type) << (joint ? " joint" : " separate") << " head_dim " << shape.head_dim << " result " << i << " error " << bound.error << " allowed " << bound.allowed);
             const bool is_flat = !joint && count == 1 && i < 2;  // one entry has weight 1 whatever its key
             if (!is_flat) CHECK(exact[i].abs().max().item<double>() > 1e-3);
