@@ -1,5 +1,7 @@
 #include "cli/checkpoint_model.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <torch/torch.h>
 
@@ -20,14 +22,14 @@ std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
   return found->path;
 }
 
-CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device) {
+CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions) {
   const std::filesystem::path folder = resolve_checkpoint(path);
   const LoadedCheckpoint checkpoint = load_checkpoint(folder);
   CheckpointModel out;
   out.config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, device);
-  out.model = builtin_registry().make(out.config.model, build, out.config.data.sequence_length);
+  out.model = builtin_registry().make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
   out.parameters = std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer.decay_embeddings);
   out.parameters->load_masters(tensors_of(checkpoint.model));
   out.plan = DepthPlan::parse(checkpoint.state.depth_plan);

@@ -21,7 +21,8 @@ struct CheckpointModel {
   std::unique_ptr<FlatParameters> parameters;
   DepthPlan plan;    // as trained
 };
-CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device);
+// positions: how long a text is expected to be, where that is more than the model was trained on.
+CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0);
 
 // The plan that the user asked for, checked against the model's blocks; `trained` where `text` is empty.
 DepthPlan plan_or(const std::string& text, const DepthPlan& trained, std::int64_t blocks);

@@ -16,6 +16,7 @@ void add_plan(CLI::App& app, Action& run);
 void add_inspect(CLI::App& app, Action& run);
 void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
+void add_eval(CLI::App& app, Action& run);
 void add_bench_step(CLI::App& app, Action& run);
 void add_bench_growth(CLI::App& app, Action& run);
 

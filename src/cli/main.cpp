@@ -30,6 +30,7 @@ int run_program(int argc, char** argv) {
   cli::add_inspect(app, run);
   cli::add_grow(app, run);
   cli::add_generate(app, run);
+  cli::add_eval(app, run);
   cli::add_bench_step(app, run);
   cli::add_bench_growth(app, run);
   try {

@@ -38,7 +38,20 @@ struct AttentionConfig {
 
 struct FeedForwardConfig {
   std::string kind = "swiglu";
-  std::int64_t inner = 0;  // 0: the multiple of 64 nearest to 8/3 width (resolved by validate)
+  std::int64_t inner = 0;  // swiglu, 0: the multiple of 64 nearest to 8/3 width (resolved by validate); experts: of each, required
+  // Of kind experts alone.
+  std::int64_t count = 0, active = 0;    // routed experts, and how many of them a call uses; required
+  std::int64_t shared = 0;               // experts that are always on, beside the routed ones
+  std::int64_t router_dim = 0;           // 0: 64 (resolved by validate)
+  std::optional<double> balance_rate;    // null: 1e-3 (resolved by validate)
+};
+
+struct DepthAttentionConfig {
+  std::string kind = "separate";  // separate | joint | values
+  // Of kind separate alone; resolved by validate.
+  std::int64_t heads = 0;         // 0: one for each 256 of width
+  std::string keys;               // states | updates; empty: states
+  std::string position;           // rope | none; empty: rope
 };
 
 // How often the plan's one loop runs (model.loop.repeats). At most one member is set; none: as the plan's text says.
@@ -62,10 +75,12 @@ struct ModelConfig {
   std::int64_t width = 256;
   std::int64_t blocks = 6;   // unique blocks at full depth
   std::string depth_plan;    // empty: "0-(blocks-1)" (resolved by validate)
+  std::string norm = "pre";  // pre | sandwich
   LoopConfig loop;
   double norm_eps = 1e-5;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;
+  std::optional<DepthAttentionConfig> depth_attention;
   bool tie_embeddings = true;
 };
 
@@ -110,6 +125,7 @@ struct PhaseConfig {
   std::string name;
   Amount from_step;                     // applies to updates n > from_step
   std::vector<std::pair<std::string, double>> mixture;
+  std::int64_t ramp_steps = 0;          // updates over which the shares move there from those of the phase before; 0: at once
   std::string depth_plan;               // empty: unchanged
 };
 

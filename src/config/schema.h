@@ -49,8 +49,19 @@ template <class V> void describe(V& v, AttentionConfig& c) {
   v.value("qk_norm", c.qk_norm, any("RMSNorm of each head's query and key before RoPE"));
 }
 template <class V> void describe(V& v, FeedForwardConfig& c) {
-  v.value("kind", c.kind, one_of({"swiglu"}, "Kind of the feed-forward mixer"));
-  v.value("inner", c.inner, within(0, 1 << 20, "Inner width. 0: the multiple of 64 nearest to 8/3 width"));
+  v.value("kind", c.kind, one_of({"swiglu", "experts"}, "Kind of feed-forward"));
+  v.value("inner", c.inner, within(0, 1 << 24, "Hidden width, of each expert. 0: for swiglu the multiple of 64 nearest to 8/3 width"));
+  v.value("count", c.count, within(0, 1 << 20, "experts: routed experts of a block"));
+  v.value("active", c.active, within(0, 1 << 20, "experts: routed experts that a token uses in one call; at most count"));
+  v.value("shared", c.shared, within(0, 1 << 10, "experts: further experts that are always on"));
+  v.value("router_dim", c.router_dim, within(0, 1 << 16, "experts: width of the router's queries and keys, even. 0: 64"));
+  v.value("balance_rate", c.balance_rate, within(0, 1, "experts: step of the balance bias after each update; 0: none. null: 1e-3"));
+}
+template <class V> void describe(V& v, DepthAttentionConfig& c) {
+  v.value("kind", c.kind, one_of({"separate", "joint", "values"}, "separate: a mixer of its own; joint: depth keys in sequence attention's softmax; values: sequence attention's values mixed over depth"));
+  v.value("heads", c.heads, within(0, 4096, "separate: heads; divides width. 0: one for each 256 of width"));
+  v.value("keys", c.keys, one_of({"states", "updates", ""}, "separate: keys and values are made of the token's states, or of what each call added. Empty: states"));
+  v.value("position", c.position, one_of({"rope", "none", ""}, "separate: RoPE over the depth index. Empty: rope"));
 }
 // The map form of model.loop.repeats that draws. Its first key is `kind`.
 struct SampledRepeats {
@@ -76,10 +87,12 @@ template <class V> void describe(V& v, ModelConfig& c) {
   v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
   v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
+  v.value("norm", c.norm, one_of({"pre", "sandwich"}, "pre: before each mixer; sandwich: also after each addition to the residual stream"));
   v.section("loop", c.loop, "The plan's loop");
   v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
   v.section("attention", c.attention, "Sequence attention");
   v.section("feed_forward", c.feed_forward, "Feed-forward");
+  v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");
   v.value("tie_embeddings", c.tie_embeddings, any("The output head is the embedding"));
 }
 template <class V> void describe(V& v, GrowthScheduleConfig& c) {
@@ -118,6 +131,7 @@ template <class V> void describe(V& v, PhaseConfig& c) {
   v.value("name", c.name, [] { Rule r = any("Name of the phase"); r.required = true; return r; }());
   v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
   v.weights("mixture", c.mixture, "Weight of each source; normalised");
+  v.value("ramp_steps", c.ramp_steps, within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));
 }
 template <class V> void describe(V& v, OptimizerConfig& c) {
@@ -155,6 +169,8 @@ template <class V> void describe(V& v, KernelsConfig& c) {
   v.value("rms_norm", c.rms_norm, path("Path of RMSNorm"));
   v.value("rope", c.rope, path("Path of RoPE"));
   v.value("swiglu", c.swiglu, path("Path of SwiGLU"));
+  v.value("depth_attention", c.depth_attention, path("Path of attention over depth"));
+  v.value("experts", c.experts, path("Path of the experts' products; reference: every expert on every token"));
 }
 template <class V> void describe(V& v, MemoryConfig& c) {
   v.value("activation_checkpointing", c.activation_checkpointing, within(1, DepthPlan::kMaxCalls, "none; block: each call keeps its input alone and runs again in backward; {every: k}: every k-th call does"));

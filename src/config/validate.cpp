@@ -28,6 +28,51 @@ DepthPlan parse_plan(const std::string& text, const std::string& key, std::int64
   }
 }
 
+void resolve_feed_forward(ModelConfig& model) {
+  FeedForwardConfig& ff = model.feed_forward;
+  if (ff.kind == "swiglu") {
+    for (const auto& [key, given] : {std::pair{"count", ff.count != 0}, {"active", ff.active != 0}, {"shared", ff.shared != 0},
+                                     {"router_dim", ff.router_dim != 0}, {"balance_rate", ff.balance_rate.has_value()}}) {
+      if (given) refuse("model.feed_forward.{}: has no effect with kind: swiglu; it belongs to kind: experts", key);
+    }
+    if (ff.inner == 0) ff.inner = std::max<std::int64_t>(64, std::llround(static_cast<double>(model.width) * 8 / 3 / 64) * 64);
+    return;
+  }
+  for (const auto& [key, value] : {std::pair{"count", ff.count}, {"active", ff.active}, {"inner", ff.inner}}) {
+    if (value == 0) refuse("model.feed_forward.{}: is missing; kind: experts needs it", key);
+  }
+  if (ff.active > ff.count) refuse("model.feed_forward.active: found {}; allowed: at most count = {}", ff.active, ff.count);
+  if (ff.router_dim == 0) ff.router_dim = 64;
+  if (ff.router_dim % 2 != 0) refuse("model.feed_forward.router_dim: found {}; allowed: an even number, since the depth encoding has pairs", ff.router_dim);
+  if (!ff.balance_rate) ff.balance_rate = 1e-3;
+}
+
+void resolve_depth_attention(std::int64_t width, DepthAttentionConfig& depth) {
+  if (depth.kind != "separate") {
+    for (const auto& [key, given] : {std::pair{"heads", depth.heads != 0}, {"keys", !depth.keys.empty()}, {"position", !depth.position.empty()}}) {
+      if (given) refuse("model.depth_attention.{}: has no effect with kind: {}, which uses sequence attention's heads and keys", key, depth.kind);
+    }
+    return;
+  }
+  if (depth.heads == 0) depth.heads = std::max<std::int64_t>(1, width / 256);
+  if (depth.keys.empty()) depth.keys = "states";
+  if (depth.position.empty()) depth.position = "rope";
+  if (width % depth.heads != 0) refuse("model.depth_attention.heads: found {}; allowed: a divisor of width = {}", depth.heads, width);
+  if (depth.position == "rope" && width / depth.heads % 2 != 0) {
+    refuse("model.depth_attention.heads: found {}, which makes heads of {}; allowed: an even width, since RoPE turns pairs", depth.heads, width / depth.heads);
+  }
+}
+
+// Every block once; of a dreamer its cycle until 16 calls are made.
+std::string default_plan(const ModelConfig& model) {
+  constexpr std::int64_t kDreamerCalls = 16;
+  if (model.architecture != "dreamer") return DepthPlan::plain(model.blocks).print();
+  if (kDreamerCalls % model.blocks != 0) {
+    refuse("model.blocks: found {}; allowed: a divisor of dreamer's {} calls, or give model.depth_plan", model.blocks, kDreamerCalls);
+  }
+  return fmt::format("({})x{}", DepthPlan::plain(model.blocks).print(), kDreamerCalls / model.blocks);
+}
+
 // A plan of the config: parsed, checked, and as its canonical text. A model with `loop` settings needs exactly one group in it, which the
 // text keeps even where it runs once.
 std::string resolve_plan(const std::string& text, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
@@ -77,10 +122,9 @@ void resolve_model(ModelConfig& model) {
     attention.head_dim = model.width / attention.heads;
   }
   if (attention.head_dim % 2 != 0) refuse("model.attention.head_dim: found {}; allowed: an even number, since RoPE turns pairs", attention.head_dim);
-  if (model.feed_forward.inner == 0) {
-    model.feed_forward.inner = std::max<std::int64_t>(64, std::llround(static_cast<double>(model.width) * 8 / 3 / 64) * 64);
-  }
-  if (model.depth_plan.empty()) model.depth_plan = DepthPlan::plain(model.blocks).print();
+  resolve_feed_forward(model);
+  if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
+  if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
   model.depth_plan = resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
 }
 
@@ -122,6 +166,15 @@ void check_schedule(const RunConfig& config) {
   if (from < warmup) refuse("schedule.decay.from_step: found update {}; allowed: at or after the warmup's end, {}", from, warmup);
 }
 
+// `from`: the update after which phase i begins.
+void check_ramp(const RunConfig& config, std::size_t i, std::int64_t from) {
+  const std::int64_t ramp = config.phases[i].ramp_steps;
+  if (i == 0 && ramp > 0) refuse("phases[0].ramp_steps: has no effect; there is no phase before the first");
+  const bool last = i + 1 == config.phases.size();
+  const std::int64_t end = last ? total_steps(config) : steps_of(config.phases[i + 1].from_step, config);
+  if (end > from && ramp > end - from) refuse("phases[{}].ramp_steps: found {}; allowed: at most the phase's {} updates", i, ramp, end - from);
+}
+
 void check_phases(const RunConfig& config) {
   std::set<std::string> names, known;
   for (const auto& source : config.data.sources) known.insert(source.first);
@@ -135,6 +188,7 @@ void check_phases(const RunConfig& config) {
     if (from <= before) refuse("{}.from_step: found {}; allowed: after the phase before, {}", at, from, before);
     if (from >= total_steps(config)) refuse("{}.from_step: found {}; allowed: below schedule.steps = {}", at, from, total_steps(config));
     before = from;
+    check_ramp(config, i, from);
     double sum = 0;
     for (const auto& [source, weight] : phase.mixture) {
       if (!known.contains(source)) {

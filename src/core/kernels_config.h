@@ -7,7 +7,8 @@ namespace meristem {
 
 // The path of each operator: reference | library | fused | auto (ops/paths.h).
 struct KernelsConfig {
-  std::string attention = "auto", cross_entropy = "auto", adamw = "auto", rms_norm = "auto", rope = "auto", swiglu = "auto";
+  std::string attention = "auto", cross_entropy = "auto", adamw = "auto", rms_norm = "auto", rope = "auto", swiglu = "auto",
+              depth_attention = "auto", experts = "auto";
 };
 
 }  // namespace meristem

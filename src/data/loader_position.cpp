@@ -30,7 +30,10 @@ std::string LoaderPosition::to_json() const {
   json["sources"] = nlohmann::ordered_json::array();
   for (const Source& source : sources) json["sources"].push_back({{"name", source.name}, {"tokens", source.tokens}});
   json["drawn"] = nlohmann::ordered_json::array();
-  for (const Drawn& one : drawn) json["drawn"].push_back({{"name", one.name}, {"weight", one.weight}, {"sequences", one.sequences}});
+  for (const Drawn& one : drawn) {
+    json["drawn"].push_back({{"name", one.name}, {"weight", one.weight}, {"sequences", one.sequences}});
+    if (one.lag) json["drawn"].back()["lag"] = *one.lag;
+  }
   return json.dump();
 }
 
@@ -51,9 +54,10 @@ LoaderPosition LoaderPosition::from_json(const std::string& text) {
   }
   seen.clear();
   for (const JsonCursor& item : json.at("drawn").items()) {
-    item.allow_only({"name", "weight", "sequences"});
+    item.allow_only({"name", "weight", "sequences", "lag"});
     position.drawn.push_back(
         {fresh_name(item, seen), item.at("weight").integer(0, kMostTokens), item.at("sequences").integer(0, position.sequence)});
+    if (item.has("lag")) position.drawn.back().lag = item.at("lag").integer(-kMostTokens, kMostTokens);
   }
   return position;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ struct LoaderPosition {
   // What the mixture of the current phase has drawn; it decides which source comes next.
   struct Drawn {
     std::string name;
-    std::int64_t weight = 0;  // in units of 1e-9, as the config had it
+    std::int64_t weight = 0;  // in units of 1e-9, as the config had it; in a phase that ramps in, of its newest update in units of 1e-12
     std::int64_t sequences = 0;
+    std::optional<std::int64_t> lag = {};  // Mixture::lag, in a phase that ramps in: there it does not follow from the counts
     bool operator==(const Drawn&) const = default;
   };
 

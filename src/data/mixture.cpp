@@ -30,18 +30,28 @@ inline std::size_t furthest_below(const std::vector<std::int64_t>& weights, std:
 }  // namespace
 
 Mixture::Mixture(const std::vector<double>& weights) : drawn_(weights.size(), 0), lag_(weights.size(), 0) {
-  std::int64_t divisor = 0;
   for (const double weight : weights) {
     if (!(weight >= 0 && weight <= 1e6) || (weight > 0 && weight < 1e-9)) {
       throw InputError(fmt::format("mixture: weight {}, allowed: 0, or 1e-9 to 1e6", number_text(weight)));
     }
     weights_.push_back(std::llround(weight * 1e9));
-    total_ += weights_.back();
-    divisor = std::gcd(divisor, weights_.back());
   }
+  find_period();
   if (total_ == 0) throw InputError("mixture: no source has a positive weight");
-  // After total/divisor draws every source has exactly its share, and the pattern begins anew.
-  period_ = total_ / divisor;
+}
+
+// After total/divisor draws every source has exactly its share, and the pattern begins anew.
+void Mixture::find_period() {
+  std::int64_t divisor = 0;
+  for (const std::int64_t weight : weights_) divisor = std::gcd(divisor, weight);
+  total_ = std::accumulate(weights_.begin(), weights_.end(), std::int64_t{0});
+  period_ = divisor > 0 ? total_ / divisor : 0;
+}
+
+void Mixture::set_weights(std::vector<std::int64_t> weights) {
+  if (weights == weights_) return;
+  weights_ = std::move(weights);
+  find_period();
 }
 
 std::size_t Mixture::draw() {
@@ -75,6 +85,20 @@ bool Mixture::restore(const std::vector<std::int64_t>& drawn) {
   }
   drawn_ = drawn;
   lag_ = std::move(lag);
+  return true;
+}
+
+bool Mixture::restore(const std::vector<std::int64_t>& drawn, const std::vector<std::int64_t>& lag) {
+  if (drawn.size() != weights_.size() || lag.size() != weights_.size()) return false;
+  const __int128 bound = __int128{total_} * static_cast<std::int64_t>(lag.size());
+  __int128 sum = 0;
+  for (std::size_t i = 0; i < lag.size(); ++i) {
+    if (drawn[i] < 0 || lag[i] > bound || lag[i] <= -total_) return false;
+    sum += lag[i];
+  }
+  if (sum != 0) return false;
+  drawn_ = drawn;
+  lag_ = lag;
   return true;
 }
 

@@ -19,15 +19,27 @@ class Mixture {
   // As `count` calls of draw(), at once: whole periods of the pattern are counted, not drawn.
   void skip(std::int64_t count);
 
-  const std::vector<std::int64_t>& weights() const { return weights_; }  // in units of 1e-9
+  const std::vector<std::int64_t>& weights() const { return weights_; }  // in units of 1e-9, or as set_weights gave them
   const std::vector<std::int64_t>& drawn() const { return drawn_; }
+  // How far each source is behind its share of all draws so far, in draws, times the sum of the weights. The lags sum to 0. After any
+  // draw each lies above -1 draw, and at 1/2 + 1/3 + ... + 1/k draws or below, with k sources of positive weight; so too where weights
+  // changed on the way.
+  const std::vector<std::int64_t>& lag() const { return lag_; }
+
+  // The next draws go by these weights; what sources lag behind stays. The sum must not change once anything is drawn.
+  void set_weights(std::vector<std::int64_t> weights);
+
   // Goes on after these draws. False, with nothing changed, where draw() cannot have led to them.
   bool restore(const std::vector<std::int64_t>& drawn);
+  // The same where weights changed on the way, so that the lags do not follow from the draws.
+  bool restore(const std::vector<std::int64_t>& drawn, const std::vector<std::int64_t>& lag);
 
  private:
   std::vector<std::int64_t> weights_, drawn_;
-  std::vector<std::int64_t> lag_;  // total * (weight share * n - drawn), bounded by a few times total
+  std::vector<std::int64_t> lag_;
   std::int64_t total_ = 0, period_ = 0;
+
+  void find_period();
 };
 
 }  // namespace meristem

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,17 +40,30 @@ SequenceSampler::SequenceSampler(std::vector<SampledSource> sources, const std::
       length_(checked_positive(sequence_length, "data.sequence_length")),
       per_step_(checked_positive(sequences_per_step, "sequences of an update (batch.tokens / data.sequence_length)")),
       mixture_(first_mixture(phases, sources_)) {
-  if (phases.empty()) phases_.push_back({0, mixture_});
-  for (const PhaseConfig& phase : phases) {
-    const auto from_step = static_cast<std::int64_t>(std::llround(phase.from_step.value));
-    const bool ascends = phases_.empty() ? from_step == 0 : from_step > phases_.back().from_step;
-    if (!ascends || phase.from_step.in_tokens) {
-      throw InputError(
-          fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", phase.name, from_step));
-    }
-    phases_.push_back({from_step, Mixture(weights_of(phase, sources_))});
-  }
+  if (phases.empty()) phases_.push_back({0, mixture_, {}});
+  for (const PhaseConfig& phase : phases) add_phase(phase);
   for (const SampledSource& source : sources_) position_.sources.push_back({source.name, 0});
+}
+
+void SequenceSampler::add_phase(const PhaseConfig& config) {
+  const auto from_step = static_cast<std::int64_t>(std::llround(config.from_step.value));
+  const bool ascends = phases_.empty() ? from_step == 0 : from_step > phases_.back().from_step;
+  if (!ascends || config.from_step.in_tokens) {
+    throw InputError(
+        fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", config.name, from_step));
+  }
+  if (!phases_.empty() && phases_.back().ramp && from_step < phases_.back().from_step + phases_.back().ramp->steps()) {
+    throw InputError(fmt::format("phases.{}.from_step: found {}, inside the ramp of the phase before, which ends after step {}", config.name,
+                                 from_step, phases_.back().from_step + phases_.back().ramp->steps()));
+  }
+  Phase phase{from_step, Mixture(weights_of(config, sources_)), {}};
+  if (config.ramp_steps > 0) {
+    if (phases_.empty()) throw InputError(fmt::format("phases.{}.ramp_steps: the first phase has nothing to ramp from", config.name));
+    phase.ramp.emplace(phases_.back().ramp ? phases_.back().ramp->weights(from_step + 1) : phases_.back().mixture.weights(),
+                       phase.mixture.weights(), config.ramp_steps);
+    phase.mixture.set_weights(phase.ramp->weights(1));
+  }
+  phases_.push_back(std::move(phase));
 }
 
 std::size_t SequenceSampler::phase_at(std::int64_t step) const {
@@ -60,10 +74,20 @@ std::size_t SequenceSampler::phase_at(std::int64_t step) const {
 
 void SequenceSampler::begin_step() {
   const std::size_t phase = phase_at(position_.step);
-  if (phase == phase_) return;
+  const auto& ramp = phases_[phase].ramp;
+  if (phase == phase_) {
+    if (ramp) mixture_.set_weights(ramp->weights(position_.step - phases_[phase].from_step + 1));
+    return;
+  }
   phase_ = phase;
   mixture_ = phases_[phase].mixture;
   position_.phase_step = phases_[phase].from_step;
+}
+
+std::int64_t SequenceSampler::constant_until() const {
+  const Phase& phase = phases_[phase_];
+  if (phase.ramp && position_.step <= phase.from_step + phase.ramp->steps()) return position_.step + 1;
+  return phase_ + 1 < phases_.size() ? phases_[phase_ + 1].from_step : std::numeric_limits<std::int64_t>::max();
 }
 
 SequenceOrigin SequenceSampler::next() {
@@ -84,7 +108,7 @@ SequenceOrigin SequenceSampler::next() {
 void SequenceSampler::skip_to(std::int64_t step) {
   while (position_.step < step) {
     if (position_.in_step == 0) begin_step();
-    const std::int64_t end = phase_ + 1 < phases_.size() ? std::min(step, phases_[phase_ + 1].from_step) : step;
+    const std::int64_t end = std::min(step, constant_until());
     const std::int64_t count = (end - position_.step) * per_step_ - position_.in_step;
     const std::vector<std::int64_t> before = mixture_.drawn();
     mixture_.skip(count);
@@ -140,6 +164,7 @@ LoaderPosition SequenceSampler::position() const {
   LoaderPosition position = position_;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     position.drawn.push_back({sources_[i].name, mixture_.weights()[i], mixture_.drawn()[i]});
+    if (phases_[phase_].ramp) position.drawn.back().lag = mixture_.lag()[i];
   }
   return position;
 }
@@ -159,21 +184,27 @@ void SequenceSampler::seek(const LoaderPosition& position) {
     fresh.position_.sources.push_back({source.name, known == position.sources.end() ? 0 : known->tokens});
   }
   fresh.phase_ = phase_at(position.step);
-  fresh.mixture_ = phases_[fresh.phase_].mixture;
+  const Phase& phase = phases_[fresh.phase_];
+  fresh.mixture_ = phase.mixture;
+  const std::int64_t begun = position.step - phase.from_step + (position.in_step > 0);  // updates of the phase
+  if (phase.ramp && begun > 0) fresh.mixture_.set_weights(phase.ramp->weights(begun));
   fresh.continue_mixture(position);
   *this = std::move(fresh);
 }
 
 void SequenceSampler::continue_mixture(const LoaderPosition& position) {
-  std::vector<std::int64_t> drawn;
+  std::vector<std::int64_t> drawn, lag;
+  const bool ramps = phases_[phase_].ramp.has_value();
   bool same = position.drawn.size() == sources_.size() && position.phase_step >= phases_[phase_].from_step;
   for (std::size_t i = 0; same && i < sources_.size(); ++i) {
-    same = position.drawn[i].name == sources_[i].name && position.drawn[i].weight == mixture_.weights()[i];
+    same = position.drawn[i].name == sources_[i].name && position.drawn[i].weight == mixture_.weights()[i] &&
+           position.drawn[i].lag.has_value() == ramps;
     drawn.push_back(position.drawn[i].sequences);
+    lag.push_back(position.drawn[i].lag.value_or(0));
   }
   if (!same) {
     position_.phase_step = position.step;
-  } else if (!mixture_.restore(drawn)) {
+  } else if (!(ramps ? mixture_.restore(drawn, lag) : mixture_.restore(drawn))) {
     throw DamagedError("loader position: drawn: these counts cannot have come from their weights");
   }
 }

@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/run_config.h"
 #include "data/loader_position.h"
 #include "data/mixture.h"
+#include "data/mixture_ramp.h"
 
 namespace meristem {
 
@@ -33,7 +35,7 @@ struct SequenceOrigin {
 class SequenceSampler {
  public:
   // phases: from_step in steps, ascending, the first 0; none means one phase of equal weights. InputError where they are not so, or name
-  // a source that is not there.
+  // a source that is not there, or ramp over the first phase's start or the next one's.
   SequenceSampler(std::vector<SampledSource> sources, const std::vector<PhaseConfig>& phases, std::int64_t sequence_length,
                   std::int64_t sequences_per_step);
 
@@ -57,7 +59,8 @@ class SequenceSampler {
  private:
   struct Phase {
     std::int64_t from_step = 0;
-    Mixture mixture;  // as it is at the phase's start
+    Mixture mixture;                  // as it is at the phase's start
+    std::optional<MixtureRamp> ramp;  // its weights, update by update
   };
 
   std::vector<SampledSource> sources_;
@@ -68,7 +71,10 @@ class SequenceSampler {
   std::size_t phase_ = 0;
   Mixture mixture_;
 
+  void add_phase(const PhaseConfig& config);
   std::size_t phase_at(std::int64_t step) const;
+  // The end of the updates over which the weights stay as they are at the next one.
+  std::int64_t constant_until() const;
   void begin_step();
   bool over_limit(std::size_t source, std::int64_t tokens) const;
   [[noreturn]] void runs_out(std::size_t source, std::int64_t step) const;

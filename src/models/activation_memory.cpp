@@ -29,10 +29,10 @@ class Walk {
     double pending = 0;  // of blocks that were called after r and are called again before
     for (std::int64_t r = plan_.num_calls() - 1; r >= 0; --r) {
       if (!reaches(r)) continue;
-      memory.loop_gradients = std::max(memory.loop_gradients, pending);
-      memory.peak = std::max(memory.peak, kept + pending + call_backward(r));
-      kept -= kept_[static_cast<std::size_t>(r)];
       const BlockGradient& gradient = gradients[static_cast<std::size_t>(block_of(r))];
+      memory.loop_gradients = std::max(memory.loop_gradients, pending);
+      memory.peak = std::max(memory.peak, kept + pending + call_backward(r, gradient));
+      kept -= kept_[static_cast<std::size_t>(r)];
       if (gradient.first == gradient.last) continue;
       if (r == gradient.last) pending += gradient.bytes;
       if (r == gradient.first) pending -= gradient.bytes;
@@ -43,7 +43,7 @@ class Walk {
  private:
   std::int64_t block_of(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
   double saved_by(std::int64_t r) const {
-    return element_ * tokens_ * model_.call_cost(block_of(r), config_.data.sequence_length).saved_elements;
+    return element_ * tokens_ * model_.call_cost(block_of(r), {config_.data.sequence_length, r}).saved_elements;
   }
   bool checkpointed(std::int64_t r) const {
     const std::int64_t every = config_.memory.activation_checkpointing.every;
@@ -70,34 +70,39 @@ class Walk {
   }
 
   // The head computes its gradient in forward: a chunk of logits, the hidden states with their norm and gradient, the weight's gradient,
-  // which is summed in fp32 where there are several chunks.
+  // which is summed in fp32 where there are several chunks (a bf16 part, and its copy in fp32, beside the sum).
   double head_forward() const {
     const double vocab = static_cast<double>(config_.model.vocab_size);
     const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size)));
-    const double weight = chunk < tokens_ && element_ == 2 ? 4 + 2 : element_;
+    const double weight = chunk < tokens_ && element_ == 2 ? 4 + 4 + 2 : element_;
     return element_ * (chunk * vocab + 3 * tokens_ * width_) + weight * vocab * width_;
   }
   // Both saved gradients, and both scaled.
   double head_backward() const {
     return element_ * (3 * tokens_ * width_ + 2 * static_cast<double>(config_.model.vocab_size) * width_);
   }
-  // The gradient of the stream, the tied embedding's from the head, and where the call ran again, all that it saved with the gradients inside
-  // it, about a third of that (elsewhere they take the place of what is freed on the way).
-  double call_backward(std::int64_t r) const {
-    const double tied = config_.model.tie_embeddings ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
-    return element_ * tokens_ * width_ + tied + (checkpointed(r) ? saved_by(r) * 4 / 3 : 0);
-  }
-  // By block: its gradient, and the first and last call that adds to it.
+  // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
   struct BlockGradient {
-    double bytes = 0;
+    double bytes = 0, largest = 0;
     std::int64_t first = -1, last = -1;
   };
+  // The gradient of the stream, the tied embedding's from the head, and of the block's own, one tensor at a time. Where the call ran again:
+  // first all that it saved, with the gradients inside it, about a third of that (elsewhere they take the place of what is freed on the
+  // way); in the end the gradients of all the block's tensors.
+  double call_backward(std::int64_t r, const BlockGradient& gradient) const {
+    const double tied = config_.model.tie_embeddings ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
+    const double again = std::max(saved_by(r) * 4 / 3, saved_by(r) / 3 + gradient.bytes);
+    return element_ * tokens_ * width_ + tied + (checkpointed(r) ? again : gradient.largest);
+  }
   std::vector<BlockGradient> block_gradients() const {
     std::vector<BlockGradient> gradients(static_cast<std::size_t>(plan_.max_block() + 1));
     for (const ParameterInfo& info : model_.parameter_infos()) {
       if (info.name.rfind("blocks.", 0) != 0) continue;
       const auto block = static_cast<std::size_t>(std::stoll(info.name.substr(7)));
-      if (block < gradients.size()) gradients[block].bytes += element_ * static_cast<double>(info.tensor.numel());
+      if (block >= gradients.size()) continue;
+      const double bytes = element_ * static_cast<double>(info.tensor.numel());
+      gradients[block].bytes += bytes;
+      gradients[block].largest = std::max(gradients[block].largest, bytes);
     }
     for (std::int64_t r = 0; r < plan_.num_calls(); ++r) {
       if (!reaches(r)) continue;

@@ -1,6 +1,8 @@
 #include "models/costs.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "models/activation_memory.h"
 
@@ -15,13 +17,20 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   return registry.make(model, build, config.data.sequence_length);
 }
 
-ParameterCount count_parameters(const Model& model) {
+// `active`: parameters that a token's way can touch, a block's experts as often as the plan calls it.
+ParameterCount count_parameters(const Model& model, const DepthPlan& plan) {
   ParameterCount count;
   for (const auto& info : model.parameter_infos()) {
     count.total += info.tensor.numel();
     if (info.role == Role::kEmbedding) count.embedding += info.tensor.numel();
   }
   count.active = count.total;
+  std::map<std::int64_t, double> calls;
+  for (const std::int64_t block : plan.calls()) calls[block] += 1;
+  for (const auto& [block, times] : calls) {
+    const nn::CallCost cost = model.call_cost(block, {});
+    count.active -= std::llround(cost.expert_parameters * std::max(0.0, 1 - cost.active_share * times));
+  }
   return count;
 }
 
@@ -29,7 +38,7 @@ FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t co
   FlopCount flops;
   flops.head = model.head_flops();
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
-    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], context);
+    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], {context, r});
     flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
     if (plan.loop() && plan.loop()->begins_repeat(r)) flops.by_call.back() += model.injection_cost().matmul_flops;
     flops.scores += cost.score_flops;
@@ -68,11 +77,11 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   const auto model = build_without_storage(config, registry, stage.blocks);
   StageCost cost;
   cost.stage = stage;
-  cost.parameters = count_parameters(*model);
+  cost.parameters = count_parameters(*model, stage.plan);
   cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
   const double element = config.precision.compute == "bf16" ? 2 : 4;
   for (const std::int64_t block : stage.plan.calls()) {
-    cost.kv_bytes_per_token += element * model->call_cost(block, config.data.sequence_length).kv_elements;
+    cost.kv_bytes_per_token += element * model->call_cost(block, {config.data.sequence_length, 0}).kv_elements;
   }
   cost.memory = estimate_memory(config, *model, stage.plan, cost.parameters.total);
   return cost;

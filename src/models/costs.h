@@ -11,7 +11,7 @@ namespace meristem {
 
 struct ParameterCount {
   std::int64_t total = 0, embedding = 0;
-  std::int64_t active = 0;  // touched by one token; equal to total without experts
+  std::int64_t active = 0;  // those that one token can touch on its way; total without experts
 };
 
 struct FlopCount {

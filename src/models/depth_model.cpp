@@ -1,12 +1,14 @@
 #include "models/depth_model.h"
 
+#include <cmath>
+#include <map>
+#include <utility>
+
 #include "models/call_checkpoint.h"
 #include "models/loop_run.h"
 
 namespace meristem {
 namespace {
-
-constexpr double kInitStd = 0.02;
 
 // A named group of modules, so that block i's parameters are called "blocks.i.…".
 class Group : public nn::Module {
@@ -19,15 +21,15 @@ class Group : public nn::Module {
 DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block)
     : config_(config), build_(build) {
   const std::int64_t vocab = config.vocab_size, width = config.width;
-  embedding_ = register_module("embedding", nn::Linear(width, vocab, kInitStd, build.placement, Role::kEmbedding));
+  embedding_ = register_module("embedding", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kEmbedding));
   const auto group = register_module("blocks", std::make_shared<Group>());
   for (std::int64_t i = 0; i < config.blocks; ++i) {
     blocks_.push_back(make_block(i));
     group->add(std::to_string(i), blocks_.back());
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
-  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, kInitStd, build.placement, Role::kHead));
-  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, kInitStd, build.placement));
+  if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
+  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
 
@@ -41,12 +43,17 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
+  nn::DepthMemory memory;
+  call.memory = &memory;
   record(h_ND);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
+    call.block = plan.calls()[static_cast<std::size_t>(r)];
     call.cache = cache == nullptr ? nullptr : &cache->slots.at(static_cast<std::size_t>(r));
-    h_ND = run_call(loop.input(h_ND, r), plan.calls()[static_cast<std::size_t>(r)], call);
+    h_ND = loop.input(h_ND, r);
+    memory.begin_call(h_ND);
+    h_ND = run_call(h_ND, call.block, call);
     record(h_ND);
   }
   return h_ND;
@@ -69,6 +76,7 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
+  if (at::GradMode::is_enabled()) call.loads = &loads_;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
   return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
 }
@@ -94,8 +102,20 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
 }
 
-nn::CallCost DepthModel::call_cost(std::int64_t block, std::int64_t context) const {
-  return blocks_.at(static_cast<std::size_t>(block))->cost(context);
+void DepthModel::after_step(bool updated) {
+  step_loads_ = std::exchange(loads_, {});
+  if (!updated) return;
+  // Depths of one block count together, so that they may specialise.
+  std::map<std::int64_t, at::Tensor> by_block;
+  for (const auto& [depth, call] : step_loads_.by_depth) {
+    at::Tensor& sum = by_block[call.block];
+    sum = sum.defined() ? sum + call.counts_E : call.counts_E;
+  }
+  for (const auto& [block, counts_E] : by_block) blocks_.at(static_cast<std::size_t>(block))->balance(counts_E);
+}
+
+nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& place) const {
+  return blocks_.at(static_cast<std::size_t>(block))->cost(place);
 }
 
 nn::CallCost DepthModel::injection_cost() const {

@@ -22,7 +22,9 @@ class DepthModel : public Model {
   nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
-  nn::CallCost call_cost(std::int64_t block, std::int64_t context) const override;
+  void after_step(bool updated) override;
+  const nn::ExpertLoads& expert_loads() const override { return step_loads_; }
+  nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;
   nn::CallCost injection_cost() const override;
 
@@ -40,6 +42,7 @@ class DepthModel : public Model {
   nn::RmsNorm norm_{nullptr};
   nn::Linear injection_{nullptr};  // weight [D, 2 D]; empty without injection: concat
   ops::RopeTable rope_;
+  nn::ExpertLoads loads_, step_loads_;  // of the step under way, of the last one
 };
 
 }  // namespace meristem

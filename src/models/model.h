@@ -43,8 +43,14 @@ class Model : public nn::Module {
   // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
   virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) = 0;
 
-  // One call of a block, per token; all blocks of a model cost the same.
-  virtual nn::CallCost call_cost(std::int64_t block, std::int64_t context) const = 0;
+  // Ends an optimizer step. What no gradient moves, the balance biases of experts, moves here by the loads of the step's losses with
+  // gradients; where the update was skipped (`updated` false) it stays, and only the counts begin anew.
+  virtual void after_step(bool updated) = 0;
+  // Loads of the last step, by place in the plan; empty without experts.
+  virtual const nn::ExpertLoads& expert_loads() const = 0;
+
+  // One call of a block, per token.
+  virtual nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const = 0;
   // Forward FLOPs of the output head, per token.
   virtual double head_flops() const = 0;
   // What a repeat of the loop costs beside its calls, per token: the injection's map.

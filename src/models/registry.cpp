@@ -8,6 +8,7 @@
 #include "core/errors.h"
 #include "core/text.h"
 #include "models/decoder.h"
+#include "models/dreamer.h"
 
 namespace meristem {
 
@@ -28,6 +29,7 @@ std::shared_ptr<Model> ModelRegistry::make(const ModelConfig& config, const Mode
 ModelRegistry builtin_registry() {
   ModelRegistry registry;
   registry.add("decoder", make_decoder);
+  registry.add("dreamer", make_dreamer);
   return registry;
 }
 

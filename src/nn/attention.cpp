@@ -1,18 +1,20 @@
 #include "nn/attention.h"
 
+#include "ops/depth_attention.h"
+
 namespace meristem::nn {
 
-constexpr double kInitStd = 0.02;
-
-AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths)
+AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
     : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim}, width_(config.width), paths_(paths) {
+  if (config.depth_attention && config.depth_attention->kind == "joint") depth_ = Depth::kJoint;
+  if (config.depth_attention && config.depth_attention->kind == "values") depth_ = Depth::kValues;
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   qkv_ = register_module("qkv", Linear(width_, shape_.columns(), kInitStd, placement));
   if (config.attention.qk_norm) {
     q_norm_ = register_module("q_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
     k_norm_ = register_module("k_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
   }
-  output_ = register_module("output", Linear(shape_.query_columns(), width_, kInitStd, placement));
+  output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
 }
 
 at::Tensor AttentionImpl::normalize_heads(const at::Tensor& qkv_NC) const {
@@ -23,28 +25,63 @@ at::Tensor AttentionImpl::normalize_heads(const at::Tensor& qkv_NC) const {
   return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, 1);
 }
 
+at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const {
+  const at::Tensor mean_q = q.view({-1, shape_.kv_heads, shape_.heads / shape_.kv_heads, shape_.head_dim}).mean(2).reshape_as(k);
+  memory.keys.push_back(k);
+  std::vector<at::Tensor> values = memory.values;
+  values.push_back(v);
+  const ops::HeadShape by_key{shape_.kv_heads, shape_.kv_heads, shape_.head_dim};
+  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention));
+  return memory.values.back();
+}
+
+at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
+  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.segments, paths_.attention);
+  return ops::joint_attention(qkv_NC, call.memory->keys, call.memory->values, shape_, *call.segments, paths_.depth_attention);
+}
+
+at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
+  KvSlot& slot = *call.cache;
+  slot.k = slot.k.defined() ? at::cat({slot.k, k}) : k.contiguous();
+  slot.v = slot.v.defined() ? at::cat({slot.v, v}) : v.contiguous();
+  if (depth_ != Depth::kJoint) return ops::cached_attention(q, slot.k, slot.v, shape_, paths_.attention);
+  return ops::cached_joint_attention(q, slot.k, slot.v, call.memory->keys, call.memory->values, shape_, paths_.depth_attention);
+}
+
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   at::Tensor qkv = qkv_->forward(norm_->forward(h_ND));
   if (!q_norm_.is_empty()) qkv = normalize_heads(qkv);
   qkv = ops::rope(qkv, shape_.heads + shape_.kv_heads, *call.positions_N, *call.rope, paths_.rope);
-  if (call.cache == nullptr) return output_->forward(ops::causal_attention(qkv, shape_, *call.segments, paths_.attention));
-
   const auto parts = qkv.split_with_sizes({shape_.query_columns(), shape_.kv_columns(), shape_.kv_columns()}, 1);
-  KvSlot& slot = *call.cache;
-  slot.k = slot.k.defined() ? at::cat({slot.k, parts[1]}) : parts[1].contiguous();
-  slot.v = slot.v.defined() ? at::cat({slot.v, parts[2]}) : parts[2].contiguous();
-  return output_->forward(ops::cached_attention(parts[0], slot.k, slot.v, shape_, paths_.attention));
+  at::Tensor value = parts[2];
+  if (depth_ == Depth::kValues) {
+    value = mixed_values(parts[0], parts[1], parts[2], *call.memory);
+    if (call.cache == nullptr) qkv = at::cat({parts[0], parts[1], value}, 1);
+  }
+  const at::Tensor attended = call.cache == nullptr ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);
+  if (depth_ == Depth::kJoint) {
+    call.memory->keys.push_back(parts[1]);
+    call.memory->values.push_back(value);
+  }
+  return output_->forward(attended);
 }
 
-CallCost AttentionImpl::cost(std::int64_t context) const {
+CallCost AttentionImpl::cost(const CallPlace& place) const {
   const double width = static_cast<double>(width_), columns = static_cast<double>(shape_.columns()),
                query = static_cast<double>(shape_.query_columns());
   CallCost cost;
   cost.matmul_flops = 2 * width * columns + 2 * query * width;
-  cost.score_flops = 4 * query * static_cast<double>(context) / 2;
+  cost.score_flops = 4 * query * static_cast<double>(place.context) / 2;
   cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns());
   // residual input, its norm, the packed projection, the attention's output
   cost.saved_elements = 2 * width + columns + query + (shape_.heads == shape_.kv_heads ? 0 : 2 * query);
+  const double entries = static_cast<double>(place.depth_index);
+  if (depth_ == Depth::kJoint) cost.score_flops += 4 * query * entries;
+  if (depth_ == Depth::kValues) {
+    const double kv = static_cast<double>(shape_.kv_columns());
+    cost.score_flops += 4 * kv * (entries + 1);
+    cost.saved_elements += columns + 2 * kv;  // the projection with its new values, and what they were mixed with
+  }
   return cost;
 }
 

@@ -1,5 +1,11 @@
 // Sequence attention: pre-norm, packed QKV projection, RoPE, causal grouped-query attention, output projection; optional QK norm
 // (RMSNorm of each head's query and key before RoPE).
+// Two kinds of depth attention live in here, without parameters of their own; both read the keys and values that earlier calls of the same
+// forward pass left in DepthMemory, after RoPE, so that query and depth key of one token stand at one position:
+//   joint   one softmax over the sequence's keys and the token's own of earlier calls (MoDA, Zhu et al., 2026)
+//   values  before sequence attention the query attends over the token's keys of all calls so far, this one's included, and the mixed value
+//           takes the place of the value (Depth-Attention, Zeng et al., 2026): it is read, cached, and mixed again by later calls. Query
+//           heads that share a key head attend with their mean.
 #pragma once
 
 #include "config/run_config.h"
@@ -12,14 +18,20 @@ namespace meristem::nn {
 
 class AttentionImpl : public Mixer {
  public:
-  AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths);
+  AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
-  CallCost cost(std::int64_t context) const override;
+  CallCost cost(const CallPlace& place) const override;
 
  private:
+  enum class Depth { kNone, kJoint, kValues };
+
   at::Tensor normalize_heads(const at::Tensor& qkv_NC) const;
+  at::Tensor mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const;
+  at::Tensor attend(const at::Tensor& qkv_NC, CallContext& call) const;
+  at::Tensor attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;
 
   ops::HeadShape shape_;
+  Depth depth_ = Depth::kNone;
   std::int64_t width_;
   ops::Paths paths_;
   RmsNorm norm_{nullptr};

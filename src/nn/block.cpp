@@ -2,25 +2,43 @@
 
 namespace meristem::nn {
 
-BlockImpl::BlockImpl(std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers) {
-  for (auto& [name, mixer] : mixers) mixers_.push_back(register_module(name, std::move(mixer)));
+BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths,
+                     std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers)
+    : width_(config.width) {
+  Placement residual = placement;
+  residual.compute = placement.residual;
+  for (auto& [name, mixer] : mixers) {
+    mixers_.push_back(register_module(name, std::move(mixer)));
+    if (config.norm == "sandwich") {
+      sum_norms_.push_back(register_module(name + "_sum_norm", RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
+    }
+  }
 }
 
 at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
-  for (const auto& mixer : mixers_) h_ND = h_ND + mixer->forward(h_ND, call).to(h_ND.scalar_type());
+  for (std::size_t i = 0; i < mixers_.size(); ++i) {
+    h_ND = h_ND + mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
+    if (!sum_norms_.empty()) h_ND = sum_norms_[i]->forward(h_ND);
+  }
   return h_ND;
 }
 
-CallCost BlockImpl::cost(std::int64_t context) const {
+CallCost BlockImpl::cost(const CallPlace& place) const {
   CallCost total;
   for (const auto& mixer : mixers_) {
-    const CallCost part = mixer->cost(context);
+    const CallCost part = mixer->cost(place);
     total.matmul_flops += part.matmul_flops;
     total.score_flops += part.score_flops;
     total.kv_elements += part.kv_elements;
-    total.saved_elements += part.saved_elements;
+    total.saved_elements += part.saved_elements + (sum_norms_.empty() ? 0 : static_cast<double>(width_));
+    total.expert_parameters += part.expert_parameters;
+    total.active_share = std::max(total.active_share, part.active_share);
   }
   return total;
+}
+
+void BlockImpl::balance(const at::Tensor& counts_E) {
+  for (const auto& mixer : mixers_) mixer->balance(counts_E);
 }
 
 }  // namespace meristem::nn

@@ -1,25 +1,33 @@
-// A block: its mixers in order, each added to the residual stream.
+// A block: its mixers in order, each added to the residual stream. `norm: pre` leaves the sum as it is; `norm: sandwich` norms it after each
+// addition (Geiping et al., 2025), which bounds the residual stream however often the block is called.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "config/run_config.h"
 #include "nn/mixer.h"
+#include "nn/rms_norm.h"
 
 namespace meristem::nn {
 
 class BlockImpl : public Module {
  public:
   // Mixers by name ("attention", "feed_forward"), in the order in which they run. The name is part of the parameters' names.
-  explicit BlockImpl(std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
+  BlockImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths,
+            std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
   // h_ND -> h_ND, of the residual type.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
-  CallCost cost(std::int64_t context) const;
+  CallCost cost(const CallPlace& place) const;
+  void balance(const at::Tensor& counts_E);
 
  private:
   std::vector<std::shared_ptr<Mixer>> mixers_;
+  std::vector<RmsNorm> sum_norms_;  // one a mixer where the norm is `sandwich`
+  std::int64_t width_;
 };
 TORCH_MODULE(Block);
 

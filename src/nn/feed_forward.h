@@ -10,9 +10,9 @@ namespace meristem::nn {
 
 class FeedForwardImpl : public Mixer {
  public:
-  FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths);
+  FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
-  CallCost cost(std::int64_t context) const override;
+  CallCost cost(const CallPlace& place) const override;
 
  private:
   std::int64_t width_, inner_;

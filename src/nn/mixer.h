@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "nn/depth_memory.h"
+#include "nn/expert_loads.h"
 #include "nn/module.h"
 #include "ops/rope.h"
 #include "ops/segments.h"
@@ -18,10 +20,13 @@ struct KvSlot {
 // What a call of a block may know beside its input.
 struct CallContext {
   std::int64_t depth_index = 0;                // place in the depth plan
+  std::int64_t block = 0;                      // the block that is called
   const at::Tensor* positions_N = nullptr;     // int32, restarting at each document
   const ops::Segments* segments = nullptr;     // training and prefill
   const ops::RopeTable* rope = nullptr;
   KvSlot* cache = nullptr;                     // decoding: this call's slot
+  DepthMemory* memory = nullptr;               // one object for all calls of a forward pass
+  ExpertLoads* loads = nullptr;                // where experts count their tokens; null in evaluation and where a call is computed again
 };
 
 // What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
@@ -30,14 +35,23 @@ struct CallCost {
   double score_flops = 0;       // per token, forward, causal attention counted half
   double kv_elements = 0;       // cached per token
   double saved_elements = 0;    // of the compute type, kept per token for backward
+  double expert_parameters = 0; // of the block's routed experts, all of them
+  double active_share = 0;      // part of them that one call uses
+};
+
+// Where a call stands, as far as its cost depends on it.
+struct CallPlace {
+  std::int64_t context = 0;      // tokens that a query sees at most
+  std::int64_t depth_index = 0;  // calls before it
 };
 
 class Mixer : public Module {
  public:
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
-  // context: tokens that a query sees at most.
-  virtual CallCost cost(std::int64_t context) const = 0;
+  virtual CallCost cost(const CallPlace& place) const = 0;
+  // Moves what a step's expert loads move; only experts have such a thing. counts_E: int64, summed over the calls of this mixer's block.
+  virtual void balance(const at::Tensor& /*counts_E*/) {}
 };
 
 }  // namespace meristem::nn

@@ -5,9 +5,9 @@
 namespace meristem::nn {
 
 at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement) {
-  const auto dtype = role == Role::kNorm ? placement.norm : placement.compute;
+  const auto dtype = stays_fp32(role) ? placement.norm : placement.compute;
   own_.push_back({name, role, init_std});
-  return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)));
+  return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)), role != Role::kBalance);
 }
 
 void Module::collect(const std::string& prefix, std::vector<ParameterInfo>& out) const {
@@ -36,7 +36,7 @@ std::vector<ParameterInfo> Module::parameter_infos() const {
 NamedTensors initial_values(const Module& module, std::uint64_t seed) {
   NamedTensors values;
   for (const ParameterInfo& info : module.parameter_infos()) {
-    at::Tensor value = torch::ones(info.tensor.sizes(), torch::kFloat);
+    at::Tensor value = torch::full(info.tensor.sizes(), info.role == Role::kNorm ? 1.0 : 0.0, torch::kFloat);
     if (info.init_std > 0) {
       fill_normal(value.data_ptr<float>(), value.numel(), info.init_std, stream_key(seed, "init/" + info.name));
     }

@@ -12,7 +12,10 @@
 
 namespace meristem::nn {
 
-// Where and in what types a model lives. Parameters of role kNorm have type `norm`, all others `compute`.
+// Standard deviation that every matrix starts with, where nothing says otherwise.
+inline constexpr double kInitStd = 0.02;
+
+// Where and in what types a model lives. Parameters of roles that stay in fp32 have type `norm`, all others `compute`.
 struct Placement {
   at::Device device = at::kCPU;  // kMeta: shapes only, for counting
   at::ScalarType compute = at::kFloat, residual = at::kFloat, norm = at::kFloat;

@@ -14,19 +14,22 @@ struct Operator {
   const char* key;
   std::string KernelsConfig::*asked;
   Path Paths::*path;
-  bool has_library;  // LibTorch has an operator (or, for cross-entropy, a chunked composition) of its own
+  bool has_library;   // LibTorch has an operator, or a composition of them that is faster than the reference
+  bool has_own_cpu;   // ops/cpu holds a kernel of our own; not for attention and experts, whose library path is fused already
 };
 
-const std::array<Operator, 6> kOperators{{{"attention", &KernelsConfig::attention, &Paths::attention, true},
-                                          {"cross_entropy", &KernelsConfig::cross_entropy, &Paths::cross_entropy, true},
-                                          {"adamw", &KernelsConfig::adamw, &Paths::adamw, true},
-                                          {"rms_norm", &KernelsConfig::rms_norm, &Paths::rms_norm, false},
-                                          {"rope", &KernelsConfig::rope, &Paths::rope, false},
-                                          {"swiglu", &KernelsConfig::swiglu, &Paths::swiglu, false}}};
+const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attention, &Paths::attention, true, false},
+                                          {"cross_entropy", &KernelsConfig::cross_entropy, &Paths::cross_entropy, true, true},
+                                          {"adamw", &KernelsConfig::adamw, &Paths::adamw, true, true},
+                                          {"rms_norm", &KernelsConfig::rms_norm, &Paths::rms_norm, false, true},
+                                          {"rope", &KernelsConfig::rope, &Paths::rope, false, true},
+                                          {"swiglu", &KernelsConfig::swiglu, &Paths::swiglu, false, true},
+                                          {"depth_attention", &KernelsConfig::depth_attention, &Paths::depth_attention, false, false},
+                                          {"experts", &KernelsConfig::experts, &Paths::experts, true, false}}};
 
-// Our own kernels exist on the CPU for all but attention (LibTorch's is fused already), in CUDA for AdamW; the CPU ones compute in fp32 or bf16.
+// Our own kernels in CUDA are those that are linked; the CPU ones compute in fp32 or bf16.
 bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute) {
-  if (device.is_cpu()) return std::string_view(op.key) != "attention" && compute != at::kDouble;
+  if (device.is_cpu()) return op.has_own_cpu && compute != at::kDouble;
   return cuda_kernel_linked(op.key);
 }
 

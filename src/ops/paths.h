@@ -16,7 +16,7 @@ enum class Path { kReference, kLibrary, kFused };
 // A path for each operator, resolved for one device and one compute type.
 struct Paths {
   Path attention = Path::kReference, cross_entropy = Path::kReference, adamw = Path::kReference, rms_norm = Path::kReference,
-       rope = Path::kReference, swiglu = Path::kReference;
+       rope = Path::kReference, swiglu = Path::kReference, depth_attention = Path::kReference, experts = Path::kReference;
   static Paths reference() { return {}; }
 };
 

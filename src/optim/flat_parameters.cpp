@@ -54,8 +54,7 @@ void FlatParameters::lay_out(const std::vector<ParameterInfo>& infos, bool decay
   std::map<std::string, std::size_t> index;
   std::vector<std::size_t> segment_of;
   for (const auto& info : infos) {
-    const bool decay = info.role == Role::kLinear || info.role == Role::kHead ||
-                       (info.role == Role::kEmbedding && decay_embeddings);
+    const bool decay = is_decayed(info.role, decay_embeddings);
     std::string name = owner_of(info.name);
     if (name.rfind("blocks.", 0) == 0) name += decay ? ".decay" : ".no_decay";
     const auto [at, fresh] = index.emplace(name, segments_.size());
@@ -80,7 +79,7 @@ void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
   for (const auto& info : infos) {
     const FlatEntry& entry = *by_name.at(info.name);
     at::Tensor parameter = info.tensor;
-    const bool in_half = half_.defined() && info.role != Role::kNorm;
+    const bool in_half = half_.defined() && !stays_fp32(info.role);
     view(master_, entry).copy_(parameter);
     if (in_half) view(half_, entry).copy_(parameter);
     parameter.set_data(view(in_half ? half_ : master_, entry));

@@ -28,7 +28,7 @@ struct FlatSegment {
 class FlatParameters {
  public:
   // Takes over a model's parameters: from now on they are views of these buffers, and gradients land in grad().
-  // Norm gains are views of the fp32 masters; the others of the bf16 copy where `compute` is bf16, else of the masters.
+  // Norm gains and routers are views of the fp32 masters; the others of the bf16 copy where `compute` is bf16, else of the masters.
   // decay_embeddings: embeddings (and a tied head) decay too.
   FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, bool decay_embeddings);
   FlatParameters(const FlatParameters&) = delete;

@@ -17,6 +17,8 @@ LiveModel::LiveModel(const RunConfig& config, const ModelRegistry& registry, at:
     : config_(config), registry_(registry), device_(device), blocks_(blocks) {
   ModelConfig model_config = config.model;
   model_config.blocks = blocks;
+  // Starts that are scaled by the number of calls use the first stage's: only that stage is ever drawn.
+  if (config.growth) model_config.depth_plan = growth_stages(config).front().plan.print();
   ModelBuild build = model_build(config, device);
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
   const at::ScalarType compute = build.placement.compute;

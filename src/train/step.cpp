@@ -100,6 +100,7 @@ StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device
     const auto scalar = torch::dtype(torch::kFloat).device(device);
     live.optimizer().step(torch::scalar_tensor(input.learning_rate, scalar), torch::scalar_tensor(clip / targets, scalar));
   }
+  live.model().after_step(!result.skipped);
 
   const at::Tensor by_source = sums.by_source.cpu();
   for (std::size_t s = 0; s < num_sources; ++s) {

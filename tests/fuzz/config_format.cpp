@@ -37,7 +37,7 @@ data:
   validation: {fineweb-edu: {path: data/held-out}, every: 1000, tokens: 2e6}
 phases:
   - {name: stable, from_step: 0, mixture: {fineweb-edu: 0.70, cosmopedia-v2: 0.30}}
-  - {name: cooldown, from_step: 170000, mixture: {fineweb-edu: 0.5, cosmopedia-v2: 0.5}}
+  - {name: cooldown, from_step: 170000, mixture: {fineweb-edu: 0.5, cosmopedia-v2: 0.5}, ramp_steps: 2000}
 optimizer: {kind: adamw, lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.01, clip_norm: 1.0}
 schedule: {steps: 200000, warmup: 2000, decay: {kind: one_minus_sqrt, from_step: 170000}}
 batch: {tokens: 1048576, micro_sequences: 8}

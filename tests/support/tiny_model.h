@@ -24,8 +24,8 @@ inline ModelConfig tiny_config(std::int64_t blocks = 3) {
 inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
-  build.paths = {path, path, path, path, path, path};
-  if (path == ops::Path::kFused) build.paths.attention = ops::Path::kLibrary;
+  build.paths = {path, path, path, path, path, path, path, path};
+  if (path == ops::Path::kFused) build.paths.attention = build.paths.depth_attention = build.paths.experts = ops::Path::kLibrary;
   return build;
 }
 

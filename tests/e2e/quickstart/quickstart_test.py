@@ -49,7 +49,7 @@ def metrics_blocks(metrics):
 
 class ShortRun(Quickstart):
     def test_twenty_steps_run_the_whole_path_and_are_not_called_good(self):
-        arguments = ("schedule.steps=20", "schedule.warmup=2", "logging.every=1")
+        arguments = ("schedule.steps=20", "schedule.warmup=2", "schedule.decay.from_step=12", "logging.every=1")
         self.assertEqual(self.quickstart(*arguments), 1, self.output)
         self.check_run(self.folder / "runs/quickstart", 20)
         self.assertIn("NO   the model needs fewer bits than xz", self.output)

@@ -26,7 +26,7 @@ std::string tensor(const std::string& shape, const std::string& offsets, const s
   return R"({"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
 }
 
-struct Case {
+struct DamagedFile {
   std::string what, bytes, expected;
 };
 
@@ -35,8 +35,8 @@ std::string deep(int depth) {
          "}";
 }
 
-const std::vector<Case>& cases() {
-  static const std::vector<Case> all{
+const std::vector<DamagedFile>& damaged_files() {
+  static const std::vector<DamagedFile> all{
       {"empty file", "", "truncated: 0 bytes"},
       {"truncated length", std::string(7, '\1'), "truncated: 7 bytes"},
       {"truncated header", with_length(40, "{\"a\":"), "byte 0: header length 40, but only 5 bytes follow"},
@@ -93,7 +93,7 @@ const std::vector<Case>& cases() {
 
 TEST_CASE("damaged safetensors are refused with the file and the key or offset") {
   const TempDir dir;
-  for (const Case& damaged : cases()) {
+  for (const DamagedFile& damaged : damaged_files()) {
     overwrite(dir / "bad.safetensors", damaged.bytes);
     const std::string message = message_of<DamagedError>([&] { SafetensorsFile::open(dir / "bad.safetensors"); });
     INFO(damaged.what << " -> " << message);

@@ -101,3 +101,57 @@ TEST_CASE("a position inside an update fits no smaller update") {
   SequenceSampler smaller = sampler({}, 10, 3);
   CHECK(contains(message_of<InputError>([&] { smaller.seek(old.position()); }), "in_step: 3 sequences"));
 }
+
+TEST_CASE("a ramp moves the weights update by update, and ends at the phase's own") {
+  const std::vector<PhaseConfig> phases = [] {
+    std::vector<PhaseConfig> two{phase("x", 0, {{"a", 3}, {"b", 1}}), phase("y", 10, {{"b", 2}})};
+    two[1].ramp_steps = 4;
+    return two;
+  }();
+  SequenceSampler one = sampler(phases, 10, 20);
+  std::vector<int> of_b;  // sequences of b in each update
+  for (int step = 0; step < 20; ++step) {
+    of_b.push_back(0);
+    for (int j = 0; j < 20; ++j) of_b.back() += one.next().source == 1;
+  }
+  // A quarter before; then 0.25 + 0.75 r/5 of 20 in update r; all of them from the fifth on.
+  CHECK(of_b == std::vector<int>{5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 8, 11, 14, 17, 20, 20, 20, 20, 20, 20});
+  const auto drawn = one.position().drawn;
+  CHECK((drawn[0].sequences == 30 && drawn[1].sequences == 170));
+  CHECK(one.position().phase_step == 10);
+}
+
+TEST_CASE("skipping through a ramp is the same as drawing, and a ramp goes on from the text of a position") {
+  std::vector<PhaseConfig> phases{phase("x", 0, {{"a", 0.7}, {"b", 0.3}}), phase("y", 7, {{"a", 0.2}, {"b", 0.9}}),
+                                  phase("z", 19, {{"a", 0.1}, {"b", 0.2}})};
+  phases[1].ramp_steps = 9;
+  phases[2].ramp_steps = 1;
+  for (const std::int64_t before : {0, 27, 28, 29, 50, 66, 80}) {
+    SequenceSampler drawn = sampler(phases), skipped = sampler(phases), resumed = sampler(phases);
+    for (std::int64_t i = 0; i < before; ++i) drawn.next(), skipped.next();
+    resumed.seek(LoaderPosition::from_json(drawn.position().to_json()));
+    skipped.skip_to(40);
+    while (drawn.position().step < 40) {
+      const SequenceOrigin a = drawn.next(), b = resumed.next();
+      REQUIRE((a.source == b.source && a.offset == b.offset));
+    }
+    CHECK(skipped.position() == drawn.position());
+    CHECK(resumed.position() == drawn.position());
+  }
+  SequenceSampler one = sampler(phases);
+  one.skip_to(9);
+  LoaderPosition position = one.position();
+  *position.drawn[0].lag += 1;
+  CHECK(contains(message_of<DamagedError>([&] { one.seek(position); }), "loader position: drawn"));
+}
+
+TEST_CASE("ramps that have nothing to ramp from, or no room, are refused") {
+  std::vector<PhaseConfig> phases{phase("x", 0, {{"a", 1}}), phase("y", 7, {{"b", 1}}), phase("z", 19, {{"a", 1}})};
+  phases[0].ramp_steps = 1;
+  CHECK(contains(message_of<InputError>([&] { sampler(phases); }), "phases.x.ramp_steps: the first phase"));
+  phases[0].ramp_steps = 0;
+  phases[1].ramp_steps = 12;
+  CHECK_NOTHROW(sampler(phases));
+  phases[1].ramp_steps = 13;
+  CHECK(contains(message_of<InputError>([&] { sampler(phases); }), "phases.z.from_step: found 19, inside the ramp"));
+}

@@ -14,20 +14,20 @@ using Function = std::function<at::Tensor(const std::vector<at::Tensor>&, Path)>
 
 namespace {
 
-struct Result {
+struct Evaluated {
   at::Tensor output;
   std::vector<at::Tensor> grads;
 };
 
 // Output and gradients of sum(output * weight) at `inputs` converted by `convert`.
-Result run(const Function& f, const std::vector<at::Tensor>& inputs, at::ScalarType type, Path path, const at::Tensor& weight) {
+Evaluated evaluate(const Function& f, const std::vector<at::Tensor>& inputs, at::ScalarType type, Path path, const at::Tensor& weight) {
   std::vector<at::Tensor> leaves, used;
   for (const at::Tensor& input : inputs) {
     const bool gain = input.dim() == 1;  // norm gains stay in fp32 under bf16
     leaves.push_back(input.to(gain && type == torch::kBFloat16 ? torch::kFloat : type).detach().requires_grad_());
     used.push_back(leaves.back().clone());
   }
-  Result result;
+  Evaluated result;
   result.output = f(used, path);
   (result.output * weight.to(result.output.scalar_type())).sum().backward();
   for (const at::Tensor& leaf : leaves) result.grads.push_back(leaf.grad());
@@ -39,9 +39,9 @@ void check_fused(const Function& f, const std::vector<at::Tensor>& inputs) {
   std::vector<at::Tensor> rounded;
   for (const at::Tensor& input : inputs) rounded.push_back(input.to(torch::kBFloat16).to(torch::kDouble));
   const at::Tensor weight = torch::randn_like(f(rounded, Path::kReference)).to(torch::kBFloat16).to(torch::kDouble);
-  const Result exact = run(f, rounded, torch::kDouble, Path::kReference, weight);
+  const Evaluated exact = evaluate(f, rounded, torch::kDouble, Path::kReference, weight);
   for (const auto type : {torch::kFloat, torch::kBFloat16}) {
-    const Result plain = run(f, rounded, type, Path::kReference, weight), fused = run(f, rounded, type, Path::kFused, weight);
+    const Evaluated plain = evaluate(f, rounded, type, Path::kReference, weight), fused = evaluate(f, rounded, type, Path::kFused, weight);
     const auto forward = test::compare(fused.output, plain.output, exact.output, 2);
     INFO("type " << c10::toString(type) << " forward error " << forward.error << " allowed " << forward.allowed);
     CHECK(forward.holds());

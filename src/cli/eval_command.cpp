@@ -1,0 +1,73 @@
+// Scores multiple-choice items given as token ids; scripts/meristem turns tasks and text into them, and scores into accuracies.
+#include <cstdio>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "core/text.h"
+#include "eval/score.h"
+#include "ops/device.h"
+
+namespace meristem::cli {
+namespace {
+
+std::vector<std::int32_t> token_ids(const JsonCursor& list) {
+  std::vector<std::int32_t> ids;
+  for (const JsonCursor& id : list.items()) ids.push_back(static_cast<std::int32_t>(id.integer(0, std::numeric_limits<std::int32_t>::max())));
+  return ids;
+}
+
+// Lines {"context": [ids], "choices": [[ids], …]}.
+std::vector<ChoiceItem> read_items(const std::string& path) {
+  const std::string text = read_file(path, 4ull << 30);
+  std::vector<ChoiceItem> items;
+  std::size_t line = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string origin = fmt::format("{}:{}", path, ++line);
+    const nlohmann::json value = parse_json_strict(std::string_view(text).substr(begin, end - begin), origin);
+    const JsonCursor item(value, origin);
+    item.allow_only({"context", "choices"});
+    items.push_back({token_ids(item.at("context")), {}});
+    for (const JsonCursor& choice : item.at("choices").items()) items.back().choices.push_back(token_ids(choice));
+    begin = end + 1;
+  }
+  if (items.empty()) throw InputError(fmt::format("{}: has no item", path));
+  return items;
+}
+
+ExitCode evaluate(const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
+  const at::Device device = pick_device();
+  const std::vector<ChoiceItem> items = read_items(file);
+  CheckpointModel opened = open_checkpoint_model(checkpoint, device, longest_positions(items));
+  const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
+  if (longest_positions(items) > opened.config.data.sequence_length) {
+    fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length, longest_positions(items));
+  }
+  for (const auto& scores : score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device)) {
+    std::string line;
+    for (const double score : scores) line += (line.empty() ? "" : ", ") + number_text(score);
+    fmt::print("{{\"log_likelihoods\": [{}]}}\n", line);
+  }
+  return std::fflush(stdout) == 0 ? ExitCode::kOk : ExitCode::kInternal;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Action& run) {
+  struct Arguments {
+    std::string checkpoint, items, plan;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("eval", "Log-likelihoods of multiple-choice items of token ids (scripts/meristem eval takes tasks and text)");
+  command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
+  command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
+  command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
+  command->callback([arguments, &run] { run = [arguments] { return evaluate(arguments->checkpoint, arguments->items, arguments->plan); }; });
+}
+
+}  // namespace meristem::cli

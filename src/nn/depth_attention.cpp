@@ -1,0 +1,56 @@
+#include "nn/depth_attention.h"
+
+namespace meristem::nn {
+
+DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths)
+    : shape_{config.depth_attention->heads, config.depth_attention->heads, config.width / config.depth_attention->heads},
+      width_(config.width),
+      of_updates_(config.depth_attention->keys == "updates"),
+      rotates_(config.depth_attention->position == "rope"),
+      rope_theta_(config.attention.rope_theta),
+      rope_type_(placement.norm),
+      paths_(paths) {
+  norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  key_norm_ = register_module("key_norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  query_ = register_module("query", Linear(width_, width_, kInitStd, placement));
+  key_value_ = register_module("key_value", Linear(width_, 2 * width_, kInitStd, placement));
+  output_ = register_module("output", Linear(width_, width_, 0, placement));
+}
+
+at::Tensor DepthAttentionImpl::at_depth(const at::Tensor& x, std::int64_t depth) {
+  if (!rotates_) return x;
+  if (!rope_.cos.defined() || rope_.cos.size(0) <= depth) {
+    rope_ = ops::make_rope_table(2 * depth + 16, shape_.head_dim, rope_theta_, torch::dtype(rope_type_).device(x.device()));
+  }
+  const at::Tensor depths_N = at::full({x.size(0)}, depth, x.options().dtype(at::kInt).requires_grad(false));
+  return ops::rope(x, shape_.heads, depths_N, rope_, paths_.rope);
+}
+
+void DepthAttentionImpl::remember_newest(CallContext& call) {
+  DepthMemory& memory = *call.memory;
+  const bool is_update = of_updates_ && memory.previous.defined();
+  const at::Tensor source = is_update ? memory.state - memory.previous : memory.state;
+  const at::Tensor key_value = at_depth(key_value_->forward(key_norm_->forward(source)), call.depth_index);
+  const auto parts = key_value.split(width_, 1);
+  memory.keys.push_back(parts[0]);
+  memory.values.push_back(parts[1]);
+}
+
+at::Tensor DepthAttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
+  remember_newest(call);
+  // This call's output will be state depth_index + 1: its query stands there.
+  const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND)), call.depth_index + 1);
+  return output_->forward(ops::depth_attention(q, call.memory->keys, call.memory->values, shape_, paths_.depth_attention));
+}
+
+CallCost DepthAttentionImpl::cost(const CallPlace& place) const {
+  const double width = static_cast<double>(width_), entries = static_cast<double>(place.depth_index + 1);
+  CallCost cost;
+  cost.matmul_flops = 2 * 4 * width * width;
+  cost.score_flops = 4 * width * entries;
+  // residual input and its norm, the state's norm, query, key and value, the attended values, and the weights in fp32
+  cost.saved_elements = 7 * width + 2 * static_cast<double>(shape_.heads) * entries;
+  return cost;
+}
+
+}  // namespace meristem::nn

@@ -1,0 +1,23 @@
+// What tokens keep of their own way through the depth, for one forward pass: never part of the sequence's KV cache, in decoding neither.
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace meristem::nn {
+
+// A call is a function of its input (`state`), `previous`, and the keys and values so far; what it appends to them is a further output.
+// It never changes what stands there: a call that is computed again gets the same memory as the first time.
+struct DepthMemory {
+  at::Tensor state;     // [N, D], residual type: what the running call begins with; the first one's is the embedding, h_0
+  at::Tensor previous;  // [N, D]: what the call before began with; undefined in the first call
+  std::vector<at::Tensor> keys, values;  // one entry a call, of a shape that the mixers agree on
+
+  void begin_call(const at::Tensor& h_ND) {
+    previous = state;
+    state = h_ND;
+  }
+};
+
+}  // namespace meristem::nn

@@ -1,0 +1,43 @@
+// Expert attention: k of E SwiGLU experts, chosen by a router whose query knows the depth.
+//   q = W_r norm(u) + encoding(r);  x = q K_e^T;  the k largest of x + bias are chosen;  w = sigmoid(x) of the chosen, normalised to sum 1
+//   output = sum w_e FFN_e(norm(u)), plus the shared experts, which are always on
+// The router computes in fp32, and gradients reach it through sigmoid(x) alone. The bias balances the loads (Wang et al., 2024): after each
+// optimizer step bias += rate * sign(mean load - load), loads counted over all tokens and all calls of the block.
+#pragma once
+
+#include "config/run_config.h"
+#include "nn/linear.h"
+#include "nn/mixer.h"
+#include "nn/rms_norm.h"
+
+namespace meristem::nn {
+
+// Sinusoidal (Vaswani et al., 2017) encoding of a depth r: pairs (sin, cos) of r / 10000^(2i/size). [size], of the options' type.
+at::Tensor depth_encoding(std::int64_t depth, std::int64_t size, const at::TensorOptions& options);
+
+class ExpertsImpl : public Mixer {
+ public:
+  // config.feed_forward is resolved and of kind `experts`. output_std: of the matrices that end in the residual stream.
+  ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
+  at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
+  CallCost cost(const CallPlace& place) const override;
+  void balance(const at::Tensor& counts_E) override;
+
+ private:
+  struct Choice {
+    at::Tensor chosen_Nk, weights_Nk;
+  };
+  Choice choose(const at::Tensor& normed_ND, std::int64_t depth) const;
+
+  FeedForwardConfig config_;
+  std::int64_t width_;
+  ops::Paths paths_;
+  RmsNorm norm_{nullptr};
+  Linear router_{nullptr};                        // [d_r, D]
+  at::Tensor router_keys_, balance_bias_;         // [E, d_r], [E]
+  at::Tensor gate_up_, down_;                     // [E, 2F, D], [E, D, F]
+  Linear shared_gate_up_{nullptr}, shared_down_{nullptr};  // n shared experts are one of n times the inner width; empty without
+};
+TORCH_MODULE(Experts);
+
+}  // namespace meristem::nn

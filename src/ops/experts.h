@@ -1,0 +1,26 @@
+// A mixture of SwiGLU experts, dropless: every token reaches every expert that it chose, however uneven the choice is.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/paths.h"
+
+namespace meristem::ops {
+
+// Shapes: N tokens, D width, E experts, F inner width of each, k experts a token.
+struct ExpertWeights {
+  at::Tensor gate_up;  // [E, 2F, D], the gate's rows first
+  at::Tensor down;     // [E, D, F]
+};
+
+// y_n = sum_j weights[n, j] * down_e swiglu(gate_up_e x_n) with e = chosen[n, j]. x_ND: [N, D] of the experts' type; chosen_Nk: int64 in
+// [0, E), distinct in a row; weights_Nk: float32 (float64 where x is). Returns [N, D] of x's type. Differentiable in all but `chosen`.
+// kReference: every expert on every token. Else tokens are sorted by expert and each group is one matrix product, without padding:
+// at::_grouped_mm on CUDA in bf16, one product after the other elsewhere.
+at::Tensor expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
+                          Path path, Path swiglu_path);
+
+// How often each expert stands in chosen_Nk: [E] int64.
+at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts);
+
+}  // namespace meristem::ops

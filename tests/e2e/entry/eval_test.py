@@ -1,0 +1,86 @@
+"""`meristem eval` on a checkpoint: tasks by name and from a file, under the trained plan and another; what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "e2e" / "train"))
+
+import generate_test  # noqa: E402
+import tiny_run  # noqa: E402
+
+PROGRAM = os.environ["MERISTEM_BINARY"]
+LINES = [{"context": "To be, or not to", "choices": [" be", " naïve", " question"], "gold": 0}, {"context": "that is the", "choices": [" café", " question"], "gold": 1},
+         {"context": "not", "choices": [" to", " or"], "gold": 0}]
+
+
+class EvalTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.root = Path(temporary.name)
+        code, _, err = tiny_run.run(PROGRAM, "train", tiny_run.write_config(cls.root), "model.vocab_size=280", "data.validation.every=0")
+        assert code == 0, err
+        cls.folder = cls.root / "runs" / "tiny"
+        generate_test.train_tokenizer(cls.folder / "tokenizer.json")
+        cls.file = cls.root / "items.jsonl"
+        cls.file.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+
+    def eval(self, *arguments):
+        return subprocess.run([sys.executable, str(ROOT / "scripts/python/evaluate.py"), str(self.folder), *map(str, arguments)], capture_output=True, text=True,
+                              env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM}, timeout=120)
+
+    def results(self, *arguments):
+        out = self.root / "out.json"
+        result = self.eval(*arguments, "--json", out)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        document = json.loads(out.read_text())
+        return {r["task"]: r for r in document["results"]}, result.stdout
+
+    def test_tasks_from_a_file_and_by_name(self):
+        results, shown = self.results("--tasks", f"{self.file},copy-random", "--items", 20)
+        self.assertEqual([(r["items"], r["shots"]) for r in results.values()], [(3, 0), (20, 5)])
+        self.assertAlmostEqual(results["items.jsonl"]["chance"], (1 / 3 + 1 / 2 + 1 / 2) / 3)
+        for result in results.values():
+            low, high = result["interval"]
+            self.assertTrue(0 <= low <= result["accuracy"] <= high <= 1, result)
+            self.assertIn(result["task"], shown)
+        again, _ = self.results("--tasks", f"{self.file},copy-random", "--items", 20)
+        self.assertEqual(again, results)
+
+    def test_another_plan_gives_other_scores_and_shots_stand_before_the_item(self):
+        plain, _ = self.results("--tasks", self.file)
+        same, _ = self.results("--tasks", self.file, "--plan", "0-5")
+        looped, _ = self.results("--tasks", self.file, "--plan", "0-1, (2-3)x3, 4-5")
+        shots, _ = self.results("--tasks", self.file, "--shots", 2)
+        score = lambda results: results["items.jsonl"]["gold_log_probability"]  # noqa: E731
+        self.assertEqual(score(plain), score(same))
+        self.assertNotEqual(score(plain), score(looped))
+        self.assertNotEqual(score(plain), score(shots))
+
+    def test_bad_input_is_one_line_and_code_2(self):
+        broken = self.root / "broken.jsonl"
+        broken.write_text(json.dumps(LINES[0]) + "\n{\n")
+        for arguments, part in ((["--tasks", "nothing"], "nothing"), (["--tasks", broken], "broken.jsonl:2: not JSON"), (["--tasks", self.file, "--shots", 3], "--shots"),
+                                (["--tasks", self.file, "--items", 0], "--items"), (["--tasks", self.file, "--plan", "0-6"], "block 6"),
+                                (["--tasks", self.file, "--plan", "0-"], "plan")):
+            result = self.eval(*arguments)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(part, result.stderr.splitlines()[-1])
+
+    def test_ids_that_the_model_does_not_have(self):
+        ids = self.root / "ids.jsonl"
+        for text, part, code in (('{"context": [1], "choices": [[280]]}', "280", 2), ('{"context": [1]}', "ids.jsonl:1", 4), ("", "has no item", 2)):
+            ids.write_text(text)
+            found, _, err = tiny_run.run(PROGRAM, "eval", self.folder, "--item-ids", ids)
+            self.assertEqual((found, part in err), (code, True), err)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,64 @@
+#include "eval/score.h"
+
+#include "core/errors.h"
+#include "support/catch.h"
+#include "support/tiny_model.h"
+
+using namespace meristem;
+using ops::Path;
+
+namespace {
+
+// From the logits of each text alone, as the definition says.
+double score_by_definition(Model& model, const DepthPlan& plan, const ChoiceItem& item, const std::vector<std::int32_t>& choice) {
+  std::vector<std::int32_t> tokens = item.context;
+  tokens.insert(tokens.end(), choice.begin(), choice.end());
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  Batch batch;
+  batch.tokens_N = torch::tensor(tokens, torch::kInt);
+  batch.positions_N = torch::arange(length, torch::kInt);
+  batch.segments = ops::Segments::uniform(1, length);
+  const at::Tensor log_probabilities = model.logits(batch, plan).to(torch::kDouble).log_softmax(1);
+  double sum = 0;
+  for (auto t = static_cast<std::int64_t>(item.context.size()); t < length; ++t) {
+    sum += log_probabilities[t - 1][tokens[static_cast<std::size_t>(t)]].item<double>();
+  }
+  return sum;
+}
+
+const std::vector<ChoiceItem> kItems{{{1, 2, 3}, {{4}, {5, 6}, {7, 8, 9}}}, {{10}, {{11, 12}, {13}}}, {{20, 21, 22, 23, 24, 25}, {{26}}}};
+
+}  // namespace
+
+TEST_CASE("a choice's score is the log-probability of its tokens, whatever it shares a batch with") {
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = test::tiny_config();
+  const auto model = test::make_model(config, test::build_of(at::kDouble, Path::kReference));
+  for (const char* text : {"0-2", "0, (1)x3, 2", "0, 2"}) {
+    const DepthPlan plan = DepthPlan::parse(text);
+    for (const std::int64_t batch_tokens : {1, 8, 1000}) {
+      const auto scores = score_choices(*model, plan, config.vocab_size, kItems, at::kCPU, batch_tokens);
+      REQUIRE(scores.size() == kItems.size());
+      for (std::size_t i = 0; i < kItems.size(); ++i) {
+        REQUIRE(scores[i].size() == kItems[i].choices.size());
+        for (std::size_t c = 0; c < scores[i].size(); ++c) {
+          INFO(text << " item " << i << " choice " << c);
+          CHECK(scores[i][c] == Approx(score_by_definition(*model, plan, kItems[i], kItems[i].choices[c])).epsilon(1e-10));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("items that cannot be scored are refused by their number") {
+  const ModelConfig config = test::tiny_config();
+  const auto model = test::make_model(config, test::build_of(at::kFloat, Path::kFused));
+  const auto score = [&](std::vector<ChoiceItem> items) {
+    return score_choices(*model, DepthPlan::plain(config.blocks), config.vocab_size, items, at::kCPU);
+  };
+  CHECK_THROWS_WITH(score({kItems[0], {{}, {{1}}}}), Catch::Contains("item 1: the context has no token"));
+  CHECK_THROWS_WITH(score({{{1}, {{2}, {}}}}), Catch::Contains("item 0: a choice has no token"));
+  CHECK_THROWS_WITH(score({{{1}, {}}}), Catch::Contains("item 0: has no choice"));
+  CHECK_THROWS_WITH(score({{{1}, {{61}}}}), Catch::Contains("token id 61 is outside the vocabulary of 61"));
+  CHECK(longest_positions(kItems) == 7);
+}
