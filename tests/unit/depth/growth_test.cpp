@@ -74,6 +74,33 @@ TEST_CASE("small and odd growth maps, by hand") {
   CHECK(grow_map(GrowthOperator::kMidas, 5, 1) == map_of("0-2, 2, 3-4"));
 }
 
+// For L = b, 2b, … 8b the first block of the copied window, worked out by hand from the formulas of docs/growth.md: MIDAS (ceil(n/2) - 1) b with
+// n = L / b, LIDAS ceil(L/2) - ceil(b/2).
+TEST_CASE("the window that is copied, for b = 1 to 5") {
+  struct Row {
+    std::int64_t add;
+    SourceMap midas, lidas;
+  };
+  const Row rows[] = {{1, {0, 0, 1, 1, 2, 2, 3, 3}, {0, 0, 1, 1, 2, 2, 3, 3}},
+                      {2, {0, 0, 2, 2, 4, 4, 6, 6}, {0, 1, 2, 3, 4, 5, 6, 7}},
+                      {3, {0, 0, 3, 3, 6, 6, 9, 9}, {0, 1, 3, 4, 6, 7, 9, 10}},
+                      {4, {0, 0, 4, 4, 8, 8, 12, 12}, {0, 2, 4, 6, 8, 10, 12, 14}},
+                      {5, {0, 0, 5, 5, 10, 10, 15, 15}, {0, 2, 5, 7, 10, 12, 15, 17}}};
+  for (const Row& row : rows) {
+    for (std::int64_t groups = 1; groups <= 8; ++groups) {
+      INFO("b = " << row.add << ", " << groups * row.add << " blocks");
+      const auto copied_from = [&](std::int64_t begin) {  // 0 … begin + b - 1, then the window again, then the rest
+        SourceMap map;
+        for (std::int64_t i = 0; i < begin + row.add; ++i) map.push_back(i);
+        for (std::int64_t i = begin; i < groups * row.add; ++i) map.push_back(i);
+        return map;
+      };
+      CHECK(grow_map(GrowthOperator::kMidas, groups * row.add, row.add) == copied_from(row.midas[index(groups - 1)]));
+      CHECK(grow_map(GrowthOperator::kLidas, groups * row.add, row.add) == copied_from(row.lidas[index(groups - 1)]));
+    }
+  }
+}
+
 TEST_CASE("every operator copies one window behind itself, for b = 1 to 5") {
   for (const GrowthOperator op : {GrowthOperator::kMidas, GrowthOperator::kLidas, GrowthOperator::kAppend}) {
     for (std::int64_t add = 1; add <= 5; ++add) {

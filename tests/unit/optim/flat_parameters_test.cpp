@@ -46,6 +46,9 @@ TEST_CASE("parameters are views, types are as promised, gradients land in the fl
     }
     CHECK(flat.master().scalar_type() == at::kFloat);
     CHECK(flat.grad().scalar_type() == at::kFloat);
+    const AdamW optimizer(flat, {}, Path::kFused);
+    const NamedTensors state = optimizer.state();
+    for (const auto& [name, tensor] : state) CHECK(tensor.scalar_type() == (name.rfind("step.", 0) == 0 ? at::kLong : at::kFloat));
     const DepthPlan plan = DepthPlan::plain(2);
     for (int micro = 0; micro < 2; ++micro) model->loss(batch, plan).loss_sum.backward();
     plain->loss(batch, plan).loss_sum.backward();

@@ -1,0 +1,108 @@
+"""Growth as a user sees it, in whole runs: until it grows a run is the small model trained alone, to the last bit; and a growth inside a run
+is `meristem grow` by hand: every tensor once, block i a copy of block source_of[i], moments and step counts along with it.
+"""
+
+import json
+import re
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+import tiny_run
+
+PROGRAM = sys.argv.pop(1)
+FIRST, SECOND = tiny_run.GROWTHS
+# LIDAS, b = 2: ceil(L/2) - 1 and the block after it are copied behind themselves.
+SOURCE_OF = {FIRST: [0, 1, 0, 1], SECOND: [0, 1, 2, 1, 2, 3]}
+
+
+def tensors(checkpoint):
+    return {file: load_file(checkpoint / f"{file}.safetensors") for file in ("model", "optimizer-0")}
+
+
+def steps(folder, begin, end):
+    """Step lines of updates begin + 1 to end, numbers as text."""
+    return [line for line in tiny_run.numbers(folder) if "event" not in line and begin < int(line["step"]) <= end]
+
+
+class Growth(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = Path(cls.temporary.name)
+        cls.grown = cls.train("grown")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    @classmethod
+    def train(cls, name, blocks=None, branch=None, growth=True):
+        config = tiny_run.write_config(cls.folder, out=name, name=f"{name}.yaml")
+        text = config.read_text()
+        if blocks:
+            text = text.replace("blocks: 6", f"blocks: {blocks}")
+        if not growth:
+            text = re.sub("growth: .*\n", "", text)
+        config.write_text(text)
+        arguments = ["--branch", branch] if branch else []
+        code, _, error = tiny_run.run(PROGRAM, "train", config, *arguments)
+        assert code == 0, error
+        return cls.folder / name / "tiny"
+
+    def test_before_the_first_growth_it_is_the_small_model(self):
+        alone = self.train("alone", blocks=2, growth=False)
+        before = steps(self.grown, 0, FIRST)
+        self.assertEqual(len(before), FIRST)
+        for a, b in zip(before, steps(alone, 0, FIRST), strict=True):
+            for key in ("step", "loss", "grad_norm", "lr", "tokens"):
+                self.assertEqual(a[key], b[key], (key, a["step"]))
+        # Afterwards it is another model.
+        self.assertNotEqual(steps(self.grown, FIRST, FIRST + 1)[0]["loss"], steps(alone, FIRST, FIRST + 1)[0]["loss"])
+
+    def test_growing_by_hand_gives_each_tensor_once_from_its_source(self):
+        for step, source_of in SOURCE_OF.items():
+            by_hand = self.grow(step)
+            for file, new in tensors(by_hand).items():
+                old = tensors(self.grown / f"checkpoints/step-{step:010d}")[file]
+                expected = {}
+                for name, tensor in old.items():
+                    found = re.fullmatch(r"(.*)\bblocks\.(\d+)\.(.*)", name)
+                    if not found:
+                        expected[name] = tensor
+                        continue
+                    for block, source in enumerate(source_of):
+                        if source == int(found[2]):
+                            expected[f"{found[1]}blocks.{block}.{found[3]}"] = tensor
+                self.assertEqual(new.keys(), expected.keys())
+                for name, tensor in expected.items():
+                    self.assertEqual(new[name].tobytes(), tensor.tobytes(), name)
+                if file == "model":
+                    # The old blocks differ from each other: a wrong source could not pass.
+                    self.assertFalse((old["blocks.0.attention.qkv.weight"] == old["blocks.1.attention.qkv.weight"]).any())
+                else:
+                    self.assertEqual({int(new[name]) for name in new if name.startswith("step.")}, {step})
+
+    def grow(self, step):
+        out = self.folder / f"by-hand-{step}"
+        if not out.exists():
+            code, _, error = tiny_run.run(PROGRAM, "grow", self.grown / f"checkpoints/step-{step:010d}", "--operator", "lidas", "--add", 2, "--out", out)
+            self.assertEqual(code, 0, error)
+            state = json.loads((out / "state.json").read_text())
+            self.assertEqual(state["growth_history"][-1]["source_of"], SOURCE_OF[step])
+        return out
+
+    def test_a_run_that_grew_goes_on_as_one_grown_by_hand(self):
+        branch = self.train("branch", branch=self.grow(SECOND), growth=False)
+        after = steps(self.grown, SECOND, tiny_run.STEPS)
+        self.assertEqual(len(after), tiny_run.STEPS - SECOND)
+        for a, b in zip(after, steps(branch, SECOND, tiny_run.STEPS), strict=True):
+            for key in ("step", "loss", "grad_norm", "lr"):
+                self.assertEqual(a[key], b[key], (key, a["step"]))
+
+
+if __name__ == "__main__":
+    unittest.main()
