@@ -22,9 +22,14 @@ struct GrowArguments {
 
 // The run's config with the grown model in it: full depth from here on, no further growth.
 RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& plan) {
+  if (config.model.loop.is_set() && !plan.has_one_loop()) {
+    throw InputError(fmt::format("--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2",
+                                 plan.print()));
+  }
   config.model.blocks = blocks;
-  config.model.depth_plan = plan.print();
+  config.model.depth_plan = plan_text(config, plan);
   config.growth.reset();
+  for (PhaseConfig& phase : config.phases) phase.depth_plan.clear();  // they call the blocks of before
   return config;
 }
 
@@ -39,7 +44,8 @@ ExitCode grow(const GrowArguments& arguments) {
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());
-  if (arguments.plan.empty() && !DepthPlan::parse(before.depth_plan).is_plain()) {
+  const DepthPlan trained = DepthPlan::parse(before.depth_plan);
+  if (arguments.plan.empty() && (!trained.is_plain() || trained.loop())) {
     throw InputError(fmt::format("--plan: is needed, since {} was trained with the plan {}", folder.string(), before.depth_plan));
   }
   const DepthPlan plan = arguments.plan.empty() ? DepthPlan::plain(blocks) : DepthPlan::parse(arguments.plan);
@@ -51,7 +57,7 @@ ExitCode grow(const GrowArguments& arguments) {
   TrainState state = before;
   const RunConfig config = grown_config(config_of(checkpoint, folder), blocks, plan);
   state.blocks = blocks;
-  state.depth_plan = plan.print();
+  state.depth_plan = config.model.depth_plan;
   state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});
   state.config_yaml = dump_config(config);
   state.config_hash = config_hash(config);

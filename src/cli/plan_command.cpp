@@ -15,8 +15,17 @@
 namespace meristem::cli {
 namespace {
 
+// A stretch of the run under one plan, mixture and depth.
+struct SegmentCost {
+  Segment segment;
+  std::string phase, plan;
+  std::int64_t blocks = 0;
+  double flops_per_token_train = 0;  // under the plan as written where its repeats are drawn
+};
+
 struct RunCost {
   std::vector<StageCost> stages;
+  std::vector<SegmentCost> segments;
   double flops_total = 0;       // of the run as configured
   double flops_full_depth = 0;  // of the same steps at full depth throughout
   double growth_peak = 0;
@@ -26,6 +35,11 @@ RunCost cost_of(const RunConfig& config, const ModelRegistry& registry) {
   RunCost cost;
   cost.stages = stage_costs(config, registry);
   cost.flops_total = total_flops(config, registry);
+  for (const Segment& segment : segments(config)) {
+    const std::int64_t blocks = cost.stages.at(segment.stage).stage.blocks;
+    cost.segments.push_back({segment, config.phases.at(segment.phase).name, plan_text(config, segment.plan), blocks,
+                             stage_cost(config, registry, {0, 0, blocks, segment.plan, {}}).flops.train});
+  }
   RunConfig full = config;
   full.growth.reset();
   cost.flops_full_depth = total_flops(full, registry);
@@ -33,7 +47,7 @@ RunCost cost_of(const RunConfig& config, const ModelRegistry& registry) {
   return cost;
 }
 
-nlohmann::ordered_json to_json(const RunCost& cost) {
+nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
   const StageCost& last = cost.stages.back();
   nlohmann::ordered_json json;
   json["parameters"] = {{"total", last.parameters.total}, {"embedding", last.parameters.embedding}, {"active", last.parameters.active}};
@@ -47,16 +61,26 @@ nlohmann::ordered_json to_json(const RunCost& cost) {
                     {"optimizer", last.memory.optimizer},
                     {"gradients", last.memory.gradients},
                     {"activations", last.memory.activations},
+                    {"loop_gradients", last.memory.loop_gradients},
                     {"growth_peak", cost.growth_peak}};
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageCost& stage : cost.stages) {
     json["stages"].push_back({{"from_step", stage.stage.from_step},
                               {"until_step", stage.stage.until_step},
                               {"blocks", stage.stage.blocks},
-                              {"plan", stage.stage.plan.print()},
+                              {"plan", plan_text(config, stage.stage.plan)},
                               {"source_of", stage.stage.source_of},
                               {"parameters", stage.parameters.total},
                               {"flops_per_token_train", stage.flops.train}});
+  }
+  json["segments"] = nlohmann::ordered_json::array();
+  for (const SegmentCost& part : cost.segments) {
+    json["segments"].push_back({{"from_step", part.segment.from_step},
+                                {"until_step", part.segment.until_step},
+                                {"phase", part.phase},
+                                {"blocks", part.blocks},
+                                {"plan", part.plan},
+                                {"flops_per_token_train", part.flops_per_token_train}});
   }
   json["flops_total"] = cost.flops_total;
   json["flops_total_full_depth"] = cost.flops_full_depth;
@@ -64,21 +88,38 @@ nlohmann::ordered_json to_json(const RunCost& cost) {
   return json;
 }
 
+void print_segments(const RunCost& cost) {
+  fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "phase", "FLOPs/token");
+  for (const SegmentCost& part : cost.segments) {
+    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", part.segment.from_step + 1, part.segment.until_step), part.blocks,
+               part.phase, part.flops_per_token_train, part.plan);
+  }
+}
+
 void print_table(const RunConfig& config, const RunCost& cost) {
   const StageCost& last = cost.stages.back();
-  fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks, last.stage.plan.print());
+  fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks, plan_text(config, last.stage.plan));
   fmt::print("  parameters       {} ({} in the embedding)\n", grouped_digits(last.parameters.total), grouped_digits(last.parameters.embedding));
   fmt::print("  FLOPs per token  {:.4g} forward, {:.4g} training (causal attention counted half)\n", last.flops.forward, last.flops.train);
   fmt::print("  KV cache         {} per token\n", bytes_text(last.kv_bytes_per_token));
   fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n", bytes_text(last.memory.weights),
              bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients), bytes_text(last.memory.activations),
              config.batch.micro_sequences, config.data.sequence_length);
+  if (last.memory.loop_gradients > 0) {
+    fmt::print("  loop gradients   {}: sums of blocks called more than once, beside the activations while backward is in the loop\n",
+               bytes_text(last.memory.loop_gradients));
+  }
   if (cost.growth_peak > 0) fmt::print("  growth peak      {}\n", bytes_text(cost.growth_peak));
   fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "parameters", "FLOPs/token");
   for (const StageCost& stage : cost.stages) {
     fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", stage.stage.from_step + 1, stage.stage.until_step),
-               stage.stage.blocks, grouped_digits(stage.parameters.total), stage.flops.train, stage.stage.plan.print());
+               stage.stage.blocks, grouped_digits(stage.parameters.total), stage.flops.train, plan_text(config, stage.stage.plan));
     if (!stage.stage.source_of.empty()) fmt::print("  {:>22}  copies of {}\n", "", fmt::join(stage.stage.source_of, " "));
+  }
+  if (cost.segments.size() > cost.stages.size()) print_segments(cost);
+  if (config.model.loop.repeats.sampled) {
+    fmt::print("\n  repeats are drawn for each update: {} on average, at most {}; figures above are for the plan as written, memory for the most\n",
+               number_text(config.model.loop.repeats.sampled->mean), config.model.loop.repeats.sampled->max);
   }
   fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total, grouped_digits(total_steps(config) * config.batch.tokens));
   if (config.growth) fmt::print("; {:.1f} % less than at full depth throughout", 100 * (1 - cost.flops_total / cost.flops_full_depth));
@@ -136,7 +177,7 @@ void add_plan(CLI::App& app, Action& run) {
       std::optional<Match> match;
       if (arguments->match) match = match_baselines(config, builtin_registry());
       if (arguments->json) {
-        auto json = to_json(cost);
+        auto json = to_json(config, cost);
         if (match) json["match"] = to_json(*match);
         fmt::print("{}\n", json.dump(2));
       } else {

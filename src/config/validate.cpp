@@ -292,9 +292,6 @@ void resolve_and_validate(RunConfig& config) {
   if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");
   }
-  if (config.memory.activation_checkpointing.every > 0 && config.model.depth_attention) {
-    refuse("memory.activation_checkpointing: cannot be combined with model.depth_attention; allowed: none");
-  }
   check_phases(config);
   check_loop(config);
   if (config.growth) check_growth(config);

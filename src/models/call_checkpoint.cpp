@@ -7,6 +7,8 @@
 namespace meristem {
 namespace {
 
+using torch::autograd::variable_list;
+
 // States of the generators that a call on `device` may draw from.
 class GeneratorStates {
  public:
@@ -24,66 +26,110 @@ class GeneratorStates {
   std::vector<at::Tensor> states_;
 };
 
-// A call to be run again, with copies of what its context pointed to.
-struct Recomputation : torch::CustomClassHolder {
-  Recomputation(const nn::Block& called, const nn::CallContext& context, at::Device device)
+// A call as a function of tensors: the call's input, what the call before began with (where there was one), and the keys and values of
+// the depth so far -> the call's output, and the keys and values that it adds. Holds copies of what its context pointed to.
+struct RepeatableCall : torch::CustomClassHolder {
+  RepeatableCall(const nn::Block& called, const nn::CallContext& context, at::Device device)
       : block(called), call(context), positions_N(*context.positions_N), segments(*context.segments), rope(*context.rope), generators(device) {
     call.positions_N = &positions_N;
     call.segments = &segments;
     call.rope = &rope;
-    call.memory = nullptr;  // lives no longer than the forward pass
+    if (context.memory == nullptr) return;
+    has_previous = context.memory->previous.defined();
+    entries = context.memory->keys.size();
   }
+
+  static variable_list inputs(const at::Tensor& h_ND, const nn::DepthMemory* memory) {
+    variable_list inputs{h_ND};
+    if (memory == nullptr) return inputs;
+    if (memory->previous.defined()) inputs.push_back(memory->previous);
+    inputs.insert(inputs.end(), memory->keys.begin(), memory->keys.end());
+    inputs.insert(inputs.end(), memory->values.begin(), memory->values.end());
+    return inputs;
+  }
+
+  variable_list run(const variable_list& inputs, nn::ExpertLoads* loads) const {
+    nn::DepthMemory memory;
+    const auto keys = inputs.begin() + (has_previous ? 2 : 1), values = keys + static_cast<std::ptrdiff_t>(entries);
+    memory.state = inputs[0];
+    if (has_previous) memory.previous = inputs[1];
+    memory.keys.assign(keys, values);
+    memory.values.assign(values, values + static_cast<std::ptrdiff_t>(entries));
+    nn::CallContext context = call;
+    context.memory = &memory;
+    context.loads = loads;
+    variable_list outputs{nn::Block(block)->forward(inputs[0], context)};
+    // A view would keep all of what it is a part of.
+    for (std::size_t i = entries; i < memory.keys.size(); ++i) outputs.push_back(memory.keys[i].contiguous());
+    for (std::size_t i = entries; i < memory.values.size(); ++i) outputs.push_back(memory.values[i].contiguous());
+    return outputs;
+  }
+
   nn::Block block;
   nn::CallContext call;
   at::Tensor positions_N;
   ops::Segments segments;
   ops::RopeTable rope;
   GeneratorStates generators;
+  bool has_previous = false;
+  std::size_t entries = 0;
 };
 
 class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
  public:
-  // Gradients are off in here: nothing but h_ND is kept.
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& h_ND, at::TensorList parameters,
-                            const c10::intrusive_ptr<Recomputation>& again) {
-    context->save_for_backward({h_ND});
+  // Gradients are off in here: nothing but the inputs is kept.
+  static variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs, at::TensorList parameters,
+                               const c10::intrusive_ptr<RepeatableCall>& call, nn::ExpertLoads* loads) {
+    context->save_for_backward(inputs.vec());
     context->saved_data["parameters"] = parameters.vec();
-    context->saved_data["again"] = c10::IValue::make_capsule(again);
-    nn::CallContext call = again->call;
-    return again->block->forward(h_ND, call);
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    context->set_materialize_grads(false);
+    return call->run(inputs.vec(), loads);
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
-    const auto holder = context->saved_data["again"].toCapsule();
-    auto& again = static_cast<Recomputation&>(*holder);
-    const at::Tensor saved = context->get_saved_variables()[0];
-    torch::autograd::variable_list inputs{saved.detach().requires_grad_(true)};
-    for (const at::Tensor& parameter : context->saved_data["parameters"].toTensorVector()) inputs.push_back(parameter);
-
-    GeneratorStates now(saved.device());
-    again.generators.restore();
-    at::Tensor out_ND;
+  static variable_list backward(torch::autograd::AutogradContext* context, variable_list grads) {
+    const auto holder = context->saved_data["call"].toCapsule();
+    auto& call = static_cast<RepeatableCall&>(*holder);
+    variable_list inputs;
+    for (const at::Tensor& saved : context->get_saved_variables()) inputs.push_back(saved.detach().requires_grad_(true));
+    GeneratorStates now(inputs[0].device());
+    call.generators.restore();
+    variable_list outputs;
     {
       const at::AutoGradMode on(true);
-      nn::CallContext call = again.call;
-      call.loads = nullptr;  // counted the first time
-      out_ND = again.block->forward(inputs[0], call);
+      outputs = call.run(inputs, nullptr);
     }
     now.restore();
-    auto inner = torch::autograd::grad({out_ND}, inputs, {grads[0]}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
-    inner.emplace_back();  // the last argument is no tensor
+
+    variable_list reached, reached_grads;  // nobody may have read what the last calls added
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      if (!grads[i].defined()) continue;
+      reached.push_back(outputs[i]);
+      reached_grads.push_back(grads[i]);
+    }
+    for (const at::Tensor& parameter : context->saved_data["parameters"].toTensorVector()) inputs.push_back(parameter);
+    auto inner = torch::autograd::grad(reached, inputs, reached_grads, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+    inner.resize(inner.size() + 2);  // the last two arguments are no tensors
     return inner;
   }
 };
 
 }  // namespace
 
-at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, const nn::CallContext& call) {
-  std::vector<at::Tensor> parameters;
+at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, nn::CallContext& call) {
+  variable_list parameters;
   for (const at::Tensor& parameter : block->parameters()) {
     if (parameter.requires_grad()) parameters.push_back(parameter);
   }
-  return CheckpointedCall::apply(h_ND, at::TensorList(parameters), c10::make_intrusive<Recomputation>(block, call, h_ND.device()));
+  const variable_list inputs = RepeatableCall::inputs(h_ND, call.memory);
+  const auto outputs = CheckpointedCall::apply(at::TensorList(inputs), at::TensorList(parameters),
+                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()), call.loads);
+  const std::size_t added = (outputs.size() - 1) / 2;
+  for (std::size_t i = 1; i <= added; ++i) {
+    call.memory->keys.push_back(outputs[i]);
+    call.memory->values.push_back(outputs[i + added]);
+  }
+  return outputs[0];
 }
 
 }  // namespace meristem

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "models/activation_memory.h"
+
 namespace meristem {
 namespace {
 
@@ -59,21 +61,13 @@ double mean_repeats(const RunConfig& config, const Segment& segment) {
 
 MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t parameters) {
   const double count = static_cast<double>(parameters), element = config.precision.compute == "bf16" ? 2 : 4;
-  const double tokens = static_cast<double>(config.batch.micro_sequences * config.data.sequence_length);
-  const double vocab = static_cast<double>(config.model.vocab_size), width = static_cast<double>(config.model.width);
   MemoryEstimate memory;
   memory.weights = count * (element == 2 ? 6 : 4);
   memory.optimizer = count * 8;
   memory.gradients = count * 4;
-  double saved = 0;
-  const auto& calls = plan.calls();
-  for (std::size_t r = 0; r < calls.size(); ++r) {
-    saved += model.call_cost(calls[r], {config.data.sequence_length, static_cast<std::int64_t>(r)}).saved_elements;
-  }
-  const double chunk = std::min(tokens, static_cast<double>(nn::head_chunk(config.model.vocab_size)));
-  // The head's workspace: one chunk of logits, the gradients of the hidden states and of the head.
-  const double head = chunk * vocab + 3 * tokens * width + vocab * width;
-  memory.activations = element * (tokens * saved + head);
+  const ActivationMemory activations = activation_memory(config, model, plan);
+  memory.activations = activations.peak;
+  memory.loop_gradients = activations.loop_gradients;
   return memory;
 }
 

@@ -25,7 +25,8 @@ struct MemoryEstimate {
   double weights = 0;      // fp32 masters and the compute copy
   double optimizer = 0;    // both moments
   double gradients = 0;    // the flat fp32 buffer
-  double activations = 0;  // saved for backward of one micro-batch, and the largest workspace
+  double activations = 0;  // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
+  double loop_gradients = 0;  // part of the above while backward is in a loop: sums for blocks that are called more than once
   double growth_peak = 0;  // old and new weights and moments while a growth is under way; 0 without growth
   // At the peak of an update; a growth has its own.
   double total() const { return weights + optimizer + gradients + activations; }

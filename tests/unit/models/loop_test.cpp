@@ -69,7 +69,7 @@ TEST_CASE("a loop's gradient is the sum over the unrolled model's copies") {
   copy_weights(*model, *unrolled, calls);
   const Batch batch = test::random_batch(2, 9, 61, 4);
   const NamedTensors tied = gradients(*model, batch, plan);
-  const NamedTensors untied = gradients(*unrolled, batch, DepthPlan::plain(unrolled->parameter_infos().empty() ? 0 : plan.num_calls()));
+  const NamedTensors untied = gradients(*unrolled, batch, DepthPlan::plain(plan.num_calls()));
   for (const auto& [name, grad] : tied) {
     at::Tensor sum = torch::zeros_like(grad);
     for (std::size_t i = 0; i < calls.size(); ++i) {
@@ -86,7 +86,6 @@ TEST_CASE("injections are what they say, and the adapter learns") {
   const Batch batch = test::random_batch(2, 9, 61, 5);
   for (const char* injection : {"add", "concat"}) {
     const auto model = test::make_model(looped(injection), test::build_of(at::kDouble, Path::kReference));
-    // By hand: the hidden state of a plan is what a head-less run gives; with the identity as head the logits are norm(h).
     torch::manual_seed(1);
     const at::Tensor h = torch::randn({5, 32}, torch::kDouble), e = torch::randn({5, 32}, torch::kDouble);
     nn::Linear adapter{nullptr};
@@ -125,9 +124,7 @@ TEST_CASE("injections are what they say, and the adapter learns") {
 
 TEST_CASE("gradients with injection agree with finite differences in fp64") {
   for (const char* injection : {"add", "concat"}) {
-    ModelConfig config = looped(injection);
-    config.loop.backprop_last = std::nullopt;
-    const auto model = test::make_model(config, test::build_of(at::kDouble, Path::kLibrary));
+    const auto model = test::make_model(looped(injection), test::build_of(at::kDouble, Path::kLibrary));
     const Batch batch = test::random_batch(1, 7, 61, 6);
     const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
     const NamedTensors grads = gradients(*model, batch, plan);
@@ -210,4 +207,34 @@ TEST_CASE("the recorded stream is the RMS after the embedding and after each cal
   model->logits(batch, DepthPlan::parse("0, (1-2)x2"));
   model->record_stream(nullptr);
   CHECK(shorter.back().item<double>() == Approx(rms[5].item<double>()).epsilon(1e-12));
+}
+
+TEST_CASE("cached logits equal uncached ones for every repeat of inference looping") {
+  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, std::pair{at::kDouble, 1e-12}}) {
+    for (const char* injection : {"none", "add", "concat"}) {
+      const auto model = test::make_model(looped(injection), test::build_of(type, Path::kLibrary));
+      torch::NoGradGuard no_grad;
+      const Batch batch = test::random_batch(1, 9, 61, 10);
+      const DepthPlan trained = DepthPlan::parse("0, (1-2)x2, 3");
+      at::Tensor before;
+      for (std::int64_t r = 0; r <= 4; ++r) {
+        // The same twice: as an edit of the calls, and as the text that --plan takes.
+        const DepthPlan plan = trained.repeat(1, 2, r);
+        REQUIRE(plan.loop()->repeats == 2 + r);
+        const at::Tensor whole = model->logits(batch, plan);
+        CHECK(torch::equal(whole, model->logits(batch, DepthPlan::parse(plan.print_loop()))));
+        if (before.defined()) CHECK(test::max_error(whole, before) > 1e-3);
+        before = whole;
+        KvCache cache;
+        std::int64_t at = 0;
+        for (const std::int64_t count : {4, 1, 3, 1}) {
+          const at::Tensor last = model->decode(batch.tokens_N.narrow(0, at, count), plan, cache);
+          at += count;
+          INFO(injection << " r " << r << " after " << at);
+          CHECK(test::max_error(last, whole[at - 1]) < tolerance * whole.abs().max().item<double>());
+        }
+        CHECK(static_cast<std::int64_t>(cache.slots.size()) == plan.num_calls());
+      }
+    }
+  }
 }
