@@ -1,4 +1,7 @@
 // The attention kernels' own source on the CPU layer, against the reference.
+#include "attention/backward_keys.h"
+#include "attention/backward_queries.h"
+#include "attention/forward.h"
 #include "kernels/attention/cases.h"
 #include "kernels/attention/check.h"
 #include "kernels/attention/run_on_cpu.h"
@@ -6,6 +9,7 @@
 
 using namespace meristem::test;
 using meristem::kernels::device::host::Grid;
+namespace detail = meristem::kernels::detail;
 
 namespace {
 
@@ -79,6 +83,16 @@ TEST_CASE("offsets beyond 2^31 elements") {
       CHECK(far[static_cast<std::size_t>(t * kStride + 192 + c)] == near.out[AttentionProblem::at(t, c, near.out_columns)]);
     }
   }
+}
+
+TEST_CASE("shared memory that a block asks for, in bytes") {
+  // Two blocks of the forward kernel fit an A100's SM (163 KiB), three a H100's (227 KiB).
+  CHECK(detail::kForwardShared<64> == 48 * 1024);
+  CHECK(detail::kForwardShared<128> == 64 * 1024);
+  CHECK(detail::kBackwardKeysShared<64> == 49 * 1024);
+  CHECK(detail::kBackwardKeysShared<128> == 64 * 1024 + 512);
+  CHECK(detail::kBackwardQueriesShared<64> == 48 * 1024);
+  CHECK(detail::kBackwardQueriesShared<128> == 96 * 1024);
 }
 
 TEST_CASE("what a caller must not ask for") {
