@@ -1,5 +1,6 @@
 #include "models/depth_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <utility>
@@ -39,6 +40,12 @@ void DepthModel::grow_rope_table(std::int64_t positions) {
                                torch::dtype(build_.placement.norm).device(build_.placement.device));
 }
 
+// Positions count within a segment, so the longest one bounds them.
+void DepthModel::make_room_for(const Batch& batch) {
+  if (build_.placement.device.is_meta() || batch.segments.lengths.empty()) return;
+  grow_rope_table(*std::max_element(batch.segments.lengths.begin(), batch.segments.lengths.end()));
+}
+
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache) {
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
@@ -73,6 +80,7 @@ void DepthModel::record(const at::Tensor& h_ND) const {
 }
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
+  make_room_for(batch);
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;
@@ -82,6 +90,7 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
+  make_room_for(batch);
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.segments = &batch.segments;

@@ -34,6 +34,7 @@ class DepthModel : public Model {
   void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
   void grow_rope_table(std::int64_t positions);
+  void make_room_for(const Batch& batch);
 
   ModelConfig config_;
   ModelBuild build_;

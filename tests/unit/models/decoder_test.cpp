@@ -120,3 +120,22 @@ TEST_CASE("an unknown architecture is refused with the known ones") {
   config.architecture = "decodr";
   CHECK_THROWS_WITH(builtin_registry().make(config, {}, 8), Catch::Contains("allowed: decoder") && Catch::Contains("did you mean decoder"));
 }
+
+TEST_CASE("a text longer than the model was built for is read as by one that was built for it") {
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = test::tiny_config();
+  for (const Path path : {Path::kReference, Path::kFused}) {
+    const ModelBuild build = test::build_of(at::kFloat, path);
+    const auto model = test::make_model(config, build), longer = builtin_registry().make(config, build, 128);
+    for (const ParameterInfo& info : longer->parameter_infos()) {
+      for (const ParameterInfo& own : model->parameter_infos()) {
+        if (own.name == info.name) at::Tensor(info.tensor).copy_(own.tensor);
+      }
+    }
+    const Batch batch = test::random_batch(1, 100, config.vocab_size, 5);
+    const DepthPlan plan = DepthPlan::plain(config.blocks);
+    CHECK(torch::equal(model->logits(batch, plan), longer->logits(batch, plan)));
+    const auto fresh = test::make_model(config, build);
+    CHECK(fresh->loss(batch, plan).loss_sum.item<float>() == longer->loss(batch, plan).loss_sum.item<float>());
+  }
+}
