@@ -1,7 +1,5 @@
 #include "config/effects.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "core/errors.h"
@@ -23,17 +21,6 @@ void check_growth_effects(const GrowthConfig& growth) {
   if (growth.op == "map" && growth.add_blocks) no_effect("growth.add_blocks", " with growth.operator: map, whose maps say how many blocks are added; null takes it out");
 }
 
-// A source that no phase knows would be opened and never read. A weight of 0 says that this is meant.
-void check_sources(const RunConfig& config) {
-  for (const auto& source : config.data.sources) {
-    const auto names_it = [&](const PhaseConfig& phase) {
-      return std::any_of(phase.mixture.begin(), phase.mixture.end(), [&](const auto& weight) { return weight.first == source.first; });
-    };
-    if (std::any_of(config.phases.begin(), config.phases.end(), names_it)) continue;
-    no_effect("data.sources." + printable(source.first), ", since no phase's mixture names it; a weight of 0 there leaves it out");
-  }
-}
-
 }  // namespace
 
 void refuse_without_effect(const RunConfig& config) {
@@ -41,7 +28,6 @@ void refuse_without_effect(const RunConfig& config) {
   const LoggingConfig& logging = config.logging;
   const OptimizerConfig& optimizer = config.optimizer;
   if (config.growth) check_growth_effects(*config.growth);
-  check_sources(config);
   if (checkpoint.every == 0 && checkpoint.keep_every > 0) no_effect("checkpoint.keep_every", " with checkpoint.every: 0");
   if (logging.sample_tokens == 0 && logging.sample_every > 0) no_effect("logging.sample_every", " with logging.sample_tokens: 0");
   if (optimizer.decay_embeddings && optimizer.weight_decay == 0) no_effect("optimizer.decay_embeddings", " with optimizer.weight_decay: 0");

@@ -155,6 +155,7 @@ std::int64_t TokenSource::first_token(std::int64_t document, std::int64_t begin,
 
 void TokenSource::read_mask(std::int64_t document, std::int64_t begin, std::int64_t count, std::uint8_t* out) const {
   const std::int64_t first = first_token(document, begin, count);
+  if (count == 0) return;  // of an empty document even `out` may be null
   if (!mask_) {
     std::fill_n(out, count, std::uint8_t{1});
     return;

@@ -9,6 +9,8 @@ import time
 import unittest
 from pathlib import Path
 
+import yaml
+
 import tiny_run
 
 PROGRAM = sys.argv[1]
@@ -209,11 +211,16 @@ class ReadyConfigs(unittest.TestCase):
              "smollm-1.7b-loop-4-4x4-4": (None, 24, 1), "smollm-1.7b-loop-4x6": (None, 24, 1), "smollm-1.7b-loop-12x2": (None, 24, 1)}
 
     def test_every_config_is_a_config_and_the_papers_shapes_are_the_papers(self):
-        found = {path.stem: path for path in (tiny_run.ROOT / "configs").rglob("*.yaml") if path.parent.name != "base"}
+        found = {}  # a file of variants stands for each of them
+        for path in (tiny_run.ROOT / "configs").rglob("*.yaml"):
+            if path.parent.name == "base":
+                continue
+            for variant in yaml.safe_load(path.read_text()).get("variants") or [None]:
+                found[path.stem + (f"-{variant}" if variant else "")] = (path, *([f"variant={variant}"] if variant else []))
         self.assertLessEqual(self.KNOWN.keys(), found.keys())
-        for name, path in sorted(found.items()):
+        for name, words in sorted(found.items()):
             with self.subTest(name):
-                code, out, err = tiny_run.run(PROGRAM, "plan", path, "--json")
+                code, out, err = tiny_run.run(PROGRAM, "plan", *words, "--json")
                 self.assertEqual(code, 0, err)
                 counted = json.loads(out)
                 parameters, calls, stages = self.KNOWN.get(name, (None, None, None))

@@ -25,13 +25,5 @@ TEST_CASE("settings of other sections that nothing reads are refused") {
   CHECK(refused(small_config("checkpoint: {every: 0}\nlogging: {sample_tokens: 0}\noptimizer: {weight_decay: 0}\n")) == "accepted");
 }
 
-TEST_CASE("a source that no phase names is refused; a weight of 0 names it") {
-  const auto with = [](const std::string& mixture) {
-    return refused("model: {vocab_size: 512}\ndata: {sources: {web: {path: a}, math: {path: b}}}\nphases: [{name: all, mixture: {" + mixture + "}}]\n");
-  };
-  CHECK(with("web: 1, math: 0") == "accepted");
-  CHECK(says(with("web: 1"), "run.yaml:2: data.sources.math: has no effect, since no phase's mixture names it"));
-}
-
 }  // namespace
 }  // namespace meristem
