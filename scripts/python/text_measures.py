@@ -54,3 +54,8 @@ def speakers(corpus, at_least=5):
 def speaker_lines(sample, known):
     """Lines of the sample that name one of the `known` speakers."""
     return [line for line in sample.splitlines() if line in known]
+
+
+def lines_like_speakers(sample):
+    """Lines that stand where a play has its speakers: a name in capitals and a full stop, invented names among them."""
+    return [line for line in sample.splitlines() if re.fullmatch(r"[A-Z][A-Z']+(?: [A-Z][A-Z']+){0,3}\.", line)]

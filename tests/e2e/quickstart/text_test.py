@@ -100,6 +100,10 @@ class MeasuresTest(unittest.TestCase):
         self.assertEqual(measures.known_word_share("The KING's xyzzy", "the king's"), 2 / 3)
         self.assertEqual(measures.known_word_share("", "the"), 0)
 
+    def test_invented_names_stand_where_speakers_do(self):
+        text = "APOLY.\nMy lord. ROSS.\n\nFIRST WITCH.\nI.\n[Exeunt.]\nWhat, ho\nThe KING.\nKING\n"
+        self.assertEqual(measures.lines_like_speakers(text), ["APOLY.", "FIRST WITCH."])
+
     def test_speakers_must_speak_several_times(self):
         text = "ROSS.\nAy, ay.\n\n" * 5 + "First Witch.\nAll hail!\n" * 5 + "Amen.\n" + "Good my lord, I go.\n" * 9
         self.assertEqual(measures.speakers(text), {"ROSS.", "First Witch."})
