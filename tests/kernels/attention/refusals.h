@@ -82,10 +82,10 @@ inline std::string wrong_refusals() {
       if (!refuses(backward, call, problem)) return refusal.name + (backward ? ", backward" : ", forward") + ": is not refused";
     }
   }
-  for (const auto& [head_dim, heads, kv_heads] : {std::array{64, 1, 1}, {128, 1, 1}, {64, 6, 3}, {128, 2, 1}}) {
+  for (const auto& [head_dim, heads, kv_heads, documents] : {std::array{64, 1, 1, 0}, {128, 1, 1, 3}, {64, 6, 3, 0}, {128, 2, 1, 3}}) {
     AttentionCall call = attention_call(problem);
     call.shape.tokens = 0;
-    call.shape.documents = 3;
+    call.shape.documents = documents;
     call.shape.head_dim = head_dim;
     call.shape.heads = heads;
     call.shape.kv_heads = kv_heads;

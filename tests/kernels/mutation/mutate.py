@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Changes a kernel's source and sees whether its tests on the CPU layer notice.
 
-    mutate.py [--planted] [--random N [--seed S] [--least SHARE]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
+    mutate.py [--planted] [--listed] [--random N [--seed S] [--least SHARE]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
 
 DESCRIPTION is the kernel's mutation.json, DRIVER the objects of its test program (mutation/driver.h), LAYER the CPU layer's archive. --planted
 tries the faults that the description lists: each must be found, and as what it is. --random draws N mutants from all changes that
 operators.py allows. Not counted are those that do not compile, those with the object code of the unchanged source (equivalent by proof), and
 those with the code of an earlier one. Survivors must stand in equivalent_mutants.txt beside the description, which says why each changes
-nothing; they count as not found in the share all the same.
+nothing; they count as not found in the share all the same. --listed tries all that stand there: none may be found.
 """
 import argparse
 import concurrent.futures
@@ -24,7 +24,7 @@ NOT_COUNTED = ("does not compile", "same code", "duplicate")
 
 
 def equivalents(path):
-    """{(file, which of equal lines, line, changed line)}. An entry: '@ FILE [N]', '- LINE', '+ CHANGED', '= why'."""
+    """The set of (file, which of equal lines, line, changed line). An entry: '@ FILE [N]', '- LINE', '+ CHANGED', '= why'."""
     found, entry = set(), []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         if line[:2] in ("@ ", "- ", "+ "):
@@ -51,6 +51,28 @@ def planted(shop, pool):
         failed |= not good
         print(f"{'found' if good else 'FAILED, expected ' + ' or '.join(one['found as'])}: {one['name']}: {said[:160]}", flush=True)
     return failed
+
+
+def listed(shop, pool):
+    """Whether one of the listed mutants is found after all, or can no longer be made of the source."""
+    known = equivalents(shop.kernel.tests / "equivalent_mutants.txt")
+    pairs = [(change, source) for file, source in shop.kernel.sources.items() for change in changes(file, source)
+             if (file, *change.lines(source)) in known]
+
+    def attempt(index):
+        change, source = pairs[index]
+        return shop.verdict(f"listed{index}", change.file, change.applied(source))
+
+    failed = False
+    for (change, source), verdict in zip(pairs, pool.map(attempt, range(len(pairs)))):
+        known.remove((change.file, *change.lines(source)))
+        if verdict.kind != "sound":
+            failed |= verdict.kind != "same code"
+            print(f"listed as equivalent, and {verdict.text or verdict.kind}: {change.file}: {change.lines(source)[2]}", flush=True)
+    for file, number, before, after in known:
+        print(f"listed, and no change of the source any more: {file} {number}: {before}  ->  {after}")
+    print(f"{len(pairs)} mutants are listed as equivalent")
+    return failed or bool(known)
 
 
 def drawn(shop, pool, count, seed, least):
@@ -82,6 +104,8 @@ def drawn(shop, pool, count, seed, least):
             left_out[verdict.kind] += 1
             continue
         kinds[verdict.kind] = kinds.get(verdict.kind, 0) + 1
+        if sum(kinds.values()) % 50 == 0:
+            print(f"{sum(kinds.values())} mutants, {time.monotonic() - begin:.0f} s", flush=True)
         if verdict.kind == "sound":
             survivors.append((change.file, *change.lines(shop.kernel.sources[change.file])))
             file, number, before, after = survivors[-1]
@@ -108,6 +132,7 @@ def report(kinds, survivors, left_out, known, least, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--listed", action="store_true")
     parser.add_argument("--random", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--least", type=float, default=0, metavar="SHARE")
@@ -120,6 +145,8 @@ def main():
         shop = Workshop(Kernel(given.description.resolve()), given.compiler, [path.resolve() for path in given.linked], pathlib.Path(scratch))
         shop.jobs = given.jobs
         failed = planted(shop, pool) if given.planted else False
+        if given.listed:
+            failed |= listed(shop, pool)
         if given.random:
             failed |= drawn(shop, pool, given.random, given.seed, given.least)
         return failed

@@ -94,7 +94,7 @@ def tokens(code):
         yield match.start(), match.end(), ""
 
 
-def calls(code):
+def calls(code, source):
     """Conditions made constant, neighbouring arguments swapped."""
     for match in re.finditer(r"\b([A-Za-z_]\w*)((?:<[^;(){}]*?>)?)\(", code):
         opening = match.end() - 1
@@ -107,9 +107,9 @@ def calls(code):
         if any(re.match(r"(?:const )?[\w:]+(?:<.*>)?[&*]* [&*]*\w+(?:\[.*\])?$", " ".join(code[b:e].split())) for b, e in given):
             continue  # a declaration
         for (b1, e1), (b2, e2) in zip(given, given[1:]):
-            first, second = code[b1:e1], code[b2:e2]
-            if first.strip() and second.strip() and first.split() != second.split():
-                yield b1, e2, second + code[e1:b2] + first
+            first, second = source[b1:e1], source[b2:e2]
+            if first.strip() and second.strip() and first.split() != second.split() and "//" not in source[b1:e2]:
+                yield b1, e2, second + source[e1:b2] + first
 
 
 def statements(code):
@@ -128,8 +128,8 @@ def changes(file, source):
     """Every change, each once, in the order of the source."""
     code = blanked(source)
     found = {}
-    for rule in (tokens, calls, statements):
-        for begin, end, text in rule(code):
+    for drawn in (tokens(code), calls(code, source), statements(code)):
+        for begin, end, text in drawn:
             change = Change(file, begin, end, text)
             found.setdefault("".join(change.applied(source).split()), change)
     return sorted(found.values(), key=lambda change: (change.begin, change.end, change.text))
