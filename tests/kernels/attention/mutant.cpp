@@ -1,5 +1,5 @@
-// What a changed attention source is tried on, part by part (mutation.json). The backward kernels start from the reference's output, so that
-// a part needs no kernel of another one.
+// What a changed attention source is tried on, part by part (mutation.json). The backward kernels start from the reference's output, so
+// that a part needs no kernel of another one.
 #include <cstdio>
 
 #include "kernels/attention/cases.h"
@@ -58,7 +58,8 @@ std::vector<MutantProblem> problems_of(const std::string& part) {
   for (const AttentionCase& one : random_attention_cases(12)) cases.push_back(one);
   std::vector<MutantProblem> problems;
   for (const AttentionCase& one : cases) {
-    if (one.head_dim == head_dim) problems.push_back({one.name, [one, forward] { return forward ? forward_faults(one) : backward_faults(one); }});
+    if (one.head_dim == head_dim)
+      problems.push_back({one.name, [one, forward] { return forward ? forward_faults(one) : backward_faults(one); }});
   }
   return problems;
 }

@@ -20,8 +20,16 @@ struct AttentionCall {
 
 inline AttentionCall attention_call(const AttentionProblem& problem) {
   const kernels::AttentionOutput out = problem.output();
-  return {problem.shape(), problem.input('q'), problem.input('k'), problem.input('v'), {out.data, out.row_stride, out.head_stride},
-          {problem.d_out.data(), out.row_stride, out.head_stride}, out, problem.gradient('q'), problem.gradient('k'), problem.gradient('v')};
+  return {problem.shape(),
+          problem.input('q'),
+          problem.input('k'),
+          problem.input('v'),
+          {out.data, out.row_stride, out.head_stride},
+          {problem.d_out.data(), out.row_stride, out.head_stride},
+          out,
+          problem.gradient('q'),
+          problem.gradient('k'),
+          problem.gradient('v')};
 }
 
 struct Refusal {
@@ -60,8 +68,8 @@ inline std::vector<Refusal> attention_refusals() {
 inline bool refuses(bool backward, const AttentionCall& c, const AttentionProblem& problem) {
   try {
     if (backward) {
-      kernels::attention_backward(c.shape, c.q, c.k, c.v, c.out, c.d_out, problem.log_sum_exp.data(), problem.delta.data(), c.dq, c.dk, c.dv,
-                                  nullptr);
+      kernels::attention_backward(c.shape, c.q, c.k, c.v, c.out, c.d_out, problem.log_sum_exp.data(), problem.delta.data(), c.dq, c.dk,
+                                  c.dv, nullptr);
     } else {
       kernels::attention_forward(c.shape, c.q, c.k, c.v, c.written, problem.log_sum_exp.data(), nullptr);
     }

@@ -75,7 +75,7 @@ inline Work backward_work(const AttentionCase& given) {
   const Work keys = tiled_work(given, 64, queries, true, given.kv_heads, 128, 2 * queries, 4);
   const Work rows = tiled_work(given, 64, 64, false, given.heads, 128, 128, 3);
   const std::int64_t numbers = tokens_of(given) * given.heads;  // delta's
-  const int delta_rows = 128 / (given.head_dim / 8);             // of a block of the kernel that computes it
+  const int delta_rows = 128 / (given.head_dim / 8);            // of a block of the kernel that computes it
   return {keys.blocks + rows.blocks + (numbers + delta_rows - 1) / delta_rows, keys.products + rows.products, keys.copies + rows.copies,
           keys.barriers + rows.barriers, numbers * 4 + tokens_of(given) * (given.heads + 2 * given.kv_heads) * given.head_dim * 2};
 }

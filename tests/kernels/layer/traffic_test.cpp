@@ -71,7 +71,8 @@ TEST_CASE("work is counted by warps, and copies by lanes") {
   dev::host::Array<std::uint32_t> from(4);
   grid.work = {};
   on_cpu(64, 64 * 16, [&] {
-    dev::cp_async_16(dev::shared_base() + static_cast<std::uint32_t>(dev::thread_index()) * 16, dev::gptr<std::uint32_t>(from.data()), true);
+    dev::cp_async_16(dev::shared_base() + static_cast<std::uint32_t>(dev::thread_index()) * 16, dev::gptr<std::uint32_t>(from.data()),
+                     true);
     dev::cp_async_commit();
     dev::cp_async_wait<0>();
     dev::barrier();

@@ -41,6 +41,10 @@ class Kernel:
 class Workshop:
     def __init__(self, kernel, compiler, linked, scratch):
         self.kernel, self.compiler, self.linked, self.scratch = kernel, compiler, linked, scratch
+        # An index beyond a plain array traps; those of the layer's own types are reports.
+        clang = "clang" in self.run(scratch, [compiler, "--version"], check=True).stdout
+        self.bounds = (["-fsanitize=bounds", "-fsanitize-trap=bounds"] if clang
+                       else ["-fsanitize=bounds-strict", "-fsanitize-undefined-trap-on-error"])
         (scratch / "precompiled.h").write_text(PRECOMPILED, encoding="utf-8")
         self.kills = {part["name"]: {} for part in kernel.parts}  # problem -> how often it was the first that failed
         self.objects, self.needs, self.second = {}, {}, {}
@@ -63,7 +67,8 @@ class Workshop:
             print(f"{part['name']}: sound, slowest problem {said[1]} s{', ' + said[2] if len(said) > 2 else ''}", flush=True)
 
     def flags(self, level):
-        return [self.compiler, "-std=c++20", f"-O{level}", "-w", "-I.", f"-I{ROOT}/kernels", f"-I{ROOT}/kernels/include", f"-I{ROOT}/tests"]
+        places = ["-I.", f"-I{ROOT}/kernels", f"-I{ROOT}/kernels/include", f"-I{ROOT}/tests"]
+        return [self.compiler, "-std=c++20", f"-O{level}", *self.bounds, "-w", *places]
 
     @staticmethod
     def run(place, command, check=False):
@@ -87,8 +92,8 @@ class Workshop:
         """What the part's program prints. It never calls the kernels of another part, which it is linked without."""
         program = place / "program"
         objects = [changed.get(source, self.objects[source]) for source in part["sources"]]
-        self.run(place, [self.compiler, "-no-pie", "-Wl,--unresolved-symbols=ignore-all", *self.linked[:-1], *objects, self.linked[-1], "-o",
-                         program], check=True)
+        given = [*self.linked[:-1], *objects, self.linked[-1], "-o", program]
+        self.run(place, [self.compiler, "-no-pie", "-Wl,--unresolved-symbols=ignore-all", *given], check=True)
         kills = self.kills[part["name"]]
         order = [str(number) for number in sorted(kills, key=lambda number: -kills[number])]
         done = self.run(place, [program, part["name"], str(seconds), *order])
