@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Changes a kernel's source and sees whether its tests on the CPU layer notice.
 
-    mutate.py [--planted] [--listed] [--random N [--seed S] [--least SHARE]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
+    mutate.py [--planted] [--listed] [--random N [--seed S] [--least SHARE] [--minutes M]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
 
 DESCRIPTION is the kernel's mutation.json, DRIVER the objects of its test program (mutation/driver.h), LAYER the CPU layer's archive. --planted
 tries the faults that the description lists: each must be found, and as what it is. --random draws N mutants from all changes that
@@ -75,7 +75,7 @@ def listed(shop, pool):
     return failed or bool(known)
 
 
-def drawn(shop, pool, count, seed, least):
+def drawn(shop, pool, count, seed, least, minutes):
     everything = [change for file, source in shop.kernel.sources.items() for change in changes(file, source)]
     random.Random(seed).shuffle(everything)
     print(f"{len(everything)} changes are possible; {count} are drawn with seed {seed}", flush=True)
@@ -91,7 +91,7 @@ def drawn(shop, pool, count, seed, least):
 
     waiting, begin = iter(enumerate(everything)), time.monotonic()
     running = []
-    while sum(kinds.values()) < count:
+    while sum(kinds.values()) < count and time.monotonic() - begin < 60 * minutes:
         while len(running) < shop.jobs and (item := next(waiting, None)):
             running.append(pool.submit(attempt, item))
         if not running:
@@ -136,6 +136,7 @@ def main():
     parser.add_argument("--random", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--least", type=float, default=0, metavar="SHARE")
+    parser.add_argument("--minutes", type=float, default=1e9, help="draw no more after these")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("description", type=pathlib.Path)
     parser.add_argument("compiler")
@@ -148,7 +149,7 @@ def main():
         if given.listed:
             failed |= listed(shop, pool)
         if given.random:
-            failed |= drawn(shop, pool, given.random, given.seed, given.least)
+            failed |= drawn(shop, pool, given.random, given.seed, given.least, given.minutes)
         return failed
 
 
