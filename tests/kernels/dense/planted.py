@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""planted.py COMPILER [KERNEL …]: plants each fault of faults.py in a copy of kernels/, compiles faults/KERNEL.cpp with it for the CPU
+"""planted.py COMPILER [KERNEL[:TEXT] …]: plants each fault of faults.py in a copy of kernels/, compiles faults/KERNEL.cpp with it for the CPU
 layer, runs it, and fails unless the program finds the fault and calls it what it is. The source as it stands must be sound."""
 import concurrent.futures
 import pathlib
@@ -49,7 +49,8 @@ def verdict(compiler, layer, place, kernel, fault):
 
 def main():
     compiler, kernels = sys.argv[1], sys.argv[2:] or list(FAULTS)
-    faults = [(kernel, fault) for kernel in kernels for fault in [AS_IT_STANDS, *FAULTS[kernel]]]
+    faults = [(kernel, fault) for kernel, _, text in (one.partition(":") for one in kernels)
+              for fault in [AS_IT_STANDS, *FAULTS[kernel]] if text in fault[0]]
     failed = 0
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
         scratch = pathlib.Path(folder)

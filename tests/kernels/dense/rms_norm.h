@@ -34,7 +34,8 @@ inline std::vector<RmsNormCase> rms_norm_cases() {
           {"small numbers: eps counts", 7, 256, true, true, 1e-3},
           {"large numbers", 7, 256, true, false, 1e4},
           {"not aligned", 5, 256, true, true, 1, 1},
-          {"more rows than blocks", 2 * kernels::kRmsNormPartials * 8 + 5, 16, false, true}};
+          {"more rows than blocks", kernels::kRmsNormPartials * 8 + 5, 16, false, true},
+          {"more rows than blocks, eight warps a row", kernels::kRmsNormPartials + 3, 5, true, true}};
 }
 
 template <class X, class Memory>

@@ -32,7 +32,7 @@ inline std::vector<RopeCase> rope_cases() {
           {"an odd stride", 5, 3, 2, 32, 32, 3},
           {"not aligned", 5, 3, 2, 32, 32, 0, 1, 1},
           {"small numbers: eps counts", 7, 3, 2, 64, 64, 0, 1e-3},
-          {"more rows than blocks", 2 * kernels::kRopePartials * 8 + 3, 2, 1, 8, 8}};
+          {"more rows than blocks", kernels::kRopePartials * 8 + 3, 2, 1, 8, 8}};
 }
 
 template <class X, class Memory>
