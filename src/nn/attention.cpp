@@ -31,13 +31,16 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
   std::vector<at::Tensor> values = memory.values;
   values.push_back(v);
   const ops::HeadShape by_key{shape_.kv_heads, shape_.kv_heads, shape_.head_dim};
-  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention));
+  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention,
+                                                memory.shared(memory.keys.size(), memory.values.size())));
   return memory.values.back();
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
   if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.segments, paths_.attention);
-  return ops::joint_attention(qkv_NC, call.memory->keys, call.memory->values, shape_, *call.segments, paths_.depth_attention);
+  const DepthMemory& memory = *call.memory;
+  const std::size_t entries = memory.keys.size();
+  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.segments, paths_.depth_attention, memory.shared(entries, entries));
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
@@ -73,12 +76,14 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
   cost.matmul_flops = 2 * width * columns + 2 * query * width;
   cost.score_flops = 4 * query * static_cast<double>(place.context) / 2;
   cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns());
+  const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
-  cost.saved_elements = 2 * width + columns + query + (shape_.heads == shape_.kv_heads ? 0 : 2 * query);
-  const double entries = static_cast<double>(place.depth_index);
+  cost.saved_elements = 2 * width + columns + query;
+  // keys and values repeated for each query head, which joint attention does without
+  if (shape_.heads != shape_.kv_heads && depth_ != Depth::kJoint) cost.saved_elements += 2 * query;
+  if (depth_ != Depth::kNone) cost.memory_elements = 2 * kv;
   if (depth_ == Depth::kJoint) cost.score_flops += 4 * query * entries;
   if (depth_ == Depth::kValues) {
-    const double kv = static_cast<double>(shape_.kv_columns());
     cost.score_flops += 4 * kv * (entries + 1);
     cost.saved_elements += columns + 2 * kv;  // the projection with its new values, and what they were mixed with
   }
