@@ -54,6 +54,14 @@ void stg(gptr<T> p, const V& value, host::Site site = host::Site::current()) {
   std::memcpy(p.raw, &value, sizeof value);
 }
 template <class T>
+Vec4 ldg_streaming(gptr<T> p, host::Site site = host::Site::current()) {
+  return ldg<Vec4>(p, site);
+}
+template <class T>
+void stg_streaming(gptr<T> p, const Vec4& value, host::Site site = host::Site::current()) {
+  stg(p, value, site);
+}
+template <class T>
 void atomic_add(gptr<T> p, T value, host::Site site = host::Site::current()) {
   host::check_global(p, sizeof(T), site);
   *p.raw += value;
