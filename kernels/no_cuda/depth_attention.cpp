@@ -6,17 +6,17 @@ namespace meristem::kernels {
 
 void depth_attention_forward(const DepthAttentionShape&, DepthInput, const DepthInput*, const DepthInput*, DepthOutput, DepthLogSumExp,
                              Stream) {
-  detail::refuse("depth_attention");
+  refuse("depth_attention");
 }
 
 void depth_attention_join(const DepthAttentionShape&, DepthInput, const DepthInput*, const DepthInput*, DepthOutput, DepthLogSumExp,
                           Stream) {
-  detail::refuse("depth_attention");
+  refuse("depth_attention");
 }
 
 void depth_attention_backward(const DepthAttentionShape&, DepthInput, const DepthInput*, const DepthInput*, DepthInput, DepthInput,
                               DepthLogSumExp, DepthOutput, const DepthOutput*, const DepthOutput*, DepthGradient, Stream) {
-  detail::refuse("depth_attention");
+  refuse("depth_attention");
 }
 
 }  // namespace meristem::kernels

@@ -7,18 +7,6 @@ using namespace meristem::test;
 namespace kernels = meristem::kernels;
 using kernels::device::host::Grid;
 
-namespace {
-
-// Bytes that were moved between global memory and warps, in whole sectors; ideal: in as few as the bytes could lie in.
-std::int64_t sector_bytes(bool ideal) {
-  std::int64_t sectors = 0;
-  for (const auto& [line, traffic] : kernels::device::host::by_line(Grid::current().traffic))
-    sectors += ideal ? traffic.ideal_sectors : traffic.sectors;
-  return 32 * sectors;
-}
-
-}  // namespace
-
 TEST_CASE("depth attention agrees with the reference, without an access out of bounds or a race") {
   auto cases = depth_cases();
   for (const DepthCase& one : random_depth_cases(20)) cases.push_back(one);
@@ -52,23 +40,11 @@ TEST_CASE("an entry is read once and its gradient written once, in whole sectors
   // Where parts of a group load the same bytes, they do so in one instruction of a warp.
   for (const int group : {1, 2, 4, 8}) {
     for (const int head_dim : {64, 128}) {
-      constexpr std::int64_t kTokens = 16, kEntries = 6, kKeyHeads = 2;
-      const std::int64_t entry = kTokens * kKeyHeads * head_dim * 2, queries = entry * group, numbers = kTokens * kKeyHeads * group * 4;
       INFO(group << " heads a group of " << head_dim);
-      DepthProblem problem({"", kTokens, static_cast<int>(kKeyHeads) * group, kKeyHeads, head_dim, kEntries, false, 1, 0, 0, false});
-      const auto keys = inputs_of(problem.keys), values = inputs_of(problem.values);
-      const auto d_keys = outputs_of(problem.d_keys), d_values = outputs_of(problem.d_values);
+      DepthProblem problem({"", 16, 2 * group, 2, head_dim, 6, false, 1, 0, 0, false});
       Grid::current().traffic.clear();
-      kernels::depth_attention_forward(problem.shape(), problem.q.input(), keys.data(), values.data(), problem.out.output(), problem.lse(),
-                                       nullptr);
-      // The log-sum-exp goes out a number a head: a sector each at most, where bytes would fill an eighth.
-      CHECK(sector_bytes(false) - (2 * queries + 2 * kEntries * entry) <= 8 * numbers);
-      CHECK(sector_bytes(true) >= 2 * queries + 2 * kEntries * entry);
-      Grid::current().traffic.clear();
-      kernels::depth_attention_backward(problem.shape(), problem.q.input(), keys.data(), values.data(), problem.out.input(),
-                                        problem.d_out.input(), problem.lse(), problem.dq.output(), d_keys.data(), d_values.data(),
-                                        kernels::DepthGradient::kWrite, nullptr);
-      CHECK(sector_bytes(false) - (4 * queries + 4 * kEntries * entry) <= 8 * numbers);
+      run_depth(problem);
+      CHECK(check_traffic(problem) == "");
     }
   }
 }

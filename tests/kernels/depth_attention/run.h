@@ -71,4 +71,20 @@ inline Verdict check_depth(const DepthProblem& p) {
   return verdict;
 }
 
+// Whether run_depth moved each byte between global memory and warps once, in whole 32-byte sectors. For rows without gaps; what was counted
+// before is left out by clearing Grid::traffic.
+inline std::string check_traffic(const DepthProblem& p) {
+  std::int64_t sectors = 0;
+  for (const auto& [line, traffic] : kernels::device::host::by_line(kernels::device::host::Grid::current().traffic))
+    sectors += traffic.sectors;
+  const std::int64_t numbers = p.given.tokens * p.given.heads, queries = 2 * numbers * p.given.head_dim;
+  const std::int64_t entries = 2 * std::int64_t{p.given.entries} * p.given.tokens * p.kv_columns() * 2;
+  // Forward: queries in and out, entries in. Backward: three in, one out; entries in, and as much out.
+  const std::int64_t needed = 6 * queries + 3 * entries;
+  // The log-sum-exp goes out and comes in a number a head: at most a sector each.
+  const std::int64_t found = 32 * sectors, most = needed + 2 * 32 * numbers;
+  if (found >= needed && found <= most) return "";
+  return "bytes: " + std::to_string(found) + " moved, " + std::to_string(needed) + " to " + std::to_string(most) + " needed";
+}
+
 }  // namespace meristem::test
