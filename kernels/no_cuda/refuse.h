@@ -1,4 +1,4 @@
-// What every kernel does in a build without CUDA.
+// What every kernel's twin does in a build without CUDA.
 #pragma once
 
 #include <stdexcept>

@@ -1,6 +1,7 @@
 """`meristem quickstart`: the whole path on real text, in the current folder. Fetches 42 works of Shakespeare, holds two of them out, trains a tokenizer,
 packs shards, trains a model that grows while it trains (configs/quickstart.yaml), measures it on the held-out works and lets it write.
-Everything it does can be done by hand with the commands that it prints. key=value arguments go to `meristem train`."""
+Everything it does can be done by hand with the commands that it prints. key=value arguments go to `meristem train`. --data-only stops once the tokens are
+there, which is all that configs/mini needs of it."""
 
 import argparse
 import json
@@ -184,15 +185,21 @@ What to try next
   your own text: scripts/meristem data tokenize …, then a config of ten lines (docs/quickstart.md)""")
 
 
+def prepare_data(steps):
+    """Text, tokenizer and shards under DATA; returns prepare_text()'s."""
+    steps.start("Text")
+    texts = prepare_text()
+    steps.start("Tokens")
+    tokenize(yaml.safe_load(CONFIG.read_text())["model"]["vocab_size"])
+    return texts
+
+
 def quickstart(overrides):
     """Returns whether everything came out as promised."""
     config = yaml.safe_load(CONFIG.read_text())
     vocab_size = config["model"]["vocab_size"]
     steps = Steps(6)
-    steps.start("Text")
-    training, held_out = prepare_text()
-    steps.start("Tokens")
-    tokenize(vocab_size)
+    training, held_out = prepare_data(steps)
     steps.start("Training, growing on the way")
     folder = train(config, overrides)
     steps.start("Held-out works")
@@ -213,12 +220,18 @@ def quickstart(overrides):
 def main(argv):
     parser = argparse.ArgumentParser(prog="meristem quickstart", description=__doc__, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to `meristem train`, such as schedule.steps=100")
-    overrides = parser.parse_args(argv).overrides
-    for argument in overrides:
+    parser.add_argument("--data-only", action="store_true", help="fetch and tokenize the text; train nothing")
+    arguments = parser.parse_args(argv)
+    for argument in arguments.overrides:
         if "=" not in argument:
             raise UserError(f"found {argument!r}, allowed: key=value")
+    if arguments.data_only and arguments.overrides:
+        raise UserError(f"found {arguments.overrides[0]!r}, allowed: no key=value beside --data-only, which trains nothing")
     try:
-        return 0 if quickstart(overrides) else 1
+        if arguments.data_only:
+            prepare_data(Steps(2))
+            return 0
+        return 0 if quickstart(arguments.overrides) else 1
     except Failed as failure:
         return failure.code
     except corpus.CorpusError as error:

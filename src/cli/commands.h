@@ -22,5 +22,6 @@ void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
 void add_bench_step(CLI::App& app, Action& run);
 void add_bench_growth(CLI::App& app, Action& run);
+void add_bench_variants(CLI::App& app, Action& run);
 
 }  // namespace meristem::cli

@@ -52,6 +52,7 @@ int run_program(int argc, char** argv) {
   cli::add_export(app, run);
   cli::add_bench_step(app, run);
   cli::add_bench_growth(app, run);
+  cli::add_bench_variants(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {

@@ -26,12 +26,15 @@ class Walk {
     ActivationMemory memory;
     memory.peak = std::max(kept + head_forward(), kept + head_backward());
     const std::vector<BlockGradient> gradients = block_gradients();
-    double pending = 0;  // of blocks that were called after r and are called again before
+    double pending = 0;     // of blocks that were called after r and are called again before
+    double remembered = 0;  // gradients of what calls up to r left for later ones
+    for (std::int64_t r = 0; r < plan_.num_calls(); ++r) remembered += reaches(r) ? remembered_by(r) : 0;
     for (std::int64_t r = plan_.num_calls() - 1; r >= 0; --r) {
       if (!reaches(r)) continue;
       const BlockGradient& gradient = gradients[static_cast<std::size_t>(block_of(r))];
       memory.loop_gradients = std::max(memory.loop_gradients, pending);
-      memory.peak = std::max(memory.peak, kept + pending + call_backward(r, gradient));
+      memory.peak = std::max(memory.peak, kept + pending + remembered + call_backward(r, gradient));
+      remembered -= remembered_by(r);
       kept -= kept_[static_cast<std::size_t>(r)];
       if (gradient.first == gradient.last) continue;
       if (r == gradient.last) pending += gradient.bytes;
@@ -42,9 +45,13 @@ class Walk {
 
  private:
   std::int64_t block_of(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
+  nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(block_of(r), {config_.data.sequence_length, r}); }
   double saved_by(std::int64_t r) const {
-    return element_ * tokens_ * model_.call_cost(block_of(r), {config_.data.sequence_length, r}).saved_elements;
+    const nn::CallCost cost = cost_of(r);
+    return tokens_ * (element_ * cost.saved_elements + 4 * (cost.saved_fp32 + (element_ == 4 ? 0 : cost.saved_casts)));
   }
+  // Keys and values that call r leaves for later calls.
+  double remembered_by(std::int64_t r) const { return element_ * tokens_ * cost_of(r).memory_elements; }
   bool checkpointed(std::int64_t r) const {
     const std::int64_t every = config_.memory.activation_checkpointing.every;
     return every > 0 && r % every == 0;
@@ -64,7 +71,7 @@ class Walk {
 
   double kept_by(std::int64_t r) const {
     if (!reaches(r)) return 0;
-    double kept = checkpointed(r) ? bytes_of(config_.precision.residual) * tokens_ * width_ : saved_by(r);
+    double kept = checkpointed(r) ? bytes_of(config_.precision.residual) * tokens_ * width_ + remembered_by(r) : saved_by(r);
     if (plan_.loop() && plan_.loop()->begins_repeat(r)) kept += element_ * tokens_ * model_.injection_cost().saved_elements;
     return kept;
   }

@@ -73,12 +73,14 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
   cost.matmul_flops = 2 * width * columns + 2 * query * width;
   cost.score_flops = 4 * query * static_cast<double>(place.context) / 2;
   cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns());
+  const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
-  cost.saved_elements = 2 * width + columns + query + (shape_.heads == shape_.kv_heads ? 0 : 2 * query);
-  const double entries = static_cast<double>(place.depth_index);
+  cost.saved_elements = 2 * width + columns + query;
+  // keys and values repeated for each query head, which joint attention does without
+  if (shape_.heads != shape_.kv_heads && depth_ != Depth::kJoint) cost.saved_elements += 2 * query;
+  if (depth_ != Depth::kNone) cost.memory_elements = 2 * kv;
   if (depth_ == Depth::kJoint) cost.score_flops += 4 * query * entries;
   if (depth_ == Depth::kValues) {
-    const double kv = static_cast<double>(shape_.kv_columns());
     cost.score_flops += 4 * kv * (entries + 1);
     cost.saved_elements += columns + 2 * kv;  // the projection with its new values, and what they were mixed with
   }

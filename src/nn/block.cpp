@@ -31,6 +31,9 @@ CallCost BlockImpl::cost(const CallPlace& place) const {
     total.score_flops += part.score_flops;
     total.kv_elements += part.kv_elements;
     total.saved_elements += part.saved_elements + (sum_norms_.empty() ? 0 : static_cast<double>(width_));
+    total.saved_fp32 += part.saved_fp32;
+    total.saved_casts += part.saved_casts;
+    total.memory_elements += part.memory_elements;
     total.expert_parameters += part.expert_parameters;
     total.active_share = std::max(total.active_share, part.active_share);
   }

@@ -48,8 +48,10 @@ CallCost DepthAttentionImpl::cost(const CallPlace& place) const {
   CallCost cost;
   cost.matmul_flops = 2 * 4 * width * width;
   cost.score_flops = 4 * width * entries;
-  // residual input and its norm, the state's norm, query, key and value, the attended values, and the weights in fp32
-  cost.saved_elements = 7 * width + 2 * static_cast<double>(shape_.heads) * entries;
+  cost.memory_elements = 2 * width;  // key and value
+  // residual input and its norm, the state's norm, query, key and value, the attended values
+  cost.saved_elements = 7 * width;
+  cost.saved_fp32 = static_cast<double>(shape_.heads);  // the weights' logsumexp
   return cost;
 }
 

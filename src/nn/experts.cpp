@@ -65,8 +65,11 @@ CallCost ExpertsImpl::cost(const CallPlace&) const {
                router = static_cast<double>(config_.router_dim);
   CallCost cost;
   cost.matmul_flops = 2 * router * (width + count) + (active + shared) * 2 * 3 * width * inner;
-  // residual input and its norm; per expert its copy of the token, gate and up, their product, its output; the router in fp32
-  cost.saved_elements = 2 * width + active * (2 * width + 3 * inner) + shared * 3 * inner + 2 * (width + router + count + 4 * active);
+  // residual input and its norm; per expert its copy of the token, gate and up, their product
+  cost.saved_elements = 2 * width + active * (width + 3 * inner) + shared * 3 * inner;
+  // per expert its output, its score's sigmoid, its weight, and two places of eight bytes each; the router's query
+  cost.saved_fp32 = active * (width + 8) + router;
+  cost.saved_casts = width;  // the norm, for the router
   cost.expert_parameters = count * 3 * width * inner;
   cost.active_share = active / count;
   return cost;

@@ -35,6 +35,9 @@ struct CallCost {
   double score_flops = 0;       // per token, forward, causal attention counted half
   double kv_elements = 0;       // cached per token
   double saved_elements = 0;    // of the compute type, kept per token for backward
+  double saved_fp32 = 0;        // elements kept per token in fp32, whatever the compute type
+  double saved_casts = 0;       // fp32 copies kept per token, which only another compute type needs
+  double memory_elements = 0;   // of the compute type, part of saved_elements: what the call leaves per token for later calls of its depth
   double expert_parameters = 0; // of the block's routed experts, all of them
   double active_share = 0;      // part of them that one call uses
 };

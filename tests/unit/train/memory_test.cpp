@@ -99,3 +99,42 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
     CHECK(planned.activations == Approx(measured.peak - measured.standing).epsilon(0.1));
   }
 }
+
+TEST_CASE("plan's memory is within 10 % of what the allocator measures, for experts and depth attention") {
+  struct Case {
+    const char *name, *kind;  // of depth attention; "" without
+    bool experts;
+    std::int64_t every;
+    const char* compute;
+  };
+  for (const Case& c : {Case{"experts", "", true, 0, "fp32"}, {"experts, bf16", "", true, 0, "bf16"}, {"experts, block", "", true, 1, "fp32"},
+                        {"separate", "separate", false, 0, "fp32"}, {"separate, bf16", "separate", false, 0, "bf16"},
+                        {"separate, block", "separate", false, 1, "fp32"}, {"joint", "joint", false, 0, "fp32"}, {"joint, bf16", "joint", false, 0, "bf16"},
+                        {"values", "values", false, 0, "fp32"}, {"values, block", "values", false, 1, "fp32"},
+                        {"Dreamer-style", "separate", true, 0, "fp32"}, {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"}}) {
+    RunConfig config = shape("(0)x8", 1);
+    config.model.architecture = "dreamer";
+    config.precision = {c.compute, c.compute};
+    config.memory.activation_checkpointing.every = c.every;
+    if (*c.kind != 0) {
+      config.model.depth_attention = DepthAttentionConfig{};
+      config.model.depth_attention->kind = c.kind;
+      config.model.depth_attention->heads = 1;
+    }
+    if (c.experts) {
+      config.model.feed_forward.kind = "experts";
+      config.model.feed_forward.count = 32;
+      config.model.feed_forward.active = 4;
+      config.model.feed_forward.inner = 64;
+      config.model.feed_forward.router_dim = 32;
+      config.model.feed_forward.balance_rate = 1e-3;
+    }
+    const MemoryEstimate planned = stage_costs(config, builtin_registry()).back().memory;
+    const Measured measured = measure(config);
+    INFO(c.name << ": planned peak " << planned.total() << " measured " << measured.peak << " ratio " << planned.total() / measured.peak
+                << " activations planned " << planned.activations << " measured " << measured.peak - measured.standing << " ratio "
+                << planned.activations / (measured.peak - measured.standing));
+    CHECK(planned.total() == Approx(measured.peak).epsilon(0.1));
+    CHECK(planned.activations == Approx(measured.peak - measured.standing).epsilon(0.1));
+  }
+}
