@@ -4,7 +4,7 @@
 #pragma once
 
 #include "depth_attention/parameters.h"
-#include "rows/chunk.h"
+#include "depth_attention/chunk.h"
 
 namespace meristem::kernels::detail {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "experts/parameters.h"
-#include "rows/chunk.h"
+#include "depth_attention/chunk.h"
 
 namespace meristem::kernels::detail {
 

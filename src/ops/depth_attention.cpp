@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "ops/depth_attention_cpu.h"
+#include "ops/fused_attention.h"
 #include "ops/fused_depth_attention.h"
 #include "ops/typed_cpu.h"
 
@@ -91,8 +92,8 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const 
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
   if (path == Path::kFused) {
-    TORCH_CHECK(qkv_NC.is_cpu(), "joint attention: no fused kernel on ", qkv_NC.device());
-    return joint_attention_cpu(qkv_NC, keys, values, shape, segments);
+    if (qkv_NC.is_cpu()) return joint_attention_cpu(qkv_NC, keys, values, shape, segments);
+    return fused_joint_attention(qkv_NC, keys, values, shape, segment_offsets(segments, qkv_NC.device()));
   }
   std::vector<at::Tensor> out;
   std::int64_t begin = 0;

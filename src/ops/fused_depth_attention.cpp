@@ -4,6 +4,7 @@
 
 #include <torch/torch.h>
 
+#include "meristem_kernels/attention.h"
 #include "meristem_kernels/depth_attention.h"
 #include "ops/cuda_stream.h"
 
@@ -91,6 +92,71 @@ class FusedDepthAttention : public torch::autograd::Function<FusedDepthAttention
   }
 };
 
+// The packed projection's parts, in place.
+template <class Matrix>
+Matrix packed_part(const at::Tensor& qkv_NC, std::int64_t first_column, const HeadShape& shape) {
+  return {depth_words(qkv_NC) + first_column, qkv_NC.stride(0), shape.head_dim};
+}
+
+kernels::AttentionShape causal_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
+  const kernels::DepthAttentionShape numbers = depth_shape(qkv_NC, shape, 0);
+  return {numbers.tokens,
+          numbers.heads,
+          numbers.kv_heads,
+          numbers.head_dim,
+          static_cast<int>(offsets.size(0)) - 1,
+          offsets.data_ptr<std::int32_t>(),
+          -1,
+          0,
+          numbers.scale};
+}
+
+kernels::DepthLogSumExp by_head(const at::Tensor& log_sum_exp_HN) { return {log_sum_exp_HN.data_ptr<float>(), 1, log_sum_exp_HN.size(1)}; }
+
+class FusedJointAttention : public torch::autograd::Function<FusedJointAttention> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv, at::TensorList entries, const at::Tensor& offsets,
+                            const std::vector<std::int64_t>& numbers) {
+    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+    const std::size_t count = entries.size() / 2;
+    const auto table = depth_table(entries);
+    const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
+    const at::Tensor log_sum_exp_HN = at::empty({shape.heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
+    using Input = kernels::AttentionInput;
+    const std::int64_t k = shape.query_columns(), v = k + shape.kv_columns();
+    kernels::attention_forward(causal_shape(qkv, shape, offsets), packed_part<Input>(qkv, 0, shape), packed_part<Input>(qkv, k, shape),
+                               packed_part<Input>(qkv, v, shape), {depth_words(out), out.stride(0), shape.head_dim},
+                               log_sum_exp_HN.data_ptr<float>(), current_stream());
+    kernels::depth_attention_join(depth_shape(qkv, shape, count), depth_input(qkv), table.data(), table.data() + count, depth_output(out),
+                                  by_head(log_sum_exp_HN), current_stream());
+    variable_list saved{qkv, out, log_sum_exp_HN, offsets};
+    saved.insert(saved.end(), entries.begin(), entries.end());
+    context->save_for_backward(saved);
+    context->saved_data["shape"] = numbers;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &qkv = saved[0], &out = saved[1], &log_sum_exp_HN = saved[2], d_out = depth_rows(grads[0]);
+    const HeadShape shape = head_shape(context->saved_data["shape"]);
+    const at::Tensor d_qkv = at::empty({qkv.size(0), shape.columns()}, qkv.options()), delta = at::empty_like(log_sum_exp_HN);
+    using Input = kernels::AttentionInput;
+    using Output = kernels::AttentionOutput;
+    const std::int64_t k = shape.query_columns(), v = k + shape.kv_columns();
+    kernels::attention_backward(causal_shape(qkv, shape, saved[3]), packed_part<Input>(qkv, 0, shape), packed_part<Input>(qkv, k, shape),
+                                packed_part<Input>(qkv, v, shape), {depth_words(out), out.stride(0), shape.head_dim},
+                                {depth_words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(),
+                                delta.data_ptr<float>(), packed_part<Output>(d_qkv, 0, shape), packed_part<Output>(d_qkv, k, shape),
+                                packed_part<Output>(d_qkv, v, shape), current_stream());
+    variable_list gradients = depth_entry_gradients(d_out, qkv, at::TensorList(saved).slice(4), shape, out, by_head(log_sum_exp_HN), d_qkv,
+                                                    kernels::DepthGradient::kAdd);
+    gradients.insert(gradients.begin(), d_qkv);
+    gradients.resize(gradients.size() + 2);  // the offsets and the shape
+    return gradients;
+  }
+};
+
 void check_bf16(const at::Tensor& q, at::TensorList entries) {
   for (const at::Tensor& x : entries) {
     TORCH_CHECK(x.scalar_type() == at::kBFloat16 && x.device() == q.device(),
@@ -114,6 +180,14 @@ at::Tensor fused_depth_attention(const at::Tensor& q, const std::vector<at::Tens
   const auto entries = depth_entries(keys, values);
   check_bf16(q, entries);
   return FusedDepthAttention::apply(depth_rows(q), at::TensorList(entries),
+                                    std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim});
+}
+
+at::Tensor fused_joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
+                                 const HeadShape& shape, const at::Tensor& offsets) {
+  const auto entries = depth_entries(keys, values);
+  check_bf16(qkv_NC, entries);
+  return FusedJointAttention::apply(depth_rows(qkv_NC), at::TensorList(entries), offsets,
                                     std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim});
 }
 

@@ -50,6 +50,7 @@ template <class V, class T>
 void stg(gptr<T> p, const V& value, host::Site site = host::Site::current()) {
   static_assert(!std::is_const_v<T>, "the buffer is read-only");
   host::check_global(p, sizeof(V), site);
+  host::Block::current().count_store(sizeof(V));
   std::memcpy(p.raw, &value, sizeof value);
 }
 template <class T>

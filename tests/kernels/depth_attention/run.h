@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention/check.h"
 #include "kernels/depth_attention/problem.h"
 #include "kernels/depth_attention/reference.h"
+#include "kernels/distance.h"
 
 namespace meristem::test {
 

@@ -5,25 +5,46 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention/check.h"
+#include "kernels/distance.h"
 #include "kernels/experts/problem.h"
 
 namespace meristem::test {
 
-inline void run_experts(ExpertProblem& p) {
+inline void run_sort(ExpertProblem& p) {
   kernels::device::host::Grid::current().settings.seed = p.given.seed;
   kernels::expert_sort(p.shape(), p.chosen.data(), p.scratch.data(), p.place.data(), p.ends.data(), nullptr);
+}
+
+// From the places that are there.
+inline void run_rows(ExpertProblem& p) {
+  kernels::device::host::Grid::current().settings.seed = p.given.seed;
   kernels::expert_gather(p.shape(), p.x.data(), p.place.data(), p.gathered.data(), nullptr);
   kernels::expert_combine(p.shape(), p.rows.data(), p.place.data(), p.given.weighted ? p.weights.data() : nullptr, p.y.data(), nullptr);
   kernels::expert_combine_backward(p.shape(), p.dy.data(), p.rows.data(), p.place.data(), p.weights.data(), p.d_rows.data(),
                                    p.d_weights.data(), nullptr);
 }
 
-// Places and ends by sorting; empty: as they should be.
-inline std::string check_sorted(const ExpertProblem& p) {
+inline void run_experts(ExpertProblem& p) {
+  run_sort(p);
+  run_rows(p);
+}
+
+// The choice that stands at each row.
+inline std::vector<std::size_t> sorted_choices(const ExpertProblem& p) {
   std::vector<std::size_t> order(p.chosen.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return p.chosen[a] < p.chosen[b]; });
+  return order;
+}
+
+inline void sort_on_host(ExpertProblem& p) {
+  const auto order = sorted_choices(p);
+  for (std::size_t row = 0; row < order.size(); ++row) p.place[order[row]] = static_cast<std::int32_t>(row);
+}
+
+// Places and ends by sorting; empty: as they should be.
+inline std::string check_sorted(const ExpertProblem& p) {
+  const auto order = sorted_choices(p);
   for (std::size_t row = 0; row < order.size(); ++row) {
     if (p.place[order[row]] == static_cast<std::int32_t>(row)) continue;
     return "choice " + std::to_string(order[row]) + " is at row " + std::to_string(p.place[order[row]]) + ", not " + std::to_string(row);
@@ -75,10 +96,9 @@ inline std::vector<double> doubles_of(const DeviceArray<std::uint16_t>& words) {
   return values;
 }
 
-inline Verdict check_experts(const ExpertProblem& p) {
+// What the kernels of rows made of the places that are there.
+inline Verdict check_rows(const ExpertProblem& p) {
   Verdict verdict;
-  verdict.wrong = check_sorted(p);
-  if (!verdict.wrong.empty()) return verdict;
   const std::size_t width = ExpertProblem::size(p.given.width);
   for (std::size_t i = 0; i < p.place.size(); ++i) {
     const std::uint16_t* from = p.x.data() + i / ExpertProblem::size(p.given.choices) * width;
@@ -93,6 +113,11 @@ inline Verdict check_experts(const ExpertProblem& p) {
   compare(verdict, "d_weights", largest_error({p.d_weights.begin(), p.d_weights.end()}, truth.d_weights),
           largest_error(same.d_weights, truth.d_weights) + truth.longest * std::ldexp(1.0, -23), 3);
   return verdict;
+}
+
+inline Verdict check_experts(const ExpertProblem& p) {
+  const std::string wrong = check_sorted(p);
+  return wrong.empty() ? check_rows(p) : Verdict{wrong, 0};
 }
 
 // Whether the three kernels of rows moved each row between global memory and warps once, in whole 32-byte sectors, after Grid::traffic was
