@@ -9,7 +9,7 @@ namespace meristem::kernels::detail {
 template <int heads, int chunks>
 inline constexpr int kBackwardBatch = heads == 4 ? 2 : 4 / chunks;
 template <int heads, int chunks>
-inline constexpr int kBackwardBlocks = heads* chunks <= 2 ? 4 : 3;  // of an SM
+inline constexpr int kBackwardBlocks = heads * chunks <= 2 ? 4 : chunks == 4 ? 2 : 3;  // of an SM
 
 // The queries' side of a row: what stays in registers for all entries.
 template <int heads, int chunks>
@@ -34,6 +34,13 @@ MERISTEM_DEVICE void load_row(DepthRow<heads, chunks>& row, const DepthBackwardP
     for (int c = 0; c < chunks; ++c) set_zero(row.dq[h * chunks + c]);
   }
   sum_over_lanes(row.delta, 1, lane.lanes);
+}
+
+// This lane's chunk c of an entry's gradient.
+MERISTEM_DEVICE void write_entry_gradient(ChunkSum& sum, const DepthEntryGradient& to, const DepthLane& lane, int c) {
+  if (!lane.has(c)) return;
+  if (to.mode == DepthGradient::kAdd) add_scaled(sum, 1, load_chunk(to.rows, lane, lane.key_column(c), true));
+  store_chunk(to.rows, lane, lane.key_column(c), scaled_chunk(sum, 1));
 }
 
 // One entry: writes its gradients and adds its part of dq. `first`: its first chunk in keys and values.
@@ -66,8 +73,8 @@ MERISTEM_DEVICE void take_entry(DepthRow<heads, chunks>& row, const DepthBackwar
     }
     sum_over_lanes(d_key, lane.lanes, lane.lanes * p.split.parts);
     sum_over_lanes(d_value, lane.lanes, lane.lanes * p.split.parts);
-    if (lane.has(c) && lane.part == 0) store_chunk(p.d_keys[entry], lane, lane.key_column(c), scaled_chunk(d_key, 1));
-    if (lane.has(c) && lane.part == p.split.parts - 1) store_chunk(p.d_values[entry], lane, lane.key_column(c), scaled_chunk(d_value, 1));
+    if (lane.part == 0) write_entry_gradient(d_key, p.d_keys[entry], lane, c);
+    if (lane.part == p.split.parts - 1) write_entry_gradient(d_value, p.d_values[entry], lane, c);
   }
 }
 

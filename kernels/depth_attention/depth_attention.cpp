@@ -47,6 +47,8 @@ void check(const Rows& rows, const std::string& name) {
   require(rows.row_stride % kChunk == 0, name + ": a row stride that is no multiple of 8");
 }
 
+void check(const DepthEntryGradient& gradient, const std::string& name) { check(gradient.rows, name); }
+
 template <class Rows>
 void copy_table(Rows* to, const Rows* from, int count, const std::string& name) {
   for (int i = 0; i < count; ++i) {
@@ -91,14 +93,14 @@ void depth_attention_join(const DepthAttentionShape& shape, DepthInput q, const 
 }
 
 void depth_attention_backward(const DepthAttentionShape& shape, DepthInput q, const DepthInput* keys, const DepthInput* values,
-                              DepthInput out, DepthInput d_out, DepthLogSumExp log_sum_exp, DepthOutput dq, const DepthOutput* d_keys,
-                              const DepthOutput* d_values, DepthGradient mode, Stream stream) {
+                              DepthInput out, DepthInput d_out, DepthLogSumExp log_sum_exp, DepthOutput dq, DepthGradient dq_mode,
+                              const DepthEntryGradient* d_keys, const DepthEntryGradient* d_values, Stream stream) {
   check(shape, 0);
   check(q, "q");
   check(out, "out");
   check(d_out, "d_out");
   check(dq, "dq");
-  detail::DepthBackwardParameters p{shape, split_of(shape), mode == DepthGradient::kAdd, q, out, d_out, log_sum_exp, dq, {}, {}, {}};
+  detail::DepthBackwardParameters p{shape, split_of(shape), dq_mode == DepthGradient::kAdd, q, out, d_out, log_sum_exp, dq, {}, {}, {}};
   copy_table(p.entries.keys, keys, shape.entries, "key");
   copy_table(p.entries.values, values, shape.entries, "value");
   copy_table(p.d_keys, d_keys, shape.entries, "key gradient");

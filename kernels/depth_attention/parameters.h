@@ -36,7 +36,7 @@ struct DepthBackwardParameters {
   DepthLogSumExp log_sum_exp;
   DepthOutput dq;
   DepthEntries entries;
-  DepthOutput d_keys[kDepthEntries], d_values[kDepthEntries];
+  DepthEntryGradient d_keys[kDepthEntries], d_values[kDepthEntries];
 };
 // What a kernel's arguments may take from compute capability 7.0 on.
 static_assert(sizeof(DepthBackwardParameters) <= 32764);

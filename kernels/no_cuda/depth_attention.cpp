@@ -15,7 +15,7 @@ void depth_attention_join(const DepthAttentionShape&, DepthInput, const DepthInp
 }
 
 void depth_attention_backward(const DepthAttentionShape&, DepthInput, const DepthInput*, const DepthInput*, DepthInput, DepthInput,
-                              DepthLogSumExp, DepthOutput, const DepthOutput*, const DepthOutput*, DepthGradient, Stream) {
+                              DepthLogSumExp, DepthOutput, DepthGradient, const DepthEntryGradient*, const DepthEntryGradient*, Stream) {
   refuse("depth_attention");
 }
 

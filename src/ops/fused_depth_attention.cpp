@@ -7,6 +7,7 @@
 #include "meristem_kernels/attention.h"
 #include "meristem_kernels/depth_attention.h"
 #include "ops/cuda_stream.h"
+#include "ops/entry_gradients.h"
 
 namespace meristem::ops {
 namespace {
@@ -37,26 +38,33 @@ kernels::DepthAttentionShape depth_shape(const at::Tensor& q, const HeadShape& s
           static_cast<int>(entries),        static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))};
 }
 
-HeadShape head_shape(const c10::IValue& saved) {
-  const auto numbers = saved.toIntVector();
-  return {numbers[0], numbers[1], numbers[2]};
+std::vector<kernels::DepthEntryGradient> gradient_table(const EntryGradients& gradients) {
+  std::vector<kernels::DepthEntryGradient> table;
+  for (std::size_t i = 0; i < gradients.all.size(); ++i) {
+    table.push_back({depth_output(*gradients.all[i]), gradients.adds[i] ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite});
+  }
+  return table;
 }
 
-// `entries` holds all keys, then all values; so do the gradients that are returned, of dense rows. dq is written, or added to.
-variable_list depth_entry_gradients(const at::Tensor& d_out, const at::Tensor& q, at::TensorList entries, const HeadShape& shape,
+// `entries` holds all keys, then all values; so do the gradients that are returned, undefined where another call hands one on. dq is
+// written, or added to.
+variable_list depth_entry_gradients(const at::Tensor& d_out, const at::Tensor& q, at::TensorList entries, const DepthCall& call,
                                     const at::Tensor& out, kernels::DepthLogSumExp log_sum_exp, const at::Tensor& dq,
-                                    kernels::DepthGradient mode) {
+                                    kernels::DepthGradient dq_mode) {
   const std::size_t count = entries.size() / 2;
+  const auto side = [&](DepthGradients::Side DepthGradients::*of, std::size_t shared) {
+    return EntryGradients(call.shared.of ? &((*call.shared.of).*of) : nullptr, shared, count, q.size(0), call.shape.kv_columns(),
+                          q.options());
+  };
+  EntryGradients d_keys = side(&DepthGradients::keys, call.shared.keys), d_values = side(&DepthGradients::values, call.shared.values);
   const auto table = depth_table(entries);
-  variable_list gradients;
-  std::vector<kernels::DepthOutput> written;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    gradients.push_back(at::empty({q.size(0), shape.kv_columns()}, q.options()));
-    written.push_back(depth_output(gradients.back()));
-  }
-  kernels::depth_attention_backward(depth_shape(q, shape, count), depth_input(q), table.data(), table.data() + count, depth_input(out),
-                                    depth_input(d_out), log_sum_exp, depth_output(dq), written.data(), written.data() + count, mode,
+  const auto key_table = gradient_table(d_keys), value_table = gradient_table(d_values);
+  kernels::depth_attention_backward(depth_shape(q, call.shape, count), depth_input(q), table.data(), table.data() + count, depth_input(out),
+                                    depth_input(d_out), log_sum_exp, depth_output(dq), dq_mode, key_table.data(), value_table.data(),
                                     current_stream());
+  variable_list gradients(2 * count);
+  for (std::size_t i = call.handed_on.keys; i < count; ++i) gradients[i] = std::move(*d_keys.all[i]);
+  for (std::size_t i = call.handed_on.values; i < count; ++i) gradients[count + i] = std::move(*d_values.all[i]);
   return gradients;
 }
 
@@ -65,8 +73,8 @@ kernels::DepthLogSumExp by_token(const at::Tensor& log_sum_exp_NH) { return {log
 class FusedDepthAttention : public torch::autograd::Function<FusedDepthAttention> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries,
-                            const std::vector<std::int64_t>& numbers) {
-    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+                            const c10::intrusive_ptr<DepthCall>& call) {
+    const HeadShape& shape = call->shape;
     const std::size_t count = entries.size() / 2;
     const auto table = depth_table(entries);
     const at::Tensor out = at::empty({q.size(0), shape.query_columns()}, q.options());
@@ -76,18 +84,17 @@ class FusedDepthAttention : public torch::autograd::Function<FusedDepthAttention
     variable_list saved{q, out, log_sum_exp_NH};
     saved.insert(saved.end(), entries.begin(), entries.end());
     context->save_for_backward(saved);
-    context->saved_data["shape"] = numbers;
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &out = saved[1], &log_sum_exp_NH = saved[2], dq = at::empty_like(out);
-    variable_list gradients =
-        depth_entry_gradients(depth_rows(grads[0]), q, at::TensorList(saved).slice(3), head_shape(context->saved_data["shape"]), out,
-                              by_token(log_sum_exp_NH), dq, kernels::DepthGradient::kWrite);
+    variable_list gradients = depth_entry_gradients(depth_rows(grads[0]), q, at::TensorList(saved).slice(3), saved_call(context), out,
+                                                    by_token(log_sum_exp_NH), dq, kernels::DepthGradient::kWrite);
     gradients.insert(gradients.begin(), dq);
-    gradients.emplace_back();  // the shape
+    gradients.emplace_back();  // the call
     return gradients;
   }
 };
@@ -116,8 +123,8 @@ kernels::DepthLogSumExp by_head(const at::Tensor& log_sum_exp_HN) { return {log_
 class FusedJointAttention : public torch::autograd::Function<FusedJointAttention> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv, at::TensorList entries, const at::Tensor& offsets,
-                            const std::vector<std::int64_t>& numbers) {
-    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+                            const c10::intrusive_ptr<DepthCall>& call) {
+    const HeadShape& shape = call->shape;
     const std::size_t count = entries.size() / 2;
     const auto table = depth_table(entries);
     const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
@@ -132,14 +139,15 @@ class FusedJointAttention : public torch::autograd::Function<FusedJointAttention
     variable_list saved{qkv, out, log_sum_exp_HN, offsets};
     saved.insert(saved.end(), entries.begin(), entries.end());
     context->save_for_backward(saved);
-    context->saved_data["shape"] = numbers;
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &qkv = saved[0], &out = saved[1], &log_sum_exp_HN = saved[2], d_out = depth_rows(grads[0]);
-    const HeadShape shape = head_shape(context->saved_data["shape"]);
+    const DepthCall& call = saved_call(context);
+    const HeadShape& shape = call.shape;
     const at::Tensor d_qkv = at::empty({qkv.size(0), shape.columns()}, qkv.options()), delta = at::empty_like(log_sum_exp_HN);
     using Input = kernels::AttentionInput;
     using Output = kernels::AttentionOutput;
@@ -149,10 +157,10 @@ class FusedJointAttention : public torch::autograd::Function<FusedJointAttention
                                 {depth_words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(),
                                 delta.data_ptr<float>(), packed_part<Output>(d_qkv, 0, shape), packed_part<Output>(d_qkv, k, shape),
                                 packed_part<Output>(d_qkv, v, shape), current_stream());
-    variable_list gradients = depth_entry_gradients(d_out, qkv, at::TensorList(saved).slice(4), shape, out, by_head(log_sum_exp_HN), d_qkv,
+    variable_list gradients = depth_entry_gradients(d_out, qkv, at::TensorList(saved).slice(4), call, out, by_head(log_sum_exp_HN), d_qkv,
                                                     kernels::DepthGradient::kAdd);
     gradients.insert(gradients.begin(), d_qkv);
-    gradients.resize(gradients.size() + 2);  // the offsets and the shape
+    gradients.resize(gradients.size() + 2);  // the offsets and the call
     return gradients;
   }
 };
@@ -176,19 +184,17 @@ std::vector<at::Tensor> depth_entries(const std::vector<at::Tensor>& keys, const
 }  // namespace
 
 at::Tensor fused_depth_attention(const at::Tensor& q, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                                 const HeadShape& shape) {
+                                 const HeadShape& shape, const SharedEntries& shared) {
   const auto entries = depth_entries(keys, values);
   check_bf16(q, entries);
-  return FusedDepthAttention::apply(depth_rows(q), at::TensorList(entries),
-                                    std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim});
+  return FusedDepthAttention::apply(depth_rows(q), at::TensorList(entries), make_call(shape, shared, q, entries));
 }
 
 at::Tensor fused_joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                                 const HeadShape& shape, const at::Tensor& offsets) {
+                                 const HeadShape& shape, const at::Tensor& offsets, const SharedEntries& shared) {
   const auto entries = depth_entries(keys, values);
   check_bf16(qkv_NC, entries);
-  return FusedJointAttention::apply(depth_rows(qkv_NC), at::TensorList(entries), offsets,
-                                    std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim});
+  return FusedJointAttention::apply(depth_rows(qkv_NC), at::TensorList(entries), offsets, make_call(shape, shared, qkv_NC, entries));
 }
 
 }  // namespace meristem::ops

@@ -51,16 +51,21 @@ void depth_attention_forward(const DepthAttentionShape& shape, DepthInput q, con
 void depth_attention_join(const DepthAttentionShape& shape, DepthInput q, const DepthInput* keys, const DepthInput* values, DepthOutput out,
                           DepthLogSumExp log_sum_exp, Stream stream);
 
-// What becomes of dq, which is the entries' part of the gradient: written, or added to what another attention's backward left there.
+// What becomes of a gradient: written, or added to what is there: in dq what another attention's backward left, in an entry's what later
+// calls that read it did.
 enum class DepthGradient { kWrite, kAdd };
+struct DepthEntryGradient {
+  DepthOutput rows;
+  DepthGradient mode;
+};
 
 // Gradients of q and of every entry from d_out and what the forward pass gave; `out` and log_sum_exp are the whole softmax's:
 //   p_i = exp(scale q.k_i - L)   ds_i = p_i (d_out.v_i - d_out.out)   dq = scale sum_i ds_i k_i
 //   dk_i = scale sum_h ds_i q    dv_i = sum_h p_i d_out               over the heads h of the group
-// d_keys, d_values: M of each, written. The other attention's gradients are its own backward's, given this `out` and log_sum_exp: its
-// weights and its sum of weighted gradients are then the whole softmax's.
+// d_keys, d_values: M of each, rounded to bf16 after an addition. The other attention's gradients are its own backward's, given this `out`
+// and log_sum_exp: its weights and its sum of weighted gradients are then the whole softmax's.
 void depth_attention_backward(const DepthAttentionShape& shape, DepthInput q, const DepthInput* keys, const DepthInput* values,
-                              DepthInput out, DepthInput d_out, DepthLogSumExp log_sum_exp, DepthOutput dq, const DepthOutput* d_keys,
-                              const DepthOutput* d_values, DepthGradient mode, Stream stream);
+                              DepthInput out, DepthInput d_out, DepthLogSumExp log_sum_exp, DepthOutput dq, DepthGradient dq_mode,
+                              const DepthEntryGradient* d_keys, const DepthEntryGradient* d_values, Stream stream);
 
 }  // namespace meristem::kernels

@@ -10,7 +10,7 @@ namespace meristem::test {
 
 inline std::vector<DepthCase> depth_cases() {
   return {
-      // name, N, H, G, D, M, join, factor, prior, schedule
+      // name, N, H, G, D, M, join, factor, prior, schedule, apart, gathers
       {"one entry", 3, 1, 1, 64, 1},
       {"one token", 1, 2, 1, 64, 5, false, 1, 0, 1},
       {"a batch of entries and one", 5, 2, 2, 64, 5},
@@ -33,6 +33,9 @@ inline std::vector<DepthCase> depth_cases() {
       {"joined to far larger scores", 5, 2, 1, 64, 3, true, 1, 200},
       {"joined to far smaller scores", 5, 2, 1, 64, 3, true, 1, -200},
       {"joined, one entry", 1, 1, 1, 64, 1, true},
+      {"gradients gathered over calls", 5, 4, 2, 64, 5, false, 1, 0, 1, true, true},
+      {"gathered, eight heads a group, joined", 3, 8, 1, 128, 3, true, 1, 0, 0, true, true},
+      {"gathered, heads wider than a warp", 3, 1, 1, 400, 3, false, 1, 0, 0, true, true},
   };
 }
 
@@ -52,6 +55,7 @@ inline std::vector<DepthCase> random_depth_cases(int count) {
     next.join = below(3) == 0;
     next.query_factor = below(3) == 0 ? 8 : 1;
     next.seed = random() % 5;
+    next.gathers = below(3) == 0;
     cases.push_back(next);
   }
   return cases;

@@ -29,14 +29,19 @@ void run_depth_on_gpu(DepthProblem& p) {
   };
   const Entries keys = copies(p.keys), values = copies(p.values), d_keys = copies(p.d_keys), d_values = copies(p.d_values);
   const auto k = table_of<kernels::DepthInput>(keys, p.keys), v = table_of<kernels::DepthInput>(values, p.values);
-  const auto dk = table_of<kernels::DepthOutput>(d_keys, p.d_keys), dv = table_of<kernels::DepthOutput>(d_values, p.d_values);
+  auto dk = gradients_of(p, 0), dv = gradients_of(p, 1);
+  for (std::size_t i = 0; i < dk.size(); ++i) {
+    dk[i].rows.data = d_keys[i].data();
+    dv[i].rows.data = d_values[i].data();
+  }
   kernels::DepthLogSumExp lse = p.lse();
   lse.data = log_sum_exp.data();
   const auto forward = p.given.join ? kernels::depth_attention_join : kernels::depth_attention_forward;
   forward(p.shape(), {q.data(), p.q.stride}, k.data(), v.data(), {out.data(), p.out.stride}, lse, nullptr);
   kernels::depth_attention_backward(p.shape(), {q.data(), p.q.stride}, k.data(), v.data(), {out.data(), p.out.stride},
-                                    {d_out.data(), p.d_out.stride}, lse, {dq.data(), p.dq.stride}, dk.data(), dv.data(),
-                                    p.given.join ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite, nullptr);
+                                    {d_out.data(), p.d_out.stride}, lse, {dq.data(), p.dq.stride},
+                                    p.given.join ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite, dk.data(), dv.data(),
+                                    nullptr);
   REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   out.fetch();
   dq.fetch();

@@ -90,6 +90,35 @@ TEST_CASE("fused joint attention agrees with the reference path, values and grad
   }
 }
 
+TEST_CASE("calls that share entries gather their gradients in place: what autograd sums, within a rounding an addition") {
+  const test::TensorsAsDeviceMemory on_the_device;
+  torch::manual_seed(9);
+  const HeadShape shape{4, 2, 64};
+  Tensors inputs;
+  for (int i = 0; i < 7; ++i) inputs.push_back(torch::randn({6, i == 0 ? shape.query_columns() : shape.kv_columns()}, torch::kDouble));
+  const at::Tensor upstream = torch::randn({6, shape.query_columns()}, torch::kDouble).to(at::kBFloat16);
+  // Three calls, each with one entry more, whose query is the call before's result.
+  const auto run = [&](at::ScalarType type, bool fused, bool gathers) {
+    return gradients_and_result(inputs, upstream, type, [&](const Tensors& in) {
+      ops::SharedEntries shared;
+      if (gathers) shared.of = c10::make_intrusive<ops::DepthGradients>();
+      at::Tensor q = in[0];
+      Tensors keys, values;
+      for (std::size_t call = 1; call <= 3; ++call) {
+        keys.push_back(in[call] * 1);
+        values.push_back(in[call + 3] * 1);
+        shared.keys = shared.values = call;
+        q = q + (fused ? ops::fused_depth_attention(q, keys, values, shape, shared)
+                       : ops::depth_attention(q, keys, values, shape, ops::Path::kReference));
+      }
+      return q;
+    });
+  };
+  const auto exact = run(at::kDouble, false, false), plain = run(at::kBFloat16, false, false);
+  check_within_own_precision(run(at::kBFloat16, true, false), plain, exact);
+  check_within_own_precision(run(at::kBFloat16, true, true), plain, exact);
+}
+
 TEST_CASE("joint attention without entries is attention") {
   const test::TensorsAsDeviceMemory on_the_device;
   const HeadShape shape{2, 1, 64};

@@ -22,6 +22,7 @@ struct DepthCase {
   float prior = 0;         // the mean of the other attention's log-sum-exp
   std::uint32_t seed = 0;  // of the schedule
   bool apart = true;       // rows have gaps between them
+  bool gathers = false;    // gradients of every other entry are added to what later calls left
 };
 
 // Rows of `columns` elements and a few of a neighbour's, which must stay as they are.
@@ -67,6 +68,10 @@ class DepthProblem {
       values.emplace_back(given.tokens, kv_columns(), gap(8 * ((i + 1) % 2))).fill(random, 1);
       d_keys.emplace_back(given.tokens, kv_columns(), gap(8));
       d_values.emplace_back(given.tokens, kv_columns(), 0);
+      d_keys_before.emplace_back(given.tokens, kv_columns(), 0).fill(random, 1);
+      d_values_before.emplace_back(given.tokens, kv_columns(), 0).fill(random, 1);
+      if (adds(i, 0)) copy(d_keys_before.back(), d_keys.back());
+      if (adds(i, 1)) copy(d_values_before.back(), d_values.back());
     }
     std::normal_distribution<float> normal;
     for (int i = 0; i < given.tokens * given.heads; ++i) before.push_back(given.prior + normal(random));
@@ -81,6 +86,8 @@ class DepthProblem {
   kernels::DepthAttentionShape shape() const {
     return {given.tokens, given.heads, given.kv_heads, given.head_dim, given.entries, 1 / std::sqrt(static_cast<float>(given.head_dim))};
   }
+  // Whether the gradient of an entry's key (side 0) or value (1) is added to what is there.
+  bool adds(int entry, int side) const { return given.gathers && (entry + side) % 2 == 0; }
   int query_columns() const { return given.heads * given.head_dim; }
   int kv_columns() const { return given.kv_heads * given.head_dim; }
   // Tokens beside each other where the problem is joined, as ops/attention leaves them, else heads.
@@ -94,7 +101,7 @@ class DepthProblem {
 
   DepthCase given;
   DepthMatrix q, out, out_before, d_out, dq, dq_before;
-  std::deque<DepthMatrix> keys, values, d_keys, d_values;
+  std::deque<DepthMatrix> keys, values, d_keys, d_values, d_keys_before, d_values_before;
   DeviceArray<float> log_sum_exp;
   std::vector<float> before;  // log_sum_exp as the other attention left it
 

@@ -31,10 +31,9 @@ class DepthReference {
       for (int h = 0; h < p_.given.heads; ++h) row(n, h);
     }
     for (double* terms : {&result_.dq_terms, &result_.dk_terms, &result_.dv_terms}) *terms = std::sqrt(*terms);
-    for (auto* gradients : {&result_.d_keys, &result_.d_values}) {
-      for (auto& gradient : *gradients) {
-        for (double& x : gradient) x = rounded(static_cast<Real>(x));
-      }
+    for (int i = 0; i < p_.given.entries; ++i) {
+      finish(result_.d_keys[static_cast<std::size_t>(i)], p_.d_keys_before[static_cast<std::size_t>(i)], p_.adds(i, 0));
+      finish(result_.d_values[static_cast<std::size_t>(i)], p_.d_values_before[static_cast<std::size_t>(i)], p_.adds(i, 1));
     }
   }
   const DepthResult& result() const { return result_; }
@@ -45,6 +44,14 @@ class DepthReference {
       return x;
     } else {
       return bf16_value(bf16_bits(x));
+    }
+  }
+  void finish(std::vector<double>& gradient, const DepthMatrix& before, bool adds) const {
+    for (int n = 0; n < before.rows; ++n) {
+      for (int c = 0; c < before.columns; ++c) {
+        double& x = gradient[before.at(n, c)];
+        x = rounded(static_cast<Real>(adds ? x + static_cast<double>(before.value(n, c)) : x));
+      }
     }
   }
   // Head h of a row.

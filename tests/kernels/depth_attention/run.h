@@ -15,21 +15,25 @@ inline std::vector<kernels::DepthInput> inputs_of(const std::deque<DepthMatrix>&
   for (const DepthMatrix& entry : entries) table.push_back(entry.input());
   return table;
 }
-inline std::vector<kernels::DepthOutput> outputs_of(const std::deque<DepthMatrix>& entries) {
-  std::vector<kernels::DepthOutput> table;
-  for (const DepthMatrix& entry : entries) table.push_back(entry.output());
+// side: 0 for keys, 1 for values.
+inline std::vector<kernels::DepthEntryGradient> gradients_of(const DepthProblem& p, int side) {
+  std::vector<kernels::DepthEntryGradient> table;
+  for (const DepthMatrix& one : side == 0 ? p.d_keys : p.d_values) {
+    const bool adds = p.adds(static_cast<int>(table.size()), side);
+    table.push_back({one.output(), adds ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite});
+  }
   return table;
 }
 
 inline void run_depth(DepthProblem& p) {
   kernels::device::host::Grid::current().settings.seed = p.given.seed;
   const auto keys = inputs_of(p.keys), values = inputs_of(p.values);
-  const auto d_keys = outputs_of(p.d_keys), d_values = outputs_of(p.d_values);
+  const auto d_keys = gradients_of(p, 0), d_values = gradients_of(p, 1);
   const auto forward = p.given.join ? kernels::depth_attention_join : kernels::depth_attention_forward;
   forward(p.shape(), p.q.input(), keys.data(), values.data(), p.out.output(), p.lse(), nullptr);
   kernels::depth_attention_backward(p.shape(), p.q.input(), keys.data(), values.data(), p.out.input(), p.d_out.input(), p.lse(),
-                                    p.dq.output(), d_keys.data(), d_values.data(),
-                                    p.given.join ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite, nullptr);
+                                    p.dq.output(), p.given.join ? kernels::DepthGradient::kAdd : kernels::DepthGradient::kWrite,
+                                    d_keys.data(), d_values.data(), nullptr);
 }
 
 inline std::vector<double> values_of(const DepthMatrix& matrix) {
