@@ -4,6 +4,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/fused_attention.h"
 #include "ops/typed_cpu.h"
 
 namespace meristem::ops {
@@ -53,7 +54,7 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
-  TORCH_CHECK(path != Path::kFused, "attention: no fused kernel in this build");
+  if (path == Path::kFused) return fused_attention(qkv_NC, shape, segment_offsets(segments, qkv_NC.device()));
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   if (segments.is_uniform()) {
     return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(segments.lengths.size()), path);

@@ -20,6 +20,7 @@ struct HeadShape {
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t keys and values [S, G*K] of one sequence, query i up to key S - t + i. No gradient.
+// Our own kernel is for whole sequences: kFused decodes by the library.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
 
 }  // namespace meristem::ops

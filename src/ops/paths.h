@@ -2,6 +2,7 @@
 // `fused`: our own kernel, on the CPU (ops/cpu) or in CUDA (kernels/). `auto`: the fastest that this device has been shown to run.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -21,8 +22,10 @@ struct Paths {
   static Paths reference() { return {}; }
 };
 
-// Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can.
-Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels = {});
+// Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can. head_dim: attention's
+// own CUDA kernel takes 64 and 128 alone.
+Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels = {},
+                    std::int64_t head_dim = 64);
 
 // "attention library, cross_entropy fused, …" for the log line at the start of a run.
 std::string describe(const Paths& paths);

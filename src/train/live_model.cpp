@@ -8,7 +8,7 @@ ModelBuild model_build(const RunConfig& config, at::Device device) {
   const auto type = [](const std::string& name) { return name == "bf16" ? at::kBFloat16 : at::kFloat; };
   ModelBuild build;
   build.placement = {device, type(config.precision.compute), type(config.precision.residual), at::kFloat};
-  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute);
+  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, config.model.attention.head_dim);
   build.checkpoint_every = config.memory.activation_checkpointing.every;
   return build;
 }

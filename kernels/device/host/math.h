@@ -30,4 +30,6 @@ inline std::uint32_t pack_bf16(float low, float high) { return bf16_of(low) | bf
 inline float low_bf16(std::uint32_t word) { return std::bit_cast<float>(word << 16); }
 inline float high_bf16(std::uint32_t word) { return std::bit_cast<float>(word & 0xFFFF0000u); }
 
+inline int count_bits(std::uint32_t word) { return std::popcount(word); }
+
 }  // namespace meristem::kernels::device

@@ -39,4 +39,6 @@ MERISTEM_DEVICE std::uint32_t pack_bf16(float low, float high) {
 MERISTEM_DEVICE float low_bf16(std::uint32_t word) { return __uint_as_float(word << 16); }
 MERISTEM_DEVICE float high_bf16(std::uint32_t word) { return __uint_as_float(word & 0xFFFF0000u); }
 
+MERISTEM_DEVICE int count_bits(std::uint32_t word) { return __popc(word); }
+
 }  // namespace meristem::kernels::device
