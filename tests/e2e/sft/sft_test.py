@@ -161,12 +161,6 @@ class Training(Case):
         return subprocess.run([sys.executable, ROOT / "scripts" / "python" / "chat_session.py", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
                                "--max-tokens", "60", *options], input="".join(line + "\n" for line in lines), capture_output=True, text=True, env=environment)
 
-    def test_the_ready_configs_are_valid(self):
-        configs = sorted((ROOT / "configs" / "sft").glob("*.yaml"))
-        self.assertGreater(len(configs), 1)
-        for config in configs:
-            self.assertIn("parameters", self.program("plan", config))
-
     def test_a_chat_in_a_pipe(self):
         question = json.loads((self.folder / "problems.jsonl").read_text().splitlines()[0])["prompt"]
         both = self.chat(question, "/reset", question, "/quit", "unheard")
