@@ -1,15 +1,13 @@
-"""Records of supervised fine-tuning: lines of JSONL to conversations. Every error names the record as FILE:LINE.
+"""Records of supervised fine-tuning: JSON objects to conversations. What is wrong with one is a Fault; whoever reads names its place.
 
 Three shapes are known by their keys: `messages`, `prompt` and `completion` (strings, or lists of messages), alpaca (`instruction`, `input`,
 `output`, perhaps `system` and `history`)."""
 
-import gzip
-import json
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from command_errors import UserError
+from document_text import Fault, object_of_line, string_of
 
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz")
 # Which roles may follow which; None is the beginning.
 FOLLOWS = {None: {"system", "developer", "user"}, "system": {"user"}, "developer": {"user"}, "user": {"assistant"},
            "assistant": {"user", "tool"}, "tool": {"assistant", "tool"}}
@@ -32,127 +30,91 @@ class Record:
         return [(f"messages[{i}].content", message["content"]) for i, message in enumerate(self.messages)]
 
 
-def records_of(inputs, prompt_key, completion_key, raw):
-    """Yields a Record for each line that is not blank. `raw`: prompt and completion strings stay text, else they are a user's and an
-    assistant's message."""
-    for path in _files(inputs):
-        for place, line in _lines(path):
-            yield _record(place, _object(place, line), prompt_key, completion_key, raw)
+class Keys(NamedTuple):
+    """How prompt and completion are called. `raw`: strings stay text, else they are a user's and an assistant's message."""
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    raw: bool = False
+
+    def known(self):
+        return "messages", self.prompt, self.completion, "instruction", "input", "output", "system", "history"
 
 
-def _files(inputs):
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
-            if not found:
-                raise UserError(f"{path}: a folder without a file that ends in {', '.join(SUFFIXES)}")
-            yield from found
-        elif not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        elif not path.name.endswith(SUFFIXES):
-            raise UserError(f"{path}: --chat reads {', '.join(SUFFIXES)}")
-        else:
-            yield path
-
-
-def _lines(path):
-    offset = 0
-    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}:{number}: byte {offset + error.start}: not UTF-8; convert the file first") from None
-            offset += len(line)
-            text = text.removeprefix("\ufeff").strip()
-            if text:
-                yield f"{path}:{number}", text
-
-
-def _object(place, line):
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: broken JSON at column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: broken JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: found {type(record).__name__}, expected an object")
-    return record
-
-
-def _record(place, record, prompt_key, completion_key, raw):
+def record_of(place, line, keys):
+    """The Record of a JSON line."""
+    record = object_of_line(line, "")
     if "messages" in record:
-        return Record(place, _messages(place, "messages", record["messages"], whole=True))
-    if prompt_key in record or completion_key in record:
-        return _prompt_completion(place, record, prompt_key, completion_key, raw)
+        return Record(place, _messages("messages", record["messages"], whole=True))
+    if keys.prompt in record or keys.completion in record:
+        return _prompt_completion(place, record, keys)
     if "instruction" in record:
         return _alpaca(place, record)
-    raise UserError(f"{place}: found the keys {', '.join(map(repr, list(record)[:8])) or 'none'}; expected messages, "
-                    f"{prompt_key} and {completion_key}, or instruction and output (see --prompt-key, --completion-key)")
+    raise Fault("no record", f"found the keys {', '.join(map(repr, list(record)[:8])) or 'none'}; expected messages, "
+                f"{keys.prompt} and {keys.completion}, or instruction and output (see --prompt-key, --completion-key)")
 
 
-def _text(place, record, key, default=None):
-    text = record.get(key, default)
-    if text is None:
-        raise UserError(f"{place}: key {key!r} is missing")
-    if not isinstance(text, str):
-        raise UserError(f"{place}: {key}: found {type(text).__name__}, expected a string")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"{place}: {key}: holds half a character (a lone surrogate)") from None
-    return text
+def _text(record, key, default=None):
+    if record.get(key) is None and default is not None:
+        return default
+    if record.get(key) is None:
+        raise Fault("no text", f"key {key!r} is missing")
+    return string_of(record, key)
 
 
-def _messages(place, key, found, whole, before=None):
+def _messages(key, found, whole, before=None):
     """The messages of a list, their roles in order after role `before`; `whole`: they end with an answer."""
     if not isinstance(found, list) or not found:
-        raise UserError(f"{place}: {key}: found {type(found).__name__ if not isinstance(found, list) else 'no message'}, expected a list of messages")
+        raise Fault("no messages", f"{key}: found {'no message' if isinstance(found, list) else type(found).__name__}, expected a list of messages")
     for i, message in enumerate(found):
         at = f"{key}[{i}]"
         if not isinstance(message, dict):
-            raise UserError(f"{place}: {at}: found {type(message).__name__}, expected an object with role and content")
+            raise Fault("no messages", f"{at}: found {type(message).__name__}, expected an object with role and content")
         role = message.get("role")
         if not isinstance(role, str) or role not in FOLLOWS:
-            raise UserError(f"{place}: {at}.role: found {role!r}, allowed: {', '.join(filter(None, FOLLOWS))}")
+            raise Fault("wrong role", f"{at}.role: found {role!r}, allowed: {', '.join(filter(None, FOLLOWS))}")
         if role not in FOLLOWS[before]:
-            raise UserError(f"{place}: {at}.role: {role} cannot {f'follow {before}' if before else 'be the first'}; "
-                            f"allowed here: {', '.join(sorted(FOLLOWS[before]))}")
-        _text(place, message, "content") if "content" in message else _missing(place, at)
+            raise Fault("wrong role", f"{at}.role: {role} cannot {f'follow {before}' if before else 'be the first'}; "
+                        f"allowed here: {', '.join(sorted(FOLLOWS[before]))}")
+        _content(at, message)
         before = role
     if whole and before != "assistant":
-        raise UserError(f"{place}: {key}[{len(found) - 1}].role: the last message is the {before}'s; nothing answers it")
+        raise Fault("wrong role", f"{key}[{len(found) - 1}].role: the last message is the {before}'s; nothing answers it")
     return found
 
 
-def _missing(place, at):
-    raise UserError(f"{place}: {at}.content: is missing")
+def _content(at, message):
+    if "content" not in message:
+        raise Fault("no text", f"{at}.content: is missing")
+    try:
+        string_of(message, "content")
+    except Fault as fault:
+        raise Fault(fault.kind, f"{at}.{fault.what}") from None
 
 
-def _prompt_completion(place, record, prompt_key, completion_key, raw):
-    for key in (prompt_key, completion_key):
+def _prompt_completion(place, record, keys):
+    for key in (keys.prompt, keys.completion):
         if key not in record:
-            raise UserError(f"{place}: key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8]))}")
-    prompt, completion = record[prompt_key], record[completion_key]
+            raise Fault("no text", f"key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8]))}")
+    prompt, completion = record[keys.prompt], record[keys.completion]
     if isinstance(prompt, list) or isinstance(completion, list):
-        prompt = _messages(place, prompt_key, prompt, whole=False)
-        return Record(place, prompt + _messages(place, completion_key, completion, True, prompt[-1]["role"]), len(prompt))
-    prompt, completion = _text(place, record, prompt_key), _text(place, record, completion_key)
-    if raw:
+        prompt = _messages(keys.prompt, prompt, whole=False)
+        return Record(place, prompt + _messages(keys.completion, completion, True, prompt[-1]["role"]), len(prompt))
+    prompt, completion = _text(record, keys.prompt), _text(record, keys.completion)
+    if keys.raw:
         return Record(place, prompt=prompt, completion=completion)
     return Record(place, [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], 1)
 
 
 def _alpaca(place, record):
     """Answers in `history` are trained on too, which takes a template with markers."""
-    system, instruction = _text(place, record, "system", ""), _text(place, record, "instruction")
-    more, output = _text(place, record, "input", ""), _text(place, record, "output")
+    system, instruction = _text(record, "system", ""), _text(record, "instruction")
+    more, output = _text(record, "input", ""), _text(record, "output")
     messages = [{"role": "system", "content": system}] if system else []
     history = record.get("history") or []
     if not isinstance(history, list) or any(not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn)
                                             for turn in history):
-        raise UserError(f"{place}: history: expected a list of [instruction, output] pairs of strings")
+        raise Fault("no messages", f"history: expected a list of [instruction, output] pairs of strings")
     for asked, answered in history:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     messages += [{"role": "user", "content": f"{instruction}\n\n{more}" if more else instruction}, {"role": "assistant", "content": output}]

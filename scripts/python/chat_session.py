@@ -11,9 +11,9 @@ from tokenizers.decoders import DecodeStream
 
 import chat_template
 import generate
-import tokenize_text
-from chat_tokenize import Encoder
+from chat_encoder import Encoder
 from command_errors import UserError, reported
+from tokenizer_file import end_of_text_id, load_tokenizer
 
 HELP = "/reset begins a new conversation, /quit leaves (so does the end of the input); Ctrl-C stops an answer"
 PROBE = "Probe"
@@ -143,10 +143,10 @@ def main(argv):
         raise UserError("--chat takes what you say from the input; --prompt, --prompt-ids and --stop-id do not go with it")
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
-    tokenizer, path = tokenize_text.load_tokenizer(arguments.tokenizer or generate.find_tokenizer(arguments.checkpoint))
+    tokenizer, path = load_tokenizer(arguments.tokenizer or generate.find_tokenizer(arguments.checkpoint))
     tokenizer.encode_special_tokens = False
     known = chat_template.special_tokens(path.parent, None).get("eos_token")
-    end = tokenize_text.end_of_text_id(tokenizer, known, path)
+    end = end_of_text_id(tokenizer, known, path)
     template = chat_template.find_template(path.parent, arguments.chat_template,
                                            chat_template.special_tokens(path.parent, tokenizer.id_to_token(end)))
     if template is None:

@@ -1,50 +1,11 @@
-"""A token shard with a mask: PREFIX.mask has one byte a token, 1 where the token is trained on. The manifest describes and hashes it."""
+"""The mask of a token shard, for reading: PREFIX.mask has one byte a token, 1 where the token is trained on. The manifest describes and hashes it."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from command_errors import DamagedError, UserError
-from token_shards import Shard, Writer, xxh3_file
-
-
-class MaskedWriter(Writer):
-    """As Writer; add() takes a mask of the same length. The four files appear together."""
-
-    def __init__(self, prefix, *arguments, force=False, **options):
-        if os.path.exists(f"{prefix}.mask") and not force:
-            raise UserError(f"{prefix}.mask: exists already; --force replaces it")
-        super().__init__(prefix, *arguments, force=force, **options)
-        self.mask = open(self._pending(".mask"), "wb")
-        self.trained = 0
-
-    def add(self, ids, mask):
-        if len(ids) != len(mask):
-            raise ValueError(f"{len(ids)} ids, a mask of {len(mask)}")
-        super().add(ids)
-        self.mask.write(np.asarray(mask, np.uint8).tobytes())
-        self.trained += int(np.count_nonzero(mask))
-
-    def __exit__(self, kind, error, trace):
-        try:
-            return super().__exit__(kind, error, trace)
-        finally:
-            self.mask.close()
-            Path(self._pending(".mask")).unlink(missing_ok=True)
-
-    def _manifest(self):
-        manifest = super()._manifest()
-        path = self._pending(".mask")
-        manifest["files"]["mask"] = {"bytes": os.path.getsize(path), "xxh3": xxh3_file(path)}
-        return {**manifest, "format_version": 2, "trained_tokens": self.trained}
-
-    def _publish(self):
-        self.mask.flush()
-        os.fsync(self.mask.fileno())
-        # A shard whose mask is missing is refused, one without its manifest is not: the mask's name comes last of all that counts.
-        super()._publish()
-        os.replace(self._pending(".mask"), self.prefix + ".mask")
+from token_shards import Shard, xxh3_file
 
 
 class Mask:

@@ -9,6 +9,14 @@ from command_errors import UserError
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
+class TemplateFails(UserError):
+    """On one conversation, named by its place; `what` is the message without it."""
+
+    def __init__(self, place, what):
+        super().__init__(f"{place}: {what}")
+        self.what = what
+
+
 class ChatTemplate:
     """`tokens`: what the template knows as bos_token, eos_token and so on."""
 
@@ -25,9 +33,9 @@ class ChatTemplate:
             texts, spans = render_jinja_template([messages], chat_template=self.text, return_assistant_tokens_mask=self.has_markers,
                                                  add_generation_prompt=add_generation_prompt, **self.tokens)
         except TemplateError as error:  # also what a template raises by itself, such as for roles that it does not know
-            raise UserError(f"{place}: the chat template {self.path} fails: {error.message or type(error).__name__}") from None
+            raise TemplateFails(place, f"the chat template {self.path} fails: {error.message or type(error).__name__}") from None
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"{place}: the chat template {self.path} fails: {error}") from None
+            raise TemplateFails(place, f"the chat template {self.path} fails: {error}") from None
         return texts[0], [tuple(span) for span in spans[0]] if spans else []
 
 

@@ -11,7 +11,8 @@ class Fault(Exception):
 
 
 def too_long(found, longest):
-    return Fault("too long", f"more than --max-document-bytes: found {found} bytes or more, allowed {longest}")
+    return Fault("too long", f"more than --max-document-bytes: found {found} bytes or more, allowed {longest}; raise it (tokenizing takes about 150 "
+                 "times a document's bytes of memory), or leave such documents out with --skip-bad")
 
 
 def decoded(data, offset, longest):
@@ -34,9 +35,8 @@ def text_of_row(data, arguments):
     return decoded(data, 0, arguments.max_document_bytes)
 
 
-def text_of_line(line, key):
-    if not line.strip():
-        return ""
+def object_of_line(line, expected):
+    """The object of a line that is not blank."""
     try:
         record = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
@@ -46,9 +46,12 @@ def text_of_line(line, key):
     except RecursionError:
         raise Fault("broken JSON", "broken JSON: nested too deeply") from None
     if not isinstance(record, dict):
-        raise Fault("no object", f"found {type(record).__name__}, expected an object with the key {key!r}")
-    if key not in record:
-        raise Fault("no text", f"key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8])) or 'no key'} (see --key)")
+        raise Fault("no object", f"found {type(record).__name__}, expected an object{expected}")
+    return record
+
+
+def string_of(record, key):
+    """The text under a key that is there."""
     text = record[key]
     if not isinstance(text, str):
         raise Fault("no text", f"{key}: found {type(text).__name__}, expected a string")
@@ -57,3 +60,12 @@ def text_of_line(line, key):
     except UnicodeEncodeError:
         raise Fault("half a character", f"{key}: holds half a character (a lone surrogate)") from None
     return text
+
+
+def text_of_line(line, key):
+    if not line.strip():
+        return ""
+    record = object_of_line(line, f" with the key {key!r}")
+    if key not in record:
+        raise Fault("no text", f"key {key!r} is missing; found: {', '.join(map(repr, list(record)[:8])) or 'no key'} (see --key)")
+    return string_of(record, key)

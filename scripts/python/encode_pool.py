@@ -1,4 +1,4 @@
-"""Batches of text through several worker processes, results in the order of the batches whatever the number of workers."""
+"""Batches through several worker processes, results in the order of the batches whatever the number of workers."""
 
 import collections
 import contextlib
@@ -7,17 +7,16 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import encode_worker
+from encoded import Encoded
 
 
 class InProcess:
     """No workers: `tokenizers` spreads a batch over the cores itself. What small inputs take, since it starts at once."""
 
-    def __init__(self, tokenizer, end, dtype):
-        self.arguments = (end, dtype)
-        self.tokenizer = tokenizer
+    def __init__(self, recipe):
+        self.encode = recipe.make()
 
     def __enter__(self):
         return self
@@ -26,16 +25,16 @@ class InProcess:
         pass
 
     def map(self, batches):
-        """Yields (tag, result) for the (tag, texts) of `batches`; the result of no texts is None."""
-        for tag, texts in batches:
-            yield tag, encode_worker.encode(self.tokenizer, texts, *self.arguments) if texts else None
+        """Yields (tag, Encoded) for the (tag, items) of `batches`."""
+        for tag, items in batches:
+            yield tag, self.encode(items) if items else Encoded()
 
 
 class Pool:
     """A thread for each worker writes and reads its pipes, so that none of them waits for another."""
 
-    def __init__(self, count, tokenizer_path, end, dtype):
-        self.command = [sys.executable, str(Path(encode_worker.__file__)), str(tokenizer_path), str(end), dtype.name]
+    def __init__(self, count, recipe):
+        self.recipe = recipe
         self.count, self.children, self.local = count, [], threading.local()
         self.threads = ThreadPoolExecutor(count)
 
@@ -57,8 +56,8 @@ class Pool:
     def map(self, batches):
         """As above; two batches a worker are on their way at most."""
         waiting = collections.deque()
-        for tag, texts in batches:
-            waiting.append((tag, self.threads.submit(self._encode, texts)))
+        for tag, items in batches:
+            waiting.append((tag, self.threads.submit(self._encode, items)))
             if len(waiting) > 2 * self.count:
                 yield self._first(waiting)
         while waiting:
@@ -73,16 +72,17 @@ class Pool:
         if not hasattr(self.local, "child"):
             # The workers are the parallelism; threads inside each of them would only get in each other's way.
             alone = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-            self.local.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=alone)
+            self.local.child = subprocess.Popen([sys.executable, encode_worker.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=alone)
             self.children.append(self.local.child)
+            encode_worker.send(self.local.child.stdin, self.recipe)
         return self.local.child
 
-    def _encode(self, texts):
-        if not texts:
-            return None
+    def _encode(self, items):
+        if not items:
+            return Encoded()
         child = self._child()
         try:
-            encode_worker.send(child.stdin, texts)
+            encode_worker.send(child.stdin, items)
             result = encode_worker.receive(child.stdout)
         except BrokenPipeError:
             result = None
@@ -90,4 +90,6 @@ class Pool:
             code = child.wait()
             raise OSError(f"a tokenizing worker ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}; "
                           "the same command goes on from what is written")
+        if isinstance(result, Exception):
+            raise result
         return result

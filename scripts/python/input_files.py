@@ -7,23 +7,28 @@ from command_errors import UserError
 from compressed_files import SUFFIXES as COMPRESSED
 
 FORMATS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
-ALLOWED = ", ".join(FORMATS) + "; .txt and .jsonl also with .gz or .zst"
+KINDS = ("txt", "jsonl", "parquet", "arrow")
 TABLES = ("parquet", "arrow")
 _SPLIT_FILE = re.compile(r"(train|validation|valid|test|dev)-\d+-of-\d+")
 
 
-def input_files(inputs, given_format, split):
-    """(path, format) of the inputs in order, folders unfolded in sorted order."""
+def names_of(kinds):
+    packed = " and ".join(f".{kind}" for kind in kinds if kind not in TABLES)
+    return ", ".join(suffix for suffix, kind in FORMATS.items() if kind in kinds) + f"; {packed} also with .gz or .zst"
+
+
+def input_files(inputs, given_format, split, kinds=KINDS):
+    """(path, format) of the inputs in order, folders unfolded in sorted order; of a folder the files of the given kinds."""
     files = []
     for path in inputs:
         if path.is_dir():
-            files += _folder(path, given_format, split)
+            files += _folder(path, given_format, split, kinds)
         elif not path.exists():
             raise UserError(f"{path}: no such file or folder")
         else:
             kind = given_format or format_of(path)
-            if kind is None:
-                raise UserError(f"{path}: unknown kind of file; allowed: {ALLOWED}; or say --format txt|jsonl|parquet|arrow")
+            if kind not in kinds:
+                raise UserError(f"{path}: unknown kind of file; allowed: {names_of(kinds)}; or say --format {'|'.join(kinds)}")
             files.append((path, kind))
     return files
 
@@ -36,16 +41,16 @@ def format_of(path):
     return None if kind in TABLES else kind
 
 
-def _folder(path, given_format, split):
+def _folder(path, given_format, split, kinds):
     if (path / "dataset_dict.json").is_file():
         path = _split_of(path, split)
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return [(path / name, "arrow") for name in _saved_names(path / "state.json")]
     # cache-….arrow are results of `map` that `datasets` keeps beside the data.
-    found = sorted(file for file in path.rglob("*") if format_of(file) and file.is_file() and not file.name.startswith("cache-"))
+    found = sorted(file for file in path.rglob("*") if format_of(file) in kinds and file.is_file() and not file.name.startswith("cache-"))
     found = _files_of_split(path, found, split)
     if not found:
-        raise UserError(f"{path}: a folder without a file that ends in {ALLOWED}")
+        raise UserError(f"{path}: a folder without a file that ends in {names_of(kinds)}")
     return [(file, given_format or format_of(file)) for file in found]
 
 

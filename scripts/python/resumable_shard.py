@@ -1,6 +1,7 @@
 """A shard that is written over a long time. Until it is whole it lives in the folder PREFIX.partial:
 
 tokens, lengths   what has been written, in order; what lies behind the journal's counts is cut off when a stopped job goes on
+mask              the same, of a masked shard: a byte a token
 journal.json      which job this is, and how far the files and the input are in step with each other; replaced as a whole
 
 Killed at any moment, the same command goes on from the last journal and ends in the same bytes."""
@@ -19,22 +20,26 @@ import token_shards
 from command_errors import DamagedError, UserError
 
 ENTRIES = 1 << 18  # of the index made at a time
+NAMED = 10  # items left out that the journal names, of each kind
+# In the order in which they get their names: whatever a kill leaves is refused, for a shard is what has an index. None is read without its mask.
+NAMES = (("json", ".json"), ("mask", ".mask"), ("tokens", ".bin"), ("idx", ".idx"))
 
 
 class ResumableShard:
     """`job` is a dict of what the bytes depend on: where it differs from the journal's, going on is refused."""
 
-    def __init__(self, prefix, dtype, job, force, commit_seconds):
-        self.prefix, self.dtype, self.commit_seconds = str(prefix), np.dtype(dtype), commit_seconds
+    def __init__(self, prefix, dtype, job, force, commit_seconds, masked=False):
+        self.prefix, self.dtype, self.commit_seconds, self.masked = str(prefix), np.dtype(dtype), commit_seconds, masked
         self.folder = Path(self.prefix + ".partial")
-        self.fresh = {"format": 1, "job": job, "input": None, "documents": 0, "tokens": 0, "text_bytes": 0, "skipped": {}, "publishing": False}
+        self.fresh = {"format": 2, "job": job, "input": None, "documents": 0, "tokens": 0, "text_bytes": 0, "longest": 0, "counts": {}, "skipped": {},
+                      "left_out": {}, "publishing": False}
         self.journal, self.resumed, self.last_commit = self.fresh, False, time.monotonic()
         self._refuse_existing(force)
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # closes again what is open where one of these fails
             self._lock(opened)
             self._load(force)
-            self.tokens, self.lengths = (self._open(name, size, opened) for name, size in self._sizes().items())
+            self.files = {name: self._open(name, size, opened) for name, size in self._sizes().items()}
             self.opened = opened.pop_all()
 
     def __enter__(self):
@@ -47,13 +52,24 @@ class ResumableShard:
             if not self._path("journal.json").exists():  # nothing to go on from
                 shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, ids, lengths, text_bytes):
-        """Bytes of ids and of int32 lengths, for one document or many."""
-        self.tokens.write(ids)
-        self.lengths.write(lengths)
-        self.journal["documents"] += len(lengths) // 4
-        self.journal["tokens"] += len(ids) // self.dtype.itemsize
-        self.journal["text_bytes"] += text_bytes
+    def add(self, encoded):
+        """An Encoded: one document or many, and what became of the others."""
+        self.files["tokens"].write(encoded.ids)
+        self.files["lengths"].write(encoded.lengths)
+        if self.masked:
+            self.files["mask"].write(encoded.mask)
+        journal = self.journal
+        journal["documents"] += len(encoded.lengths) // 4
+        journal["tokens"] += len(encoded.ids) // self.dtype.itemsize
+        journal["text_bytes"] += encoded.text_bytes
+        journal["longest"] = max(journal["longest"], encoded.longest)
+        for name, count in encoded.counts.items():
+            journal["counts"][name] = journal["counts"].get(name, 0) + count
+        for kind, what in encoded.left_out:
+            entry = journal["left_out"].setdefault(kind, {"count": 0, "named": []})
+            entry["count"] += 1
+            if len(entry["named"]) < NAMED:
+                entry["named"].append(what)
 
     def skip(self, kind):
         self.journal["skipped"][kind] = self.journal["skipped"].get(kind, 0) + 1
@@ -64,18 +80,26 @@ class ResumableShard:
         if time.monotonic() - self.last_commit >= self.commit_seconds:
             self._commit()
 
+    def give_up(self):
+        """There is nothing to go on with: another job will take this one's place."""
+        self._path("journal.json").unlink(missing_ok=True)
+
     def publish(self, vocab_size, about):
-        """Gives the three files their names. From the journal's last entry on a kill leaves nothing to do but the renames."""
+        """Gives the files their names. From the journal's last entry on a kill leaves nothing to do but the renames."""
         if not self.journal["publishing"]:
-            for file in (self.tokens, self.lengths):
+            for file in self.files.values():
                 token_shards.sync(file)
             self._write_index()
             manifest = token_shards.manifest(self._path("tokens"), self._path("idx"), self.journal["tokens"], self.journal["documents"],
                                              vocab_size, self.dtype.name, about)
+            if self.masked:
+                manifest = token_shards.with_mask(manifest, self._path("mask"), self.journal["counts"]["trained"])
             self._write("json", json.dumps(manifest, indent=1).encode() + b"\n")
             self.journal["publishing"] = True
             self._commit()
-        for name, extension in (("tokens", ".bin"), ("idx", ".idx"), ("json", ".json")):
+        if not self.masked:
+            Path(self.prefix + ".mask").unlink(missing_ok=True)  # of an older shard of this name
+        for name, extension in NAMES:
             if self._path(name).exists():
                 os.replace(self._path(name), self.prefix + extension)
         token_shards.sync_folder(os.path.dirname(self.prefix) or ".")
@@ -87,7 +111,7 @@ class ResumableShard:
         """An older shard is never replaced unawares; that of this job, half published, is."""
         if force or self._stored().get("publishing"):
             return
-        for extension in token_shards.EXTENSIONS:
+        for extension in (*token_shards.EXTENSIONS, ".mask"):
             if os.path.exists(self.prefix + extension):
                 raise UserError(f"{self.prefix}{extension}: exists already; --force replaces it")
 
@@ -121,13 +145,14 @@ class ResumableShard:
             self._path("journal.json").unlink(missing_ok=True)
 
     def _sizes(self):
-        return {"tokens": self.journal["tokens"] * self.dtype.itemsize, "lengths": self.journal["documents"] * 4}
+        sizes = {"tokens": self.journal["tokens"] * self.dtype.itemsize, "lengths": self.journal["documents"] * 4}
+        return {**sizes, "mask": self.journal["tokens"]} if self.masked else sizes
 
     def _open(self, name, size, opened):
         """For writing on behind its first `size` bytes."""
         path = self._path(name)
-        if name == "tokens" and self.journal["publishing"] and not path.exists():
-            path = Path(self.prefix + ".bin")  # has its name already
+        if self.journal["publishing"] and not path.exists():
+            path = Path(self.prefix + dict(NAMES)[name])  # has its name already
         file = opened.enter_context(open(path, "r+b" if path.exists() else "w+b"))
         if (found := os.fstat(file.fileno()).st_size) < size:
             raise DamagedError(f"{path}: {found} bytes, the journal counts {size}; remove {self.folder} to begin anew")
@@ -141,7 +166,7 @@ class ResumableShard:
             token_shards.sync(file)
 
     def _commit(self):
-        for file in (self.tokens, self.lengths):
+        for file in self.files.values():
             token_shards.sync(file)
         self._write("journal.new", json.dumps(self.journal).encode())
         os.replace(self._path("journal.new"), self._path("journal.json"))

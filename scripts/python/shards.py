@@ -80,7 +80,7 @@ def print_document(shard, number, count, tokenizer_path):
     if tokenizer_path is None:
         print("  (text: give the tokenizer with --tokenizer)")
         return
-    from encode_worker import load_tokenizer
+    from tokenizer_file import load_tokenizer
 
     tokenizer = load_tokenizer(Path(tokenizer_path))[0]
     mask = Mask.of(shard)

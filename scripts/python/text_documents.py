@@ -9,7 +9,7 @@ import text_tables
 from command_errors import UserError
 from compressed_files import ByteStream
 from document_text import Fault, decoded, text_of_line, text_of_row, too_long
-from input_files import TABLES, input_files
+from input_files import KINDS, input_files
 from text_parts import blank_parts, rest_of_line, separated_parts
 
 LONGEST = 4 << 20
@@ -23,19 +23,25 @@ class Document(NamedTuple):
     what: str = ""        # and what is wrong, without the place
 
 
-def add_arguments(parser):
-    """The arguments that say what is read."""
+def add_input_arguments(parser, kinds):
+    """The arguments that say which files are read."""
+    names = {"txt": ".txt (also .gz, .zst)", "jsonl": ".jsonl (also .gz, .zst)", "parquet": ".parquet", "arrow": ".arrow"}
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
-                        help="a .txt, .jsonl (both also .gz, .zst), .parquet or .arrow file, a folder of them (read in sorted order), "
+                        help=f"a {', '.join(names[kind] for kind in kinds)} file, a folder of them (read in sorted order), "
                              "or a folder saved by Hugging Face datasets")
-    parser.add_argument("--key", default="text", help="the key of a JSON line, or the column of a table, that holds the text (default: text)")
-    parser.add_argument("--format", choices=("txt", "jsonl", *TABLES), help="what the files are, where their names do not say")
+    parser.add_argument("--format", choices=kinds, help="what the files are, where their names do not say")
     parser.add_argument("--split", metavar="NAME", help="which split of a data set, where a folder holds several")
+    parser.add_argument("--max-document-bytes", type=int, default=LONGEST, metavar="N",
+                        help=f"a longer document or JSON line is an error (default: {LONGEST}); memory follows it")
+
+
+def add_arguments(parser):
+    """The arguments that say what is read of plain text."""
+    add_input_arguments(parser, KINDS)
+    parser.add_argument("--key", default="text", help="the key of a JSON line, or the column of a table, that holds the text (default: text)")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split-on", choices=("blank",), help="in .txt files, blank lines separate documents")
     split.add_argument("--document-separator", metavar="TEXT", help="in .txt files, this text separates documents, such as '<|endoftext|>'")
-    parser.add_argument("--max-document-bytes", type=int, default=LONGEST, metavar="N",
-                        help=f"a longer document or JSON line is an error (default: {LONGEST}); memory follows it")
 
 
 def documents_of(arguments):
@@ -47,14 +53,18 @@ def documents_of(arguments):
 
 
 class Reader:
-    """Iterates over Documents, empty ones left out. `share()` says how much of the input has been read, 0 to 1."""
+    """Iterates over Documents, empty ones left out. `share()` says how much of the input has been read, 0 to 1.
+
+    A subclass may read other things than texts: it says of which `kinds` its files are, and what a line and a row are worth."""
+
+    kinds = KINDS
 
     def __init__(self, arguments, start=None):
         if arguments.document_separator == "":
             raise UserError("--document-separator: found an empty text")
         if arguments.max_document_bytes < 1:
             raise UserError(f"--max-document-bytes: found {arguments.max_document_bytes}, allowed: 1 or more")
-        self.files = input_files(arguments.inputs, arguments.format, arguments.split)
+        self.files = input_files(arguments.inputs, arguments.format, arguments.split, self.kinds)
         self.arguments, self.start = arguments, start or [0, None]
         self.sizes = [path.stat().st_size for path, _ in self.files]
         self.finished, self.position = sum(self.sizes[: self.start[0]]), lambda: 0
@@ -79,13 +89,22 @@ class Reader:
                     yield Document(place, content, after)
             self.finished, self.position = self.finished + self.sizes[number], lambda: 0
 
+    def of_line(self, line):
+        return text_of_line(line, self.arguments.key)
+
+    def columns(self):
+        return text_tables.text_column(self.arguments.key)
+
+    def of_row(self, data):
+        return text_of_row(data, self.arguments)
+
     # Each yields (place, text or Fault, position after it; None at the end of the file).
 
     def _table(self, path, kind, start):
         rows = text_tables.parquet_rows if kind == "parquet" else text_tables.arrow_rows
-        for row, data in rows(path, self.arguments.key, start or 0):
+        for row, data in rows(path, self.columns(), start or 0):
             place = f"{path}: row {row}"
-            yield place, self._checked(lambda: text_of_row(data, self.arguments)), row + 1
+            yield place, self._checked(lambda: self.of_row(data)), row + 1
 
     def _text(self, path, kind, start):
         with ByteStream(path) as stream:
@@ -113,7 +132,7 @@ class Reader:
         return fault
 
     def _json_lines(self, path, kind, start):
-        key, longest = self.arguments.key, self.arguments.max_document_bytes
+        longest = self.arguments.max_document_bytes
         offset, number = start or (0, 0)
         with ByteStream(path) as stream:
             self.position = lambda: stream.raw_position
@@ -126,7 +145,7 @@ class Reader:
                     offset += rest_of_line(stream)
                     content = too_long(offset - begin, longest)
                 else:
-                    content = self._checked(lambda: text_of_line(decoded(line, begin, longest + 2), key))
+                    content = self._checked(lambda: self.of_line(decoded(line, begin, longest + 2)))
                 yield f"{path}:{number}", content, [offset, number]
 
     @staticmethod

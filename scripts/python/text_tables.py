@@ -1,11 +1,22 @@
-"""A text column of parquet and arrow files, row by row, without holding a file in memory. Yields (row, bytes or None where the row is null)."""
+"""Parquet and arrow files row by row, without holding a file in memory.
+
+`columns(schema, path)` says what is read: (names of the columns, a function that yields what the rows of a record batch of them hold).
+`text_column(key)` reads one text column: bytes, None where the row is null."""
 
 from command_errors import DamagedError, UserError
 
 ROWS = 64  # turned into Python objects at a time
 
 
-def _column_index(schema, key, path):
+def text_column(key):
+    def columns(schema, path):
+        _check_column(schema, key, path)
+        return [key], lambda batch: _values(batch.column(key))
+
+    return columns
+
+
+def _check_column(schema, key, path):
     import pyarrow as pa
 
     if key not in schema.names:
@@ -14,7 +25,6 @@ def _column_index(schema, key, path):
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values)):
         raise UserError(f"{path}: column {key!r}: found {kind}, expected string")
-    return schema.get_field_index(key)
 
 
 def _values(column):
@@ -27,22 +37,22 @@ def _values(column):
         yield from column.slice(begin, ROWS).cast(pa.large_binary()).to_pylist()
 
 
-def parquet_rows(path, key, first):
-    """Rows from number `first` on; row groups before it are not read."""
+def parquet_rows(path, columns, first):
+    """Yields (row, value) from row number `first` on; row groups before it are not read."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     row = 0
     try:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            _column_index(file.schema_arrow, key, path)
+            names, values = columns(file.schema_arrow, path)
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 if row + count <= first:
                     row += count
                     continue
-                for batch in file.iter_batches(batch_size=ROWS, row_groups=[group], columns=[key]):
-                    for value in _values(batch.column(0)):
+                for batch in file.iter_batches(batch_size=ROWS, row_groups=[group], columns=names):
+                    for value in values(batch):
                         if row >= first:
                             yield row, value
                         row += 1
@@ -50,7 +60,7 @@ def parquet_rows(path, key, first):
         raise _damaged(path, "parquet", row, error) from None
 
 
-def arrow_rows(path, key, first):
+def arrow_rows(path, columns, first):
     """The same for arrow files: the stream format, as `datasets` saves it, or the file format (feather)."""
     import pyarrow as pa
 
@@ -59,11 +69,11 @@ def arrow_rows(path, key, first):
         # Not memory-mapped: the pages of a map count as the process's memory.
         with pa.OSFile(str(path)) as file:
             for batch in _record_batches(file):
-                index = _column_index(batch.schema, key, path)
+                names, values = columns(batch.schema, path)
                 if row + batch.num_rows <= first:
                     row += batch.num_rows
                     continue
-                for value in _values(batch.column(index)):
+                for value in values(batch.select(names)):
                     if row >= first:
                         yield row, value
                     row += 1

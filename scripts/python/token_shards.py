@@ -127,6 +127,12 @@ def manifest(bin_path, idx_path, tokens, documents, vocab_size, dtype_name, abou
             **{key: value for key, value in about.items() if value is not None}, "files": files}
 
 
+def with_mask(content, mask_path, trained_tokens):
+    """The manifest of a masked shard. Version 2: a reader that knows nothing of masks must not train on prompts."""
+    mask = {"bytes": os.path.getsize(mask_path), "xxh3": xxh3_file(mask_path)}
+    return {**content, "format_version": 2, "files": {**content["files"], "mask": mask}, "trained_tokens": trained_tokens}
+
+
 def sync(file):
     file.flush()
     os.fsync(file.fileno())

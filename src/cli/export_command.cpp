@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "interop/code_export.h"
 #include "interop/llama_export.h"
 
 namespace meristem::cli {
@@ -13,7 +14,8 @@ namespace {
 
 struct ExportArguments {
   std::string checkpoint, out, dtype, tokenizer;
-  std::uint64_t shard_bytes = LlamaExport{}.shard_bytes;
+  std::uint64_t shard_bytes = HfExport{}.shard_bytes;
+  bool code = false;
 };
 
 // Where tokenizer and chat template are: what the user says, else beside the checkpoint, in its run folder, beside the tokenizer its config
@@ -38,19 +40,24 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
   const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
   const LoadedCheckpoint checkpoint = load_checkpoint(folder);
   RunConfig config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
-  if (!DepthPlan::parse(checkpoint.state.depth_plan).is_plain()) {
-    throw InputError(
-        fmt::format("{}: depth plan {}: only plain plans are LlamaForCausalLM; a looped one would need code of its own in the folder",
-                    folder.string(), checkpoint.state.depth_plan));
-  }
   config.model.blocks = checkpoint.state.blocks;
-  const LlamaExport options{companions_of(arguments, folder, config), arguments.dtype, arguments.shard_bytes};
-  const LlamaExported done = export_llama(checkpoint.model, config.model, config.data.sequence_length, options, arguments.out);
+  const DepthPlan plan = DepthPlan::parse(checkpoint.state.depth_plan);
+  const HfExport options{companions_of(arguments, folder, config), arguments.dtype, arguments.shard_bytes};
+  const std::string reason = not_a_llama(config.model, plan);
+  const bool stock = reason.empty() && !arguments.code;
+  const std::int64_t length = config.data.sequence_length;
+  const HfExported done = stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
+                                : export_with_code(checkpoint.model, config.model, plan_text(config, plan), length, options, arguments.out);
   if (done.overflows > 0)
     fmt::print(stderr, "meristem: WARNING: {} weights are too large for {} and became infinite\n", done.overflows, done.dtype);
   if (done.companions.empty()) fmt::print(stderr, "meristem: note: no tokenizer was found to carry along; --tokenizer FOLDER names one\n");
-  fmt::print("{}: LlamaForCausalLM of {} layers, {}, {} weight file{}, {} files carried along\n", arguments.out, config.model.blocks,
-             done.dtype, done.files, done.files == 1 ? "" : "s", done.companions.size());
+  const std::string form = stock ? fmt::format("LlamaForCausalLM of {} layers", config.model.blocks)
+                                 : fmt::format("MeristemForCausalLM of {} blocks and {} calls", config.model.blocks, plan.num_calls());
+  fmt::print("{}: {}, {}, {} weight file{}, {} files carried along\n", arguments.out, form, done.dtype, done.files,
+             done.files == 1 ? "" : "s", done.companions.size());
+  if (!stock)
+    fmt::print("its code, modeling_meristem.py, goes with it: load it with trust_remote_code=True{}\n",
+               reason.empty() ? "" : " (" + reason + ")");
   return ExitCode::kOk;
 }
 
@@ -58,13 +65,16 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
 
 void add_export(CLI::App& app, Action& run) {
   auto arguments = std::make_shared<ExportArguments>();
-  CLI::App* command = app.add_subcommand("export", "A plain decoder to a Hugging Face folder (LlamaForCausalLM)");
+  CLI::App* command = app.add_subcommand(
+      "export", "A Hugging Face folder: LlamaForCausalLM of a plain decoder, of any other model a folder that brings its own code");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--out", arguments->out, "New folder")->required();
   command->add_option("--dtype", arguments->dtype,
                       "fp32 | bf16 | fp16; default: that of the folder the model was imported from, else fp32");
   command->add_option("--tokenizer", arguments->tokenizer, "Folder whose tokenizer, chat template and token ids go along");
   command->add_option("--shard-bytes", arguments->shard_bytes, "Largest weight file");
+  command->add_flag("--with-code", arguments->code,
+                    "Bring the code for a plain decoder too, so that its depth plan can be chosen when it is loaded");
   command->callback([arguments, &run] { run = [arguments] { return export_checkpoint(*arguments); }; });
 }
 

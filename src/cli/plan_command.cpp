@@ -11,6 +11,7 @@
 #include "core/text.h"
 #include "models/costs.h"
 #include "models/match.h"
+#include "train/initial.h"
 
 namespace meristem::cli {
 namespace {
@@ -172,7 +173,7 @@ void add_plan(CLI::App& app, Action& run) {
   command->add_flag("--match", arguments->match, "Search baselines that match a Dreamer-style model's FLOPs, parameters and KV memory");
   command->callback([arguments, &run] {
     run = [arguments] {
-      const RunConfig config = load_config(arguments->config, arguments->overrides);
+      const RunConfig config = load_config(arguments->config, arguments->overrides, initial_model);
       const RunCost cost = cost_of(config, builtin_registry());
       std::optional<Match> match;
       if (arguments->match) match = match_baselines(config, builtin_registry());

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "config/load.h"
 #include "train/dry_run.h"
+#include "train/initial.h"
 #include "train/run.h"
 #include "train/variants.h"
 
@@ -24,7 +25,7 @@ void add_train(CLI::App& app, Action& run) {
   command->add_option("--branch", arguments->start.branch, "A new run from this checkpoint of another run; with --resume auto, one cut short goes on");
   command->callback([arguments, &run] {
     run = [arguments] {
-      const RunVariants loaded = load_variants(arguments->config, arguments->overrides);
+      const RunVariants loaded = load_variants(arguments->config, arguments->overrides, initial_model);
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
         for (const RunConfig& config : loaded.runs) {

@@ -6,13 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "config/initial_model.h"
 #include "config/run_config.h"
 
 namespace meristem {
 
 // Reads `file` (its `include`s merged under it), applies overrides such as "optimizer.lr=1e-3", resolves defaults that depend on other
-// values, and validates. Relative data paths are kept as written; they are relative to the working directory.
-RunConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+// values, and validates. Relative data paths are kept as written; they are relative to the working directory. With `initial`, what the file
+// leaves unsaid under `model` is what initial.checkpoint holds.
+RunConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, const InitialModel& initial = {});
 
 // A file whose top-level `variants` describes several runs. Each is the rest of the file with the variant's keys laid over it: a plain key
 // merges as `include` does, a path ("phases[1].mixture") replaces as on the command line. Overrides come last. Its run is NAME-VARIANT.
@@ -21,7 +23,7 @@ struct RunVariants {
   std::vector<RunConfig> runs;   // in file order; one, called `name`, where the file has no variants or variant=NAME chose it
 };
 // load_config takes such a file only with the override variant=NAME.
-RunVariants load_variants(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+RunVariants load_variants(const std::filesystem::path& file, const std::vector<std::string>& overrides, const InitialModel& initial = {});
 
 // The same as load_config from text; `origin` stands for the file name in messages. `include` is refused.
 RunConfig parse_config(const std::string& yaml, const std::string& origin);

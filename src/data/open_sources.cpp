@@ -38,9 +38,13 @@ std::string checked_tokenizer_hash(const DataConfig& config, std::int64_t vocab_
 }
 
 std::shared_ptr<const TokenSource> open_source(const std::string& key, const SourceConfig& config, const DataConfig& data,
-                                               const std::string& tokenizer_hash) {
+                                               std::int64_t vocab_size, const std::string& tokenizer_hash) {
   auto source = with_key(key + ".path", [&] { return std::make_shared<const TokenSource>(TokenSource::open(config.path)); });
   const auto& manifest = source->manifest();
+  if (manifest && manifest->vocab_size > vocab_size) {
+    throw InputError(
+        fmt::format("{}: {} was made with a vocabulary of {}, model.vocab_size is {}", key, config.path, manifest->vocab_size, vocab_size));
+  }
   if (!tokenizer_hash.empty() && manifest && !manifest->tokenizer_hash.empty() && manifest->tokenizer_hash != tokenizer_hash) {
     throw InputError(fmt::format("{}: {} was made with the tokenizer of hash {}, data.tokenizer {} has {}", key, config.path,
                                  manifest->tokenizer_hash, data.tokenizer, tokenizer_hash));
@@ -54,8 +58,8 @@ std::vector<std::shared_ptr<const TokenSource>> open_sources(const DataConfig& c
   if (config.sources.empty()) throw InputError("data.sources: names no source");
   const std::string hash = checked_tokenizer_hash(config, vocab_size);
   std::vector<std::shared_ptr<const TokenSource>> sources;
-  for (const auto& [name, source] : config.sources) sources.push_back(open_source("data.sources." + name, source, config, hash));
-  for (const auto& [name, source] : config.validation.sources) open_source("data.validation." + name, source, config, hash);
+  for (const auto& [name, source] : config.sources) sources.push_back(open_source("data.sources." + name, source, config, vocab_size, hash));
+  for (const auto& [name, source] : config.validation.sources) open_source("data.validation." + name, source, config, vocab_size, hash);
   return sources;
 }
 

@@ -14,15 +14,17 @@ TokenStream::TokenStream(std::shared_ptr<const TokenSource> source, std::uint64_
 
 void TokenStream::enter_epoch(std::int64_t epoch) {
   if (epoch == epoch_) return;
-  const std::int64_t documents = source_->num_documents();
-  order_ = Permutation(stream_key(seed_, fmt::format("data/{}/epoch {}", name_, epoch)), documents);
+  order_ = Permutation(stream_key(seed_, fmt::format("data/{}/epoch {}", name_, epoch)), source_->num_documents());
   marks_.clear();
-  std::int64_t begin = 0;
-  for (std::int64_t place = 0; place < documents; ++place) {
-    if (place % kStride == 0) marks_.push_back(begin);
-    begin += source_->document_length(order_(place));
-  }
+  walked_ = walked_tokens_ = 0;
   epoch_ = epoch;
+}
+
+void TokenStream::walk_to(std::int64_t token) {
+  for (; walked_tokens_ <= token; ++walked_) {
+    if (walked_ % kStride == 0) marks_.push_back(walked_tokens_);
+    walked_tokens_ += source_->document_length(order_(walked_));
+  }
 }
 
 std::vector<DocumentSlice> TokenStream::slices(std::int64_t offset, std::int64_t count) {
@@ -38,7 +40,8 @@ std::vector<DocumentSlice> TokenStream::slices(std::int64_t offset, std::int64_t
   return out;
 }
 
-void TokenStream::append_slices(std::int64_t begin, std::int64_t end, std::vector<DocumentSlice>& slices) const {
+void TokenStream::append_slices(std::int64_t begin, std::int64_t end, std::vector<DocumentSlice>& slices) {
+  walk_to(begin);
   const auto mark = std::upper_bound(marks_.begin(), marks_.end(), begin) - 1;
   std::int64_t place = (mark - marks_.begin()) * kStride, document_begin = *mark;
   while (begin < end) {

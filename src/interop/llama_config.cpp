@@ -108,8 +108,7 @@ LlamaConfig read_llama_config(const std::filesystem::path& folder) {
   return config;
 }
 
-nlohmann::ordered_json llama_config_json(const ModelConfig& model, std::int64_t max_positions, const std::string& dtype,
-                                         const nlohmann::ordered_json& base) {
+nlohmann::ordered_json llama_config_json(const ModelConfig& model, std::int64_t max_positions, const nlohmann::ordered_json& base) {
   nlohmann::ordered_json json = base.is_object() ? base : nlohmann::ordered_json::object();
   json["architectures"] = {"LlamaForCausalLM"};
   json["model_type"] = "llama";
@@ -130,8 +129,6 @@ nlohmann::ordered_json llama_config_json(const ModelConfig& model, std::int64_t 
   json["rope_theta"] = model.attention.rope_theta;
   json["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", model.attention.rope_theta}};
   for (const char* gone : {"rope_scaling", "rope_interleaved", "auto_map", "torch_dtype"}) json.erase(gone);
-  json["dtype"] = dtype;
-  json["torch_dtype"] = dtype;
   // transformers' own defaults would name tokens that the tokenizer may use otherwise.
   for (const char* token : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
     if (!json.contains(token)) json[token] = nullptr;

@@ -23,7 +23,6 @@ LlamaConfig read_llama_config(const std::filesystem::path& folder);
 
 // config.json of `model` for stock transformers. Keys of `base`, the config.json that the model came with or an empty object, are kept
 // where they do not describe the shape (token ids, names). dtype: "float32", "bfloat16" or "float16".
-nlohmann::ordered_json llama_config_json(const ModelConfig& model, std::int64_t max_positions, const std::string& dtype,
-                                         const nlohmann::ordered_json& base);
+nlohmann::ordered_json llama_config_json(const ModelConfig& model, std::int64_t max_positions, const nlohmann::ordered_json& base);
 
 }  // namespace meristem

@@ -63,6 +63,11 @@ class Growth(unittest.TestCase):
         # Afterwards it is another model.
         self.assertNotEqual(steps(self.grown, FIRST, FIRST + 1)[0]["loss"], steps(alone, FIRST, FIRST + 1)[0]["loss"])
 
+    def test_what_is_read_knows_nothing_of_growth(self):
+        alone = self.train("never", growth=False)
+        ends = [json.loads((run / f"checkpoints/step-{tiny_run.STEPS:010d}/state.json").read_text())["loader"] for run in (self.grown, alone)]
+        self.assertEqual(*ends)
+
     def test_growing_by_hand_gives_each_tensor_once_from_its_source(self):
         for step, source_of in SOURCE_OF.items():
             by_hand = self.grow(step)

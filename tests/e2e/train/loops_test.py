@@ -215,8 +215,11 @@ class ReadyConfigs(unittest.TestCase):
         for path in (tiny_run.ROOT / "configs").rglob("*.yaml"):
             if path.parent.name == "base":
                 continue
-            for variant in yaml.safe_load(path.read_text()).get("variants") or [None]:
-                found[path.stem + (f"-{variant}" if variant else "")] = (path, *([f"variant={variant}"] if variant else []))
+            config = yaml.safe_load(path.read_text())
+            # What takes its model from a checkpoint that is not there is counted as some model.
+            silent = ["model.vocab_size=384"] if "initial" in config and not {"model", "include"} & config.keys() else []
+            for variant in config.get("variants") or [None]:
+                found[path.stem + (f"-{variant}" if variant else "")] = (path, *([f"variant={variant}"] if variant else []), *silent)
         self.assertLessEqual(self.KNOWN.keys(), found.keys())
         for name, words in sorted(found.items()):
             with self.subTest(name):

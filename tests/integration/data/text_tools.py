@@ -1,12 +1,9 @@
 """Text to shards and back: the Python tools, and the C++ library that reads what they write and writes what they read."""
 
-import contextlib
-import io
 import json
 import random
 import subprocess
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -17,8 +14,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+from text_commands import FolderCase, call  # noqa: E402
 import shards  # noqa: E402
 import token_shards  # noqa: E402
 import tokenize_text  # noqa: E402
@@ -27,17 +24,6 @@ import train_tokenizer  # noqa: E402
 DRIVER = sys.argv.pop(1)
 TEXTS = ["The first document.\n\nIt has two paragraphs, with ünïcödé: 漢字 🌱.\n",
          "A second one\r\nwith other line ends\tand tabs.", "This text speaks of <|endoftext|> without ending there."]
-
-
-def call(tool, *arguments):
-    """(exit code, stdout, stderr) of a tool's main."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = tool.main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-    return code, out.getvalue(), err.getvalue()
 
 
 def driver(*arguments, text=None):
@@ -50,12 +36,7 @@ def read_with_cpp(prefix, vocab):
     return [[int(word) for word in line.split()] for line in result.stdout.splitlines()]
 
 
-class Case(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class Case(FolderCase):
     def tokenizer(self, vocab=300):
         """Trained once on TEXTS."""
         text = self.folder / "tokenizer" / "text"
@@ -64,12 +45,6 @@ class Case(unittest.TestCase):
                 self.file(f"tokenizer/text/{number}.txt", content)
             self.assertEqual(call(train_tokenizer, text, "--vocab", vocab, "--out", text.parent)[0], 0)
         return text.parent / "tokenizer.json"
-
-    def file(self, name, content):
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
 
     def tokenize(self, *arguments, out="out/x"):
         return call(tokenize_text, *arguments, "--tokenizer", self.tokenizer(), "--out", self.folder / out)
@@ -82,12 +57,6 @@ class Case(unittest.TestCase):
         for ids in documents:
             self.assertEqual((ids[-1], ids.count(end)), (end, 1))
         return [tokenizer.decode(ids[:-1], skip_special_tokens=False) for ids in documents]
-
-    def refused(self, result, code, *parts):
-        self.assertEqual(result[0], code, result)
-        self.assertEqual(len(result[2].strip().splitlines()), 1, result[2])
-        for part in parts:
-            self.assertIn(str(part), result[2])
 
 
 class RoundTrips(Case):

@@ -1,9 +1,7 @@
 """`data tokenize`: every kind of input, any number of workers, kills at any place, bad input; the bytes are always the same."""
 
-import contextlib
 import gzip
 import hashlib
-import io
 import json
 import os
 import random
@@ -24,8 +22,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+from text_commands import SCRIPTS, FolderCase, call  # noqa: E402
 import resumable_shard  # noqa: E402
 import shards  # noqa: E402
 import token_shards  # noqa: E402
@@ -43,17 +41,7 @@ def jsonl(texts):
     return "".join(json.dumps({"text": text}, ensure_ascii=number % 2 == 0) + "\n" for number, text in enumerate(texts)).encode()
 
 
-def call(tool, *arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = tool.main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-    return code, out.getvalue(), err.getvalue()
-
-
-class Case(unittest.TestCase):
+class Case(FolderCase):
     @classmethod
     def setUpClass(cls):
         scratch = tempfile.TemporaryDirectory()
@@ -64,17 +52,6 @@ class Case(unittest.TestCase):
         bpe.train_from_iterator(texts_of(0, 50), trainers.BpeTrainer(vocab_size=320, special_tokens=["<|endoftext|>"], show_progress=False,
                                                                      initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
         bpe.save(str(cls.tokenizer))
-
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.folder = Path(scratch.name)
-
-    def file(self, name, data):
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
 
     def arguments(self, *inputs, out="x"):
         return [*map(str, inputs), "--tokenizer", str(self.tokenizer), "--out", str(self.folder / str(out))]
@@ -89,11 +66,6 @@ class Case(unittest.TestCase):
     def decoded(self, out="x"):
         tokenizer, shard = Tokenizer.from_file(str(self.tokenizer)), token_shards.Shard(self.folder / out)
         return [tokenizer.decode(shard.document(number)[:-1].tolist()) for number in range(shard.documents)]
-
-    def refused(self, result, code, *parts):
-        self.assertEqual((result[0], len(result[2].strip().splitlines())), (code, 1), result)
-        for part in parts:
-            self.assertIn(str(part), result[2])
 
 
 class Inputs(Case):

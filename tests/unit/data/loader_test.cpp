@@ -324,6 +324,9 @@ TEST_CASE("the tokenizer's ids must fit the model, and its hash the shards") {
   CHECK_NOTHROW(open("unknown", 8));
   CHECK(contains(message_of<InputError>([&] { open("same", 4); }), "has 5 ids, model.vocab_size is 4"));
   CHECK(contains(message_of<InputError>([&] { open("other", 5); }), "data.sources.other: "));
+  // Where no tokenizer is given, a shard's manifest knows what its ids go up to.
+  const auto untold = [&] { Loader(data_config(2, true, {{"same", folder / "same"}}), {}, 1, 4, 1); };
+  CHECK(contains(message_of<InputError>(untold), "data.sources.same: " + (folder / "same").string() + " was made with a vocabulary of 5"));
   write_file_durably(folder / "tokenizer.json", "{\"model\": {}}");
   CHECK(contains(message_of<DamagedError>([&] { open("same", 5); }), "model: key 'vocab' is missing"));
 }

@@ -128,6 +128,31 @@ TEST_CASE("the order depends on seed and name, and slices may span epochs") {
   CHECK(order(1, "a", 30, 25) == std::vector<std::int64_t>(both.begin() + 30, both.begin() + 55));
 }
 
+TEST_CASE("slices asked for in any order are those of a stream read from its start") {
+  const TempDir folder;
+  std::vector<std::int64_t> lengths;
+  for (std::uint64_t i = 0; i < 90; ++i) lengths.push_back(static_cast<std::int64_t>(random_u64(8, i) % 7));
+  write_shard(folder / "x", counting_documents(lengths), 1 << 20);
+  const auto source = std::make_shared<const TokenSource>(TokenSource::open(folder / "x"));
+  const std::int64_t tokens = 3 * source->num_tokens();
+  // Token by token: (document, place in it).
+  std::vector<std::pair<std::int64_t, std::int64_t>> expected;
+  TokenStream forward(source, 5, "x"), anyhow(source, 5, "x");
+  const auto put = [](const std::vector<DocumentSlice>& slices, auto& out) {
+    for (const DocumentSlice& slice : slices) {
+      for (std::int64_t i = 0; i < slice.count; ++i) out.emplace_back(slice.document, slice.begin + i);
+    }
+  };
+  for (std::int64_t at = 0; at < tokens; ++at) put(forward.slices(at, 1), expected);
+  for (std::uint64_t trial = 0; trial < 300; ++trial) {
+    const auto at = static_cast<std::int64_t>(random_u64(9, 2 * trial) % static_cast<std::uint64_t>(tokens));
+    const std::int64_t count = std::min<std::int64_t>(tokens - at, 1 + static_cast<std::int64_t>(random_u64(9, 2 * trial + 1) % 60));
+    std::vector<std::pair<std::int64_t, std::int64_t>> found;
+    put(anyhow.slices(at, count), found);
+    REQUIRE(found == std::vector(expected.begin() + at, expected.begin() + at + count));
+  }
+}
+
 TEST_CASE("the mixture draws the source furthest below its weight, ties in file order") {
   for (const std::vector<std::int64_t>& weights :
        std::vector<std::vector<std::int64_t>>{{70, 15, 9, 6}, {1, 1}, {1, 1, 1}, {3, 0, 1}, {5957, 1277, 766, 2000}}) {

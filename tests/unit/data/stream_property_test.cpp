@@ -28,8 +28,10 @@ struct RandomRun {
   std::vector<std::int64_t> tokens;
   std::vector<PhaseConfig> phases;
   std::int64_t length, per_step, steps;
+  std::string packing;
+  std::vector<double> max_repeats;  // of each source, once limit() was called: just what the run reads
 
-  explicit RandomRun(std::uint64_t seed) {
+  explicit RandomRun(std::uint64_t seed, const std::string& rows = "concat") : packing(rows) {
     Draw draw{stream_key(seed, "run")};
     length = draw.between(1, 20);
     per_step = 4 * draw.between(1, 3);
@@ -55,8 +57,17 @@ struct RandomRun {
     }
     steps = from;
   }
-  Loader loader(int rank = 0, int world = 1) const {
-    return Loader(data_config(length, true, sources), phases, per_step, kVocab, 3, rank, world);
+  std::unique_ptr<Loader> loader(int rank = 0, int world = 1) const {
+    DataConfig config = data_config(length, true, sources);
+    config.packing = packing;
+    for (std::size_t i = 0; i < max_repeats.size(); ++i) config.sources[i].second.max_repeats = max_repeats[i];
+    return std::make_unique<Loader>(config, phases, per_step, kVocab, 3, rank, world);
+  }
+  void limit() {
+    const auto all = loader();
+    all->next(steps * per_step);
+    for (const SourceUse& use : all->use())
+      max_repeats.push_back(use.epochs * (1 + 1e-12));  // tokens / size, rounded, times size may be less
   }
 };
 
@@ -75,16 +86,16 @@ void take(Loader& loader, std::int64_t sequences, std::vector<Row>& rows) {
 
 std::vector<Row> whole_stream(const RandomRun& run) {
   std::vector<Row> rows;
-  Loader loader = run.loader();
-  take(loader, run.steps * run.per_step, rows);
+  take(*run.loader(), run.steps * run.per_step, rows);
   return rows;
 }
 
 // `updates` from `position` on by `world` loaders in turn, as ranks share them. Returns where they all stand.
-LoaderPosition take_as_ranks(const RandomRun& run, int world, const LoaderPosition& position, std::int64_t updates, std::vector<Row>& rows) {
+LoaderPosition take_as_ranks(const RandomRun& run, int world, const LoaderPosition& position, std::int64_t updates,
+                             std::vector<Row>& rows) {
   std::vector<std::unique_ptr<Loader>> ranks;
   for (int rank = 0; rank < world; ++rank) {
-    ranks.push_back(std::make_unique<Loader>(data_config(run.length, true, run.sources), run.phases, run.per_step, kVocab, 3, rank, world));
+    ranks.push_back(run.loader(rank, world));
     ranks.back()->seek(position);
   }
   for (std::int64_t update = 0; update < updates; ++update) {
@@ -96,13 +107,25 @@ LoaderPosition take_as_ranks(const RandomRun& run, int world, const LoaderPositi
 
 }  // namespace
 
+// Sources of max_repeats that last to the run's last update, and no further, are refused for a longer run at the same step wherever it is
+// resumed.
+void check_limits(const RandomRun& run, Loader& loader) {
+  static const auto refusal = [](const Loader& at, std::int64_t steps) { return message_of<InputError>([&] { at.check_supply(steps); }); };
+  REQUIRE_NOTHROW(loader.check_supply(run.steps));
+  const std::string expected = refusal(*run.loader(), 3 * run.steps);
+  REQUIRE(contains(expected, "runs out at step"));
+  REQUIRE(refusal(loader, 3 * run.steps) == expected);
+}
+
 TEST_CASE("runs killed anywhere and resumed on 1, 2 or 4 ranks read the undisturbed run's tokens", "[property]") {
-  for (std::uint64_t seed = 0; seed < 30; ++seed) {
-    const RandomRun run(seed);
+  for (std::uint64_t seed = 0; seed < 45; ++seed) {
+    RandomRun run(seed, seed % 3 == 2 ? "best_fit" : "concat");
+    const bool limited = seed % 2 == 1;
+    if (limited) run.limit();
     const std::vector<Row> expected = whole_stream(run);
     Draw draw{stream_key(seed, "cuts")};
     std::vector<Row> rows;
-    LoaderPosition saved = run.loader().position();
+    LoaderPosition saved = run.loader()->position();
     while (saved.step < run.steps) {
       INFO("seed " << seed << ", step " << saved.step << ", in_step " << saved.in_step);
       rows.resize(static_cast<std::size_t>(saved.sequence));  // what came after the checkpoint is lost
@@ -112,11 +135,13 @@ TEST_CASE("runs killed anywhere and resumed on 1, 2 or 4 ranks read the undistur
         const LoaderPosition reached = take_as_ranks(run, world, saved, updates, rows);
         saved = LoaderPosition::from_json(reached.to_json());
       } else {  // one rank stops anywhere, inside an update too, and has gone on after its checkpoint
-        Loader loader = run.loader();
-        loader.seek(saved);
-        take(loader, std::min<std::int64_t>(draw.between(1, 3 * run.per_step), run.steps * run.per_step - saved.sequence), rows);
-        saved = LoaderPosition::from_json(loader.position().to_json());
-        take(loader, draw.below(7), rows);
+        const auto loader = run.loader();
+        loader->seek(saved);
+        if (limited) check_limits(run, *loader);
+        const std::int64_t left = run.steps * run.per_step - saved.sequence, taken = std::min(draw.between(1, 3 * run.per_step), left);
+        take(*loader, taken, rows);
+        saved = LoaderPosition::from_json(loader->position().to_json());
+        take(*loader, std::min(draw.below(7), left - taken), rows);
       }
     }
     rows.resize(expected.size());
@@ -138,7 +163,8 @@ TEST_CASE("every token of every source is an input exactly once an epoch, across
       std::iota(once.begin(), once.end(), 0);
       for (std::size_t at = 0; at < ids[i].size(); at += tokens) {
         const std::size_t end = std::min(at + tokens, ids[i].size());
-        std::vector<std::int32_t> epoch(ids[i].begin() + static_cast<std::ptrdiff_t>(at), ids[i].begin() + static_cast<std::ptrdiff_t>(end));
+        std::vector<std::int32_t> epoch(ids[i].begin() + static_cast<std::ptrdiff_t>(at),
+                                        ids[i].begin() + static_cast<std::ptrdiff_t>(end));
         std::sort(epoch.begin(), epoch.end());
         if (end - at == tokens) REQUIRE(epoch == once);
         REQUIRE(std::adjacent_find(epoch.begin(), epoch.end()) == epoch.end());  // the last one may be unfinished

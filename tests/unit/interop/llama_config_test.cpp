@@ -95,15 +95,14 @@ TEST_CASE("what is written reads back as the same model, other keys kept") {
   LlamaConfig config = read(plain_config());
   config.model.attention.rope_theta = 123456.789;
   const auto json =
-      llama_config_json(config.model, 4096, "bfloat16", {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
+      llama_config_json(config.model, 4096, {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
   CHECK(json.at("eos_token_id") == 7);
   CHECK(json.at("bos_token_id").is_null());
-  CHECK(json.at("dtype") == "bfloat16");
   const LlamaConfig again = read(json);
   CHECK(again.max_positions == 4096);
   CHECK_FALSE(again.rope_interleaved);
   CHECK(again.model.attention.rope_theta == 123456.789);
-  CHECK(llama_config_json(again.model, 4096, "bfloat16", {}) == llama_config_json(config.model, 4096, "bfloat16", {}));
+  CHECK(llama_config_json(again.model, 4096, {}) == llama_config_json(config.model, 4096, {}));
 }
 
 }  // namespace

@@ -50,7 +50,9 @@ struct Folder {
     }
     if (change) change(views);
     write_safetensors(root / "model.safetensors", views, {{"format", "pt"}});
-    std::ofstream(root / "config.json") << llama_config_json(model, 32, dtype == Dtype::kBF16 ? "bfloat16" : "float32", {}).dump();
+    auto json = llama_config_json(model, 32, {});
+    json["dtype"] = dtype == Dtype::kBF16 ? "bfloat16" : "float32";
+    std::ofstream(root / "config.json") << json.dump();
   }
 
   const std::vector<float>& of(const std::string& theirs) const {
@@ -122,8 +124,8 @@ TEST_CASE("an untouched round trip is bit-identical, in one file or many") {
         const ImportedLlama llama = import_llama(folder.root.path());
         const test::TempDir scratch;
         write_safetensors(scratch / "ours.safetensors", llama.weights.views);
-        const LlamaExport options{folder.root.path(), dtype == Dtype::kF16 ? "fp16" : "", shard_bytes};
-        const LlamaExported done =
+        const HfExport options{folder.root.path(), dtype == Dtype::kF16 ? "fp16" : "", shard_bytes};
+        const HfExported done =
             export_llama(SafetensorsFile::open(scratch / "ours.safetensors"), llama.config.model, 16, options, scratch / "out");
         CHECK(done.overflows == 0);
         CHECK((done.files > 3) == (shard_bytes == 300));

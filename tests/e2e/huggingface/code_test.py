@@ -1,0 +1,144 @@
+"""Models that LlamaForCausalLM cannot compute go out with code of their own, and transformers computes what we do: loops, injection, depth
+attention, experts; with another plan, with a cache, with padding."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", USE_TF="0")
+scratch = tempfile.TemporaryDirectory()
+os.environ["HF_MODULES_CACHE"] = scratch.name
+try:
+    import numpy as np
+    import torch
+    import yaml
+    from transformers import AutoModelForCausalLM
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(4)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+from text_commands import FolderCase  # noqa: E402
+import token_shards  # noqa: E402
+
+DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
+IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
+MODEL = {"vocab_size": 61, "width": 32, "blocks": 3, "attention": {"heads": 4, "kv_heads": 2}, "feed_forward": {"inner": 48}}
+EXPERTS = {"kind": "experts", "count": 6, "active": 2, "inner": 16, "shared": 1, "router_dim": 6}
+MODELS = {
+    "loop": {"depth_plan": "0, (1)x3, 2", "norm": "sandwich", "tie_embeddings": False},
+    "add": {"depth_plan": "0, (1)x2, 2", "loop": {"injection": "add"}, "attention": {"heads": 4, "kv_heads": 2, "qk_norm": True, "rope_theta": 500}},
+    "concat": {"depth_plan": "0, (1)x2, 2", "loop": {"injection": "concat"}},
+    "dreamer": {"architecture": "dreamer", "blocks": 2, "depth_plan": "(0-1)x2", "depth_attention": {"kind": "separate", "heads": 2}, "feed_forward": EXPERTS},
+    "updates": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x3", "norm": "sandwich",
+                "depth_attention": {"kind": "separate", "keys": "updates", "position": "none"}},
+    "joint": {"architecture": "dreamer", "blocks": 2, "depth_plan": "0, (1)x3", "depth_attention": {"kind": "joint"}, "feed_forward": EXPERTS},
+    "values": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x4", "depth_attention": {"kind": "values"}},
+    "layered experts": {"depth_plan": "0-2", "feed_forward": EXPERTS | {"shared": 0}},
+}
+
+
+class Code(FolderCase):
+    def run_program(self, *arguments, code=0):
+        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=self.folder)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result.stdout + result.stderr
+
+    def trained(self, name, changes):
+        """A run of a few updates with a large learning rate, so that no weight is still at its start (some start at zero)."""
+        if not (self.folder / "data.bin").exists():
+            with token_shards.Writer(self.folder / "data", 61) as shard:
+                for length in (100, 50, 70):
+                    shard.add(np.random.default_rng(length).integers(0, 61, length))
+        config = {"run": {"name": name}, "model": {**MODEL, **changes}, "data": {"sequence_length": 32, "sources": {"one": {"path": "data"}}},
+                  "optimizer": {"lr": 0.05}, "schedule": {"steps": 6, "warmup": 0, "decay": {"kind": "none"}}, "batch": {"tokens": 64},
+                  "logging": {"sample_tokens": 0}}
+        self.file(f"{name}.yaml", yaml.safe_dump(config, sort_keys=False))
+        self.run_program("train", f"{name}.yaml")
+        return self.folder / "runs" / name
+
+    def ours(self, checkpoint, *plan):
+        result = subprocess.run([DRIVER, *plan, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return np.frombuffer(result.stdout, np.float32).reshape(len(IDS), -1)
+
+    def load(self, folder, **options):
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32, **options).eval()
+
+    def agree(self, expected, model):
+        with torch.no_grad():
+            logits = model(torch.tensor([IDS])).logits[0].numpy()
+        self.assertGreater(np.abs(expected).max(), 0.5)
+        self.assertLess(np.abs(expected - logits).max(), 1e-4)
+
+    def test_logits_of_every_kind_of_model(self):
+        for name, changes in MODELS.items():
+            with self.subTest(name):
+                run, out = self.trained(name, changes), self.folder / f"{name}.hf"
+                said = self.run_program("export", run, "--out", out)
+                self.assertIn("MeristemForCausalLM of", said)
+                expected, model = self.ours(run), self.load(out)
+                self.agree(expected, model)
+                self.cache_and_padding_change_nothing(expected, model)
+
+    def cache_and_padding_change_nothing(self, expected, model):
+        with torch.no_grad():
+            first = model(torch.tensor([IDS[:20]]), use_cache=True)
+            rest = model(torch.tensor([IDS[20:]]), past_key_values=first.past_key_values, use_cache=True)
+            np.testing.assert_allclose(rest.logits[0].numpy(), expected[20:], atol=1e-4)
+            padded = model(torch.tensor([[0] * 5 + IDS]), attention_mask=torch.tensor([[0] * 5 + [1] * len(IDS)]))
+            np.testing.assert_allclose(padded.logits[0, 5:].numpy(), expected, atol=1e-4)
+            greedy = model.generate(torch.tensor([IDS]), max_new_tokens=3, do_sample=False, pad_token_id=0)
+        self.assertEqual(int(greedy[0, len(IDS)]), int(expected[-1].argmax()))
+
+    def test_the_plan_is_chosen_at_loading(self):
+        run, out = self.trained("loop", MODELS["loop"]), self.folder / "hf"
+        self.run_program("export", run, "--out", out)
+        plans = {"0, (1)x5, 2": {"repeats": 5}, "0, (1)x4, 2, 2": {"depth_plan": "0; (1)x4; 2; 2"}}
+        for plan, options in plans.items():
+            self.agree(self.ours(run, "--plan", plan), self.load(out, **options))
+        with self.assertRaisesRegex(ValueError, "calls block 3; there are 3"):
+            self.load(out, depth_plan="0-3")
+        with self.assertRaisesRegex(ValueError, "takes a plan with one loop"):
+            self.load(out, depth_plan="0-2", repeats=2)
+        # A plain decoder is a stock Llama, unless its plan shall be open to choice.
+        plain = self.trained("plain", {})
+        self.assertIn("LlamaForCausalLM of 3 layers", self.run_program("export", plain, "--out", self.folder / "stock"))
+        self.run_program("export", plain, "--with-code", "--out", self.folder / "open", "--dtype", "bf16", "--shard-bytes", 20000)
+        self.assertGreater(len(list((self.folder / "open").glob("*.safetensors"))), 1)
+        config = json.loads((self.folder / "open/config.json").read_text())
+        self.assertEqual((config["dtype"], config["depth_plan"], config["max_position_embeddings"]), ("bfloat16", "0-2", 32))
+        self.assertLess(np.abs(self.ours(plain) - self.load(self.folder / "open")(torch.tensor([IDS])).logits[0].detach().numpy()).max(), 0.2)
+
+    def test_a_loop_that_is_not_written_as_a_group_can_be_repeated(self):
+        sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "src" / "interop"))
+        from modeling_meristem import DepthPlan
+
+        self.assertEqual(DepthPlan("0-1, 1-2", 3).calls, [0, 1, 1, 1, 2])
+        self.assertEqual(DepthPlan("0-2, 1-3", 1).calls, [0, 1, 2, 3])
+        self.assertEqual(DepthPlan("3-1; (0)x2", 3).loop, (3, 1, 3))
+        for text in ("((0)x2, 1)x2", "0-3"):
+            with self.assertRaisesRegex(ValueError, "takes a plan with one loop"):
+                DepthPlan(text, 2)
+        for text in ("", "0-", "0 1", "(0-1)", "(0)x", "a"):
+            with self.assertRaisesRegex(ValueError, "depth plan"):
+                DepthPlan(text)
+
+    def test_it_saves_and_loads_again_and_can_be_trained(self):
+        run, out = self.trained("concat", MODELS["concat"]), self.folder / "hf"
+        self.run_program("export", run, "--out", out)
+        model = self.load(out)
+        ids = torch.tensor([IDS])
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        self.assertTrue(all(parameter.grad is not None for parameter in model.parameters()))
+        model.save_pretrained(self.folder / "again")
+        self.agree(self.ours(run), self.load(self.folder / "again"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
