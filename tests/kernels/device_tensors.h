@@ -21,6 +21,7 @@ class TensorsAsDeviceMemory final : public c10::Allocator {
     kernels::device::host::GlobalMemory::instance().add(memory, bytes);
     return {memory, memory, &release, at::kCPU};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }  // LibTorch's sort allocates without a tensor
   void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
 
  private:
