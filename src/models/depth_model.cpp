@@ -51,6 +51,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
   nn::DepthMemory memory;
+  memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
   record(h_ND);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {

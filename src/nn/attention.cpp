@@ -31,13 +31,16 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
   std::vector<at::Tensor> values = memory.values;
   values.push_back(v);
   const ops::HeadShape by_key{shape_.kv_heads, shape_.kv_heads, shape_.head_dim};
-  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention));
+  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention,
+                                                memory.shared(memory.keys.size(), memory.values.size())));
   return memory.values.back();
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
   if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.segments, paths_.attention);
-  return ops::joint_attention(qkv_NC, call.memory->keys, call.memory->values, shape_, *call.segments, paths_.depth_attention);
+  const DepthMemory& memory = *call.memory;
+  const std::size_t entries = memory.keys.size();
+  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.segments, paths_.depth_attention, memory.shared(entries, entries));
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {

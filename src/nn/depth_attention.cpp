@@ -40,7 +40,9 @@ at::Tensor DepthAttentionImpl::forward(const at::Tensor& h_ND, CallContext& call
   remember_newest(call);
   // This call's output will be state depth_index + 1: its query stands there.
   const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND)), call.depth_index + 1);
-  return output_->forward(ops::depth_attention(q, call.memory->keys, call.memory->values, shape_, paths_.depth_attention));
+  const DepthMemory& memory = *call.memory;
+  const std::size_t entries = memory.keys.size();
+  return output_->forward(ops::depth_attention(q, memory.keys, memory.values, shape_, paths_.depth_attention, memory.shared(entries, entries)));
 }
 
 CallCost DepthAttentionImpl::cost(const CallPlace& place) const {

@@ -20,6 +20,9 @@ struct ExpertLoads {
     call.block = block;
     call.counts_E = call.counts_E.defined() ? call.counts_E + counts_E : counts_E;
   }
+  void add(const ExpertLoads& other) {
+    for (const auto& [depth_index, call] : other.by_depth) add(depth_index, call.block, call.counts_E);
+  }
 };
 
 }  // namespace meristem::nn

@@ -75,19 +75,20 @@ at::Tensor joint_softmax(const at::Tensor& q, const at::Tensor& k, const at::Ten
 
 }  // namespace
 
-at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entries& values, const HeadShape& shape, Path path) {
+at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entries& values, const HeadShape& shape, Path path,
+                           const SharedEntries& shared) {
   TORCH_CHECK(!keys.empty() && q.dim() == 2 && q.size(1) == shape.query_columns(), "depth attention: q is ", q.sizes(), ", expected [N, ",
               shape.query_columns(), "], over at least one entry");
   check_entries(q, keys, values, shape);
-  if (path == Path::kFused) return depth_attention_cpu(q, keys, values, shape);
+  if (path == Path::kFused) return depth_attention_cpu(q, keys, values, shape, shared);
   return weighted_values(depth_scores(q, keys, shape).softmax(-1), values, shape).to(q.scalar_type());
 }
 
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const Entries& values, const HeadShape& shape,
-                           const Segments& segments, Path path) {
+                           const Segments& segments, Path path, const SharedEntries& shared) {
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
-  if (path == Path::kFused) return joint_attention_cpu(qkv_NC, keys, values, shape, segments);
+  if (path == Path::kFused) return joint_attention_cpu(qkv_NC, keys, values, shape, segments, shared);
   std::vector<at::Tensor> out;
   std::int64_t begin = 0;
   for (const std::int64_t length : segments.lengths) {

@@ -1,5 +1,6 @@
 #include "ops/depth_attention_cpu.h"
 
+#include <algorithm>
 #include <limits>
 
 #include <torch/torch.h>
@@ -32,43 +33,99 @@ cpu::DepthShape kernel_shape(const HeadShape& shape, std::size_t entries) {
   return {static_cast<std::int64_t>(entries), shape.heads, shape.kv_heads, shape.head_dim};
 }
 
+std::size_t scratch_floats(const HeadShape& shape, std::int64_t of_a_pair) {
+  return static_cast<std::size_t>(cpu::kDepthTokens * shape.heads * of_a_pair);
+}
+
 // y [N, H*K] and lse [N, H] float32 are changed in place.
 void join_entries(const at::Tensor& q, at::TensorList keys, at::TensorList values, const HeadShape& shape, const at::Tensor& y, const at::Tensor& lse) {
   dispatch_cpu(q.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto k = rows_of<X>(keys), v = rows_of<X>(values);
     parallel_rows(q.size(0), [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> scratch(keys.size());
+      std::vector<float> scratch(scratch_floats(shape, 2 * shape.head_dim + 2 + static_cast<std::int64_t>(keys.size())));
       kernels.depth_attention(rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse), begin, end,
                               kernel_shape(shape, keys.size()), scratch.data());
     });
   });
 }
 
-// {dq, dk of each entry, dv of each entry}
+// Entries from `keys` and `values` on are a call's to hand on: those that it read first, and those that are its own.
+struct HandedOn {
+  std::size_t keys = 0, values = 0;
+};
+
+// Gradients of one side of the entries: of the shared ones in their gathering place, of the others in tensors of their own.
+struct EntryGradients {
+  EntryGradients(DepthGradients::Side* gathered, std::size_t shared, std::size_t entries, std::int64_t rows, std::int64_t columns,
+                 const at::TensorOptions& options) {
+    if (gathered != nullptr && gathered->grads.size() < shared) gathered->grads.resize(shared);
+    own.resize(entries);
+    for (std::size_t i = 0; i < entries; ++i) {
+      at::Tensor& grad = gathered != nullptr && i < shared ? gathered->grads[i] : own[i];
+      adds.push_back(grad.defined());
+      if (!grad.defined()) grad = at::empty({rows, columns}, options);
+      all.push_back(&grad);
+    }
+  }
+  template <class X>
+  std::vector<cpu::DepthGradient<X>> pointers() const {
+    std::vector<cpu::DepthGradient<X>> out;
+    for (std::size_t i = 0; i < all.size(); ++i) out.push_back({data_of<X>(*all[i]), adds[i]});
+    return out;
+  }
+  std::vector<at::Tensor> own;
+  std::vector<at::Tensor*> all;
+  std::vector<bool> adds;
+};
+
+// {dq, dk of each entry, dv of each entry}; undefined where another call hands an entry's gradient on.
 variable_list entry_gradients(const at::Tensor& dy, const at::Tensor& q, at::TensorList keys, at::TensorList values, const HeadShape& shape,
-                              const at::Tensor& y, const at::Tensor& lse) {
-  variable_list grads{at::empty_like(y)};
-  for (std::size_t i = 0; i < 2 * keys.size(); ++i) grads.push_back(at::empty({q.size(0), shape.kv_columns()}, y.options()));
+                              const at::Tensor& y, const at::Tensor& lse, const SharedEntries& shared, const HandedOn& handed_on) {
+  const std::size_t entries = keys.size();
+  const auto gradients = [&](DepthGradients::Side DepthGradients::*side, std::size_t count) {
+    return EntryGradients(shared.of ? &((*shared.of).*side) : nullptr, count, entries, q.size(0), shape.kv_columns(), y.options());
+  };
+  EntryGradients dk = gradients(&DepthGradients::keys, shared.keys), dv = gradients(&DepthGradients::values, shared.values);
+  variable_list grads(1 + 2 * entries);
+  grads[0] = at::empty_like(y);
   dispatch_cpu(q.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto k = rows_of<X>(keys), v = rows_of<X>(values);
-    std::vector<X*> written;
-    for (const at::Tensor& grad : grads) written.push_back(data_of<X>(grad));
+    const auto dk_rows = dk.pointers<X>(), dv_rows = dv.pointers<X>();
     parallel_rows(q.size(0), [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> scratch(2 * keys.size() * static_cast<std::size_t>(shape.heads / shape.kv_heads));
-      kernels.depth_attention_backward(rows_of<X>(dy), rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse), written[0],
-                                       written.data() + 1, written.data() + 1 + keys.size(), begin, end, kernel_shape(shape, keys.size()),
-                                       scratch.data());
+      std::vector<float> scratch(scratch_floats(shape, 3 * shape.head_dim + 3));
+      kernels.depth_attention_backward(rows_of<X>(dy), rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse), data_of<X>(grads[0]),
+                                       dk_rows.data(), dv_rows.data(), begin, end, kernel_shape(shape, entries), scratch.data());
     });
   });
+  for (std::size_t i = handed_on.keys; i < entries; ++i) grads[1 + i] = std::move(*dk.all[i]);
+  for (std::size_t i = handed_on.values; i < entries; ++i) grads[1 + entries + i] = std::move(*dv.all[i]);
   return grads;
 }
 
-HeadShape shape_of(const c10::IValue& saved) {
-  const auto numbers = saved.toIntVector();
-  return {numbers[0], numbers[1], numbers[2]};
+// What a call keeps for backward beside its tensors.
+struct DepthCall : torch::CustomClassHolder {
+  HeadShape shape;
+  SharedEntries shared;
+  HandedOn handed_on;
+  std::vector<std::int64_t> lengths;  // of joint attention's sequences
+};
+
+// A call that records no gradient reads nothing for the first time: it would never hand anything on.
+c10::intrusive_ptr<DepthCall> make_call(const HeadShape& shape, const SharedEntries& shared, const at::Tensor& q, at::TensorList entries) {
+  auto call = c10::make_intrusive<DepthCall>();
+  call->shape = shape;
+  const auto learns = [](const at::Tensor& x) { return x.requires_grad(); };
+  if (!shared.of || !at::GradMode::is_enabled() || !(learns(q) || std::any_of(entries.begin(), entries.end(), learns))) return call;
+  call->shared = shared;
+  call->handed_on = {shared.of->keys.read, shared.of->values.read};
+  shared.of->keys.read = shared.keys;
+  shared.of->values.read = shared.values;
+  return call;
 }
+
+const DepthCall& saved_call(AutogradContext* context) { return static_cast<const DepthCall&>(*context->saved_data["call"].toCapsule()); }
 
 // `entries` holds all keys, then all values.
 at::TensorList keys_of(at::TensorList entries) { return entries.slice(0, entries.size() / 2); }
@@ -76,22 +133,23 @@ at::TensorList values_of(at::TensorList entries) { return entries.slice(entries.
 
 class DepthAttentionCpu : public torch::autograd::Function<DepthAttentionCpu> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries, const std::vector<std::int64_t>& shape) {
-    const at::Tensor y = at::zeros({q.size(0), shape[0] * shape[2]}, q.options());
-    const at::Tensor lse = at::full({q.size(0), shape[0]}, -std::numeric_limits<float>::infinity(), q.options().dtype(at::kFloat));
-    join_entries(q, keys_of(entries), values_of(entries), {shape[0], shape[1], shape[2]}, y, lse);
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries, const c10::intrusive_ptr<DepthCall>& call) {
+    const at::Tensor y = at::zeros({q.size(0), call->shape.query_columns()}, q.options());
+    const at::Tensor lse = at::full({q.size(0), call->shape.heads}, -std::numeric_limits<float>::infinity(), q.options().dtype(at::kFloat));
+    join_entries(q, keys_of(entries), values_of(entries), call->shape, y, lse);
     variable_list saved{q, y, lse};
     saved.insert(saved.end(), entries.begin(), entries.end());
     context->save_for_backward(saved);
-    context->saved_data["shape"] = shape;
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return y;
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::TensorList entries = at::TensorList(saved).slice(3);
-    variable_list out = entry_gradients(with_dense_rows(grads[0]), saved[0], keys_of(entries), values_of(entries),
-                                        shape_of(context->saved_data["shape"]), saved[1], saved[2]);
-    out.emplace_back();  // the shape
+    const DepthCall& call = saved_call(context);
+    variable_list out = entry_gradients(with_dense_rows(grads[0]), saved[0], keys_of(entries), values_of(entries), call.shape, saved[1], saved[2],
+                                        call.shared, call.handed_on);
+    out.emplace_back();  // the call
     return out;
   }
 };
@@ -128,13 +186,12 @@ at::Tensor join_heads(const at::Tensor& x, std::int64_t heads, const HeadShape& 
 
 class JointAttentionCpu : public torch::autograd::Function<JointAttentionCpu> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv_NC, at::TensorList entries, const std::vector<std::int64_t>& numbers,
-                            const std::vector<std::int64_t>& lengths) {
-    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv_NC, at::TensorList entries, const c10::intrusive_ptr<DepthCall>& call) {
+    const HeadShape& shape = call->shape;
     const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
     const at::Tensor y = at::empty({qkv_NC.size(0), shape.query_columns()}, qkv_NC.options());
     const at::Tensor lse = at::empty({qkv_NC.size(0), shape.heads}, qkv_NC.options().dtype(at::kFloat));
-    for (const Stretch& stretch : stretches_of(lengths)) {
+    for (const Stretch& stretch : stretches_of(call->lengths)) {
       const auto [out, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
           split_heads(stretch.of(parts[0]), stretch.sequences, shape.heads, shape), split_heads(stretch.of(parts[1]), stretch.sequences, shape.kv_heads, shape),
           split_heads(stretch.of(parts[2]), stretch.sequences, shape.kv_heads, shape), 0.0, /*is_causal=*/true);
@@ -145,20 +202,20 @@ class JointAttentionCpu : public torch::autograd::Function<JointAttentionCpu> {
     variable_list saved{qkv_NC, y, lse};
     saved.insert(saved.end(), entries.begin(), entries.end());
     context->save_for_backward(saved);
-    context->saved_data["shape"] = numbers;
-    context->saved_data["lengths"] = lengths;
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const HeadShape shape = shape_of(context->saved_data["shape"]);
+    const DepthCall& call = saved_call(context);
+    const HeadShape& shape = call.shape;
     const at::TensorList entries = at::TensorList(saved).slice(3);
     const at::Tensor dy = with_dense_rows(grads[0]), &y = saved[1], &lse = saved[2];
     const auto parts = saved[0].split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-    variable_list out = entry_gradients(dy, parts[0], keys_of(entries), values_of(entries), shape, y, lse);
+    variable_list out = entry_gradients(dy, parts[0], keys_of(entries), values_of(entries), shape, y, lse, call.shared, call.handed_on);
     const at::Tensor d_qkv = at::empty(saved[0].sizes(), saved[0].options());
-    for (const Stretch& stretch : stretches_of(context->saved_data["lengths"].toIntVector())) {
+    for (const Stretch& stretch : stretches_of(call.lengths)) {
       const auto heads_of = [&](const at::Tensor& x, std::int64_t heads) { return split_heads(stretch.of(x), stretch.sequences, heads, shape); };
       const at::Tensor sums = stretch.of(lse).view({stretch.sequences, stretch.length, shape.heads}).transpose(1, 2).contiguous();
       const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -170,7 +227,7 @@ class JointAttentionCpu : public torch::autograd::Function<JointAttentionCpu> {
       into[2].copy_(join_heads(dv, shape.kv_heads, shape));
     }
     out[0] = d_qkv;
-    out.resize(out.size() + 2);  // shape and lengths
+    out.emplace_back();  // the call
     return out;
   }
 };
@@ -186,16 +243,17 @@ std::vector<at::Tensor> dense_entries(const std::vector<at::Tensor>& keys, const
 }  // namespace
 
 at::Tensor depth_attention_cpu(const at::Tensor& q, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                               const HeadShape& shape) {
+                               const HeadShape& shape, const SharedEntries& shared) {
   const auto entries = dense_entries(keys, values);
-  return DepthAttentionCpu::apply(with_dense_rows(q), at::TensorList(entries), std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim});
+  return DepthAttentionCpu::apply(with_dense_rows(q), at::TensorList(entries), make_call(shape, shared, q, entries));
 }
 
 at::Tensor joint_attention_cpu(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                               const HeadShape& shape, const Segments& segments) {
+                               const HeadShape& shape, const Segments& segments, const SharedEntries& shared) {
   const auto entries = dense_entries(keys, values);
-  return JointAttentionCpu::apply(qkv_NC.contiguous(), at::TensorList(entries),
-                                  std::vector<std::int64_t>{shape.heads, shape.kv_heads, shape.head_dim}, segments.lengths);
+  const auto call = make_call(shape, shared, qkv_NC, entries);
+  call->lengths = segments.lengths;
+  return JointAttentionCpu::apply(qkv_NC.contiguous(), at::TensorList(entries), call);
 }
 
 }  // namespace meristem::ops

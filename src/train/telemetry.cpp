@@ -62,8 +62,8 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   for (const SourceUse& use : report.use) tokens[use.name] = static_cast<double>(use.tokens), epochs[use.name] = use.epochs;
   line.emplace_back("tokens_by_source", tokens);
   line.emplace_back("epochs_by_source", epochs);
-  if (report.experts != nullptr && !report.experts->by_depth.empty()) {
-    const ExpertMetrics experts = expert_metrics(*report.experts);
+  if (!expert_loads_.by_depth.empty()) {
+    const ExpertMetrics experts = expert_metrics(expert_loads_);
     line.emplace_back("expert_load", experts.load);
     line.emplace_back("expert_entropy", experts.entropy);
   }
@@ -77,6 +77,9 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   waited_ += report.loader_wait;
   timed_ += report.seconds;
   add_by_source(result);
+  if (report.blocks != expert_blocks_) expert_loads_ = {};  // a grown model's experts are others
+  expert_blocks_ = report.blocks;
+  if (report.experts != nullptr) expert_loads_.add(*report.experts);
 
   ProgressState state;
   state.step = report.step;
@@ -100,6 +103,7 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   log_.append(step_line(report, result));
   waited_ = timed_ = 0;
   source_losses_.clear();
+  expert_loads_ = {};
   source_targets_.clear();
   if (!tensorboard_) return;
   tensorboard_->add_scalar("train/loss", result.loss, report.step);

@@ -32,7 +32,7 @@ class Telemetry {
     std::int64_t parameters = 0;                  // unique ones
     std::vector<double> flops_by_call;            // forward, per token
     std::vector<SourceUse> use;                   // of each source since the run's first step
-    const nn::ExpertLoads* experts = nullptr;     // of the step; read on log steps only
+    const nn::ExpertLoads* experts = nullptr;     // of the step
   };
   // Whether update n gets a line in metrics.jsonl.
   bool logs(std::int64_t n) const;
@@ -61,6 +61,8 @@ class Telemetry {
   double waited_ = 0, timed_ = 0;
   std::vector<double> source_losses_;  // sums of nats
   std::vector<std::int64_t> source_targets_;
+  nn::ExpertLoads expert_loads_;  // an update's own hang on which few sequences it read
+  std::int64_t expert_blocks_ = 0;
 };
 
 }  // namespace meristem

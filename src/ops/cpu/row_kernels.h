@@ -24,6 +24,13 @@ struct Rows {
 struct DepthShape {
   std::int64_t entries, heads, kv_heads, head_dim;
 };
+constexpr std::int64_t kDepthTokens = 16;  // tokens that are worked on together
+// Where an entry's gradient goes, [rows, kv_heads*head_dim]: written, or added to what is there.
+template <class X>
+struct DepthGradient {
+  X* data;
+  bool adds;
+};
 
 template <class X>
 struct TypedKernels {
@@ -42,13 +49,13 @@ struct TypedKernels {
   // losses[r] = logsumexp(row) - row[target], 0 where target < 0. With grad: the row becomes softmax - onehot (zeros where ignored).
   void (*cross_entropy)(X* logits, const std::int32_t* targets, float* losses, std::int64_t rows, std::int64_t vocab, bool grad);
   // Rows [begin, end): joins the depth entries to an attention whose output y [rows, heads*head_dim] and logsumexp lse [rows, heads] are
-  // given (zeros and -infinity: to none); both become those of the whole softmax. scratch: [entries].
+  // given (zeros and -infinity: to none); both become those of the whole softmax. scratch: kDepthTokens *
+  // heads * (2 head_dim + 2 + entries) floats.
   void (*depth_attention)(Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, X* y, float* lse, std::int64_t begin,
                           std::int64_t end, const DepthShape& shape, float* scratch);
-  // The entries' part of the gradient; y and lse are those of the whole softmax. dq [rows, heads*head_dim] and each of dk, dv
-  // [rows, kv_heads*head_dim] are written. scratch: [2, heads / kv_heads, entries].
+  // The entries' part of the gradient; y and lse are those of the whole softmax. dq [rows, heads*head_dim] is written. scratch: kDepthTokens * heads * (3 head_dim + 3) floats.
   void (*depth_attention_backward)(Rows<const X> dy, Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, const X* y,
-                                   const float* lse, X* dq, X* const* dk, X* const* dv, std::int64_t begin, std::int64_t end,
+                                   const float* lse, X* dq, const DepthGradient<X>* dk, const DepthGradient<X>* dv, std::int64_t begin, std::int64_t end,
                                    const DepthShape& shape, float* scratch);
 };
 

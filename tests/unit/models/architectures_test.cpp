@@ -109,3 +109,35 @@ TEST_CASE("fast paths give the reference's loss and gradients within its own pre
     }
   }
 }
+
+// Gathered gradients (ops::DepthGradients) where their chain is cut: behind a truncation calls record nothing, and checkpointed calls gather none.
+TEST_CASE("gradients of the depth's entries are the reference's with truncation and with every second call checkpointed") {
+  for (const char* kind : {"separate", "joint", "values"}) {
+    for (const std::int64_t every : {0, 2}) {
+      ModelConfig config = test::tiny_dreamer(kind, 2);
+      config.blocks = 3;
+      config.depth_plan = "0, (1)x4, 2";
+      config.feed_forward = test::tiny_config().feed_forward;
+      config.loop.injection = "add";
+      config.loop.backprop_last = 2;
+      const DepthPlan plan = DepthPlan::parse(config.depth_plan);
+      const Batch batch = test::random_batch(2, 16, config.vocab_size, 6);
+      const auto gradients = [&](at::ScalarType type, Path path, std::int64_t checkpoint_every) {
+        ModelBuild build = test::build_of(type, path);
+        build.checkpoint_every = checkpoint_every;
+        const auto model = test::make_lively_model(config, build);
+        model->loss(batch, plan).loss_sum.backward();
+        NamedTensors out;
+        for (const ParameterInfo& info : model->parameter_infos()) out.add(info.name, info.tensor.grad());
+        return out;
+      };
+      const NamedTensors exact = gradients(at::kDouble, Path::kReference, 0), plain = gradients(at::kFloat, Path::kReference, 0),
+                         fused = gradients(at::kFloat, Path::kFused, every);
+      for (const auto& [name, grad] : fused) {
+        const auto bound = test::compare(grad, plain.at(name), exact.at(name), 3);
+        INFO(kind << ", every " << every << ", " << name << " error " << bound.error << " allowed " << bound.allowed);
+        CHECK(bound.holds());
+      }
+    }
+  }
+}

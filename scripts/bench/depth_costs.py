@@ -1,0 +1,52 @@
+"""scripts/bench/depth_costs: step times of looped models and of models with depth attention against what their parts and FLOPs promise."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LOOP_BOUND, DEPTH_ATTENTION_BOUND = 1.05, 1.25
+
+
+def measure(config, precision, rounds):
+    command = [os.environ["MERISTEM_BINARY"], "bench-variants", str(HERE / config), f"precision.compute={precision}", "--rounds", str(rounds)]
+    lanes = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return {name.removeprefix("cost-"): lane for name, lane in lanes.items()}
+
+
+def loop_rows(lanes):
+    """step ÷ (calls x one block's time + head), a block's time being what the calls of `plain` beyond `one`'s single call take each."""
+    one, plain = lanes.pop("one"), lanes.pop("plain")
+    block = (plain["step_seconds"] - one["step_seconds"]) / (plain["calls"] - one["calls"])
+    head = one["step_seconds"] - block
+    for name, lane in lanes.items():
+        yield name, lane, lane["calls"] * block + head, LOOP_BOUND
+
+
+def depth_attention_rows(lanes):
+    """step with ÷ (step without x the ratio of their counted FLOPs)."""
+    without = lanes.pop("without")
+    for name, lane in lanes.items():
+        yield name, lane, without["step_seconds"] * lane["train_flops_per_token"] / without["train_flops_per_token"], DEPTH_ATTENTION_BOUND
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="scripts/bench/depth_costs", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args(argv).rounds
+    print("| compute | model | calls | step | promised | step / promised | bound |\n|---|---|---|---|---|---|---|")
+    good = True
+    for precision in ("fp32", "bf16"):
+        for config, rows in (("loop_costs.yaml", loop_rows), ("depth_attention_costs.yaml", depth_attention_rows)):
+            for name, lane, promised, bound in rows(measure(config, precision, rounds)):
+                ratio = lane["step_seconds"] / promised
+                good = good and ratio <= bound
+                print(f"| {precision} | {name} | {lane['calls']} | {lane['step_seconds'] * 1e3:.0f} ms | {promised * 1e3:.0f} ms | {ratio:.3f} | {bound} |", flush=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
