@@ -31,6 +31,7 @@ inline void require(bool holds, const std::string& what) {
 inline void check(const AttentionShape& shape) {
   require(shape.head_dim == 64 || shape.head_dim == 128, "head dim " + std::to_string(shape.head_dim) + "; allowed: 64, 128");
   require(shape.tokens >= 0 && shape.documents >= 0, "a negative count");
+  require(shape.tokens == 0 || shape.documents > 0, "tokens of no document");  // offsets would hold no end
   require(shape.kv_heads > 0 && shape.heads > 0 && shape.heads % shape.kv_heads == 0,
           std::to_string(shape.heads) + " query heads over " + std::to_string(shape.kv_heads) + " key heads");
   require(shape.scale > 0, "the scale must be positive");

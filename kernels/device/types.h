@@ -14,5 +14,8 @@ using SharedAddress = std::uint32_t;  // bytes in the block's shared-memory wind
 struct alignas(16) Vec4 {
   std::uint32_t x[4];
 };
+struct alignas(8) Vec2 {
+  std::uint32_t x[2];
+};
 
 }  // namespace meristem::kernels::device

@@ -8,6 +8,7 @@
 #include "cli/bench_lanes.h"
 #include "cli/commands.h"
 #include "config/load.h"
+#include "metrics/memory.h"
 #include "ops/device.h"
 
 namespace meristem::cli {
@@ -19,7 +20,8 @@ struct VariantArguments {
   std::int64_t rounds = 9;
 };
 
-nlohmann::ordered_json variants_report(const std::vector<BenchLane>& lanes) {
+// bytes_before: of the process before the first model. The peak is the process's, so it tells of a model only where it is alone.
+nlohmann::ordered_json variants_report(const std::vector<BenchLane>& lanes, std::int64_t bytes_before) {
   nlohmann::ordered_json json;
   for (const BenchLane& lane : lanes) {
     const FlopCount& flops = lane.cost.flops;
@@ -28,7 +30,9 @@ nlohmann::ordered_json variants_report(const std::vector<BenchLane>& lanes) {
                                   {"calls", lane.cost.stage.plan.num_calls()},
                                   {"blocks", lane.cost.stage.blocks},
                                   {"train_flops_per_token", flops.train},
-                                  {"head_flops_per_token", 3 * flops.head}};
+                                  {"head_flops_per_token", 3 * flops.head},
+                                  {"bytes_before", bytes_before},
+                                  {"peak_bytes", process_memory().peak_bytes}};
   }
   return json;
 }
@@ -36,12 +40,14 @@ nlohmann::ordered_json variants_report(const std::vector<BenchLane>& lanes) {
 ExitCode measure_variants(const VariantArguments& a) {
   const ModelRegistry registry = builtin_registry();
   const at::Device device = pick_device();
+  const std::int64_t bytes_before = process_memory().resident_bytes;
   std::vector<BenchLane> lanes;
   for (const RunConfig& config : load_variants(a.config, a.overrides).runs) {
     lanes.push_back(make_bench_lane(config, registry, device, stage_costs(config, registry).back()));
   }
+  forget_peak_memory();  // of drawing the weights
   for (std::int64_t n = 1; n <= a.rounds + 2; ++n) bench_round(lanes, device, n, n > 2);
-  fmt::print("{}\n", variants_report(lanes).dump(2));
+  fmt::print("{}\n", variants_report(lanes, bytes_before).dump(2));
   return ExitCode::kOk;
 }
 

@@ -46,7 +46,8 @@ class DepthPlan {
   bool is_plain() const;           // 0, 1, …, n-1
   bool calls_every_block(std::int64_t blocks) const;
 
-  // InputError if there is no call, if a call names a block outside [0, blocks), or, with every_block, if a block is never called.
+  // InputError if there is no call, if a call names a block outside [0, blocks), or, with every_block, which is training's demand, if a
+  // block is never called or loops overlap.
   void check(std::int64_t blocks, bool every_block) const;
 
   // The plan's loop: known where the text had exactly one group "(…)xN" (N = 1 included) and where with_repeats() made the plan. It says how
@@ -59,6 +60,10 @@ class DepthPlan {
   // The text with its loop as a group even where that runs once: "0-3, (4-7)x1, 8-11". Parses back to the same calls and the same loop()
   // where has_one_loop(); print() otherwise.
   std::string print_loop() const;
+
+  // A block that stands in two groups of the text as it was written or as it is printed, neither inside the other: such loops are no loops
+  // of their own, since their block's state belongs to both.
+  std::optional<std::int64_t> overlapping_block() const;
 
   // Inference looping: the calls [start, start+length) repeated `extra` more times right after themselves. Start and length count calls,
   // not blocks. The loop() grows along where the window is one of its repeats, else it is forgotten.
@@ -75,6 +80,7 @@ class DepthPlan {
 
   std::vector<std::int64_t> calls_;
   std::optional<LoopSpan> loop_;
+  std::optional<std::int64_t> overlap_;  // of the text that it was parsed from
 };
 
 }  // namespace meristem

@@ -30,6 +30,8 @@ DepthPlan DepthPlan::with_repeats(std::int64_t repeats) const {
   return {std::move(calls), {loop_->start, loop_->length, repeats}};
 }
 
+std::optional<std::int64_t> DepthPlan::overlapping_block() const { return overlap_ || is_plain() ? overlap_ : parse(print()).overlap_; }
+
 std::string DepthPlan::print_loop() const {
   if (!has_one_loop()) return print();
   std::string text = fmt::format("({})x{}", part(loop_->start, loop_->start + loop_->length).print(), loop_->repeats);

@@ -1,5 +1,7 @@
 #include "metrics/memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <string>
 
@@ -14,6 +16,11 @@ ProcessMemory process_memory() {
     if (line.starts_with("VmHWM:")) memory.peak_bytes = std::stoll(line.substr(6)) * 1024;
   }
   return memory;
+}
+
+void forget_peak_memory() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets the peak resident set
 }
 
 }  // namespace meristem

@@ -12,4 +12,7 @@ struct ProcessMemory {
 // Zeros where /proc is missing.
 ProcessMemory process_memory();
 
+// Gives freed memory back and forgets the peak so far, which then is what the process holds now. For benchmarks.
+void forget_peak_memory();
+
 }  // namespace meristem

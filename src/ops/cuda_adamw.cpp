@@ -8,7 +8,9 @@
 
 namespace meristem::ops {
 
-bool cuda_kernel_linked(std::string_view op) { return (op == "adamw" || op == "attention") && kernels::available(); }
+bool cuda_kernel_linked(std::string_view op) {
+  return (op == "adamw" || op == "attention" || op == "depth_attention" || op == "experts") && kernels::available();
+}
 
 void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings,
                       double bias1, double bias2_sqrt) {

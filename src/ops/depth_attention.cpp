@@ -5,6 +5,8 @@
 #include <torch/torch.h>
 
 #include "ops/depth_attention_cpu.h"
+#include "ops/fused_attention.h"
+#include "ops/fused_depth_attention.h"
 #include "ops/typed_cpu.h"
 
 namespace meristem::ops {
@@ -80,7 +82,9 @@ at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entri
   TORCH_CHECK(!keys.empty() && q.dim() == 2 && q.size(1) == shape.query_columns(), "depth attention: q is ", q.sizes(), ", expected [N, ",
               shape.query_columns(), "], over at least one entry");
   check_entries(q, keys, values, shape);
-  if (path == Path::kFused) return depth_attention_cpu(q, keys, values, shape, shared);
+  if (path == Path::kFused) {
+    return q.is_cpu() ? depth_attention_cpu(q, keys, values, shape, shared) : fused_depth_attention(q, keys, values, shape, shared);
+  }
   return weighted_values(depth_scores(q, keys, shape).softmax(-1), values, shape).to(q.scalar_type());
 }
 
@@ -88,7 +92,10 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const 
                            const Segments& segments, Path path, const SharedEntries& shared) {
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
-  if (path == Path::kFused) return joint_attention_cpu(qkv_NC, keys, values, shape, segments, shared);
+  if (path == Path::kFused) {
+    if (qkv_NC.is_cpu()) return joint_attention_cpu(qkv_NC, keys, values, shape, segments, shared);
+    return fused_joint_attention(qkv_NC, keys, values, shape, segment_offsets(segments, qkv_NC.device()), shared);
+  }
   std::vector<at::Tensor> out;
   std::int64_t begin = 0;
   for (const std::int64_t length : segments.lengths) {

@@ -1,10 +1,10 @@
 #include "ops/depth_attention_cpu.h"
 
-#include <algorithm>
 #include <limits>
 
 #include <torch/torch.h>
 
+#include "ops/entry_gradients.h"
 #include "ops/parallel_rows.h"
 #include "ops/typed_cpu.h"
 
@@ -50,34 +50,12 @@ void join_entries(const at::Tensor& q, at::TensorList keys, at::TensorList value
   });
 }
 
-// Entries from `keys` and `values` on are a call's to hand on: those that it read first, and those that are its own.
-struct HandedOn {
-  std::size_t keys = 0, values = 0;
-};
-
-// Gradients of one side of the entries: of the shared ones in their gathering place, of the others in tensors of their own.
-struct EntryGradients {
-  EntryGradients(DepthGradients::Side* gathered, std::size_t shared, std::size_t entries, std::int64_t rows, std::int64_t columns,
-                 const at::TensorOptions& options) {
-    if (gathered != nullptr && gathered->grads.size() < shared) gathered->grads.resize(shared);
-    own.resize(entries);
-    for (std::size_t i = 0; i < entries; ++i) {
-      at::Tensor& grad = gathered != nullptr && i < shared ? gathered->grads[i] : own[i];
-      adds.push_back(grad.defined());
-      if (!grad.defined()) grad = at::empty({rows, columns}, options);
-      all.push_back(&grad);
-    }
-  }
-  template <class X>
-  std::vector<cpu::DepthGradient<X>> pointers() const {
-    std::vector<cpu::DepthGradient<X>> out;
-    for (std::size_t i = 0; i < all.size(); ++i) out.push_back({data_of<X>(*all[i]), adds[i]});
-    return out;
-  }
-  std::vector<at::Tensor> own;
-  std::vector<at::Tensor*> all;
-  std::vector<bool> adds;
-};
+template <class X>
+std::vector<cpu::DepthGradient<X>> pointers_of(const EntryGradients& gradients) {
+  std::vector<cpu::DepthGradient<X>> out;
+  for (std::size_t i = 0; i < gradients.all.size(); ++i) out.push_back({data_of<X>(*gradients.all[i]), gradients.adds[i]});
+  return out;
+}
 
 // {dq, dk of each entry, dv of each entry}; undefined where another call hands an entry's gradient on.
 variable_list entry_gradients(const at::Tensor& dy, const at::Tensor& q, at::TensorList keys, at::TensorList values, const HeadShape& shape,
@@ -92,7 +70,7 @@ variable_list entry_gradients(const at::Tensor& dy, const at::Tensor& q, at::Ten
   dispatch_cpu(q.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto k = rows_of<X>(keys), v = rows_of<X>(values);
-    const auto dk_rows = dk.pointers<X>(), dv_rows = dv.pointers<X>();
+    const auto dk_rows = pointers_of<X>(dk), dv_rows = pointers_of<X>(dv);
     parallel_rows(q.size(0), [&](std::int64_t begin, std::int64_t end) {
       std::vector<float> scratch(scratch_floats(shape, 3 * shape.head_dim + 3));
       kernels.depth_attention_backward(rows_of<X>(dy), rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse), data_of<X>(grads[0]),
@@ -103,29 +81,6 @@ variable_list entry_gradients(const at::Tensor& dy, const at::Tensor& q, at::Ten
   for (std::size_t i = handed_on.values; i < entries; ++i) grads[1 + entries + i] = std::move(*dv.all[i]);
   return grads;
 }
-
-// What a call keeps for backward beside its tensors.
-struct DepthCall : torch::CustomClassHolder {
-  HeadShape shape;
-  SharedEntries shared;
-  HandedOn handed_on;
-  std::vector<std::int64_t> lengths;  // of joint attention's sequences
-};
-
-// A call that records no gradient reads nothing for the first time: it would never hand anything on.
-c10::intrusive_ptr<DepthCall> make_call(const HeadShape& shape, const SharedEntries& shared, const at::Tensor& q, at::TensorList entries) {
-  auto call = c10::make_intrusive<DepthCall>();
-  call->shape = shape;
-  const auto learns = [](const at::Tensor& x) { return x.requires_grad(); };
-  if (!shared.of || !at::GradMode::is_enabled() || !(learns(q) || std::any_of(entries.begin(), entries.end(), learns))) return call;
-  call->shared = shared;
-  call->handed_on = {shared.of->keys.read, shared.of->values.read};
-  shared.of->keys.read = shared.keys;
-  shared.of->values.read = shared.values;
-  return call;
-}
-
-const DepthCall& saved_call(AutogradContext* context) { return static_cast<const DepthCall&>(*context->saved_data["call"].toCapsule()); }
 
 // `entries` holds all keys, then all values.
 at::TensorList keys_of(at::TensorList entries) { return entries.slice(0, entries.size() / 2); }

@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/fused_experts.h"
 #include "ops/grouped_linear.h"
 #include "ops/swiglu.h"
 #include "ops/typed_cpu.h"
@@ -54,13 +55,19 @@ at::Tensor every_expert_on_every_token(const at::Tensor& x_ND, const at::Tensor&
 
 }  // namespace
 
-at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts) { return at::bincount(chosen_Nk.reshape(-1), {}, experts); }
+at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts) {
+  const at::Tensor chosen_M = chosen_Nk.reshape(-1);
+  if (!chosen_M.is_cuda()) return at::bincount(chosen_M, {}, experts);
+  // On CUDA the host would wait for bincount, which asks for the largest number. Sums of ones are the same in any order.
+  return at::zeros({experts}, chosen_M.options()).scatter_add_(0, chosen_M, at::ones_like(chosen_M));
+}
 
 at::Tensor expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
                           Path path, Path swiglu_path) {
   TORCH_CHECK(chosen_Nk.sizes() == weights_Nk.sizes() && chosen_Nk.size(0) == x_ND.size(0), "experts: chosen ", chosen_Nk.sizes(),
               ", weights ", weights_Nk.sizes(), ", tokens ", x_ND.size(0));
   if (path == Path::kReference) return every_expert_on_every_token(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
+  if (path == Path::kFused) return fused_expert_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
   const std::int64_t width = x_ND.size(1), k = chosen_Nk.size(1);
   const at::Tensor order_M = chosen_Nk.reshape(-1).argsort(/*stable=*/true), place_M = order_M.argsort();
   const Groups groups = groups_of(expert_counts(chosen_Nk, experts.gate_up.size(0)), x_ND);

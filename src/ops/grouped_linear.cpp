@@ -73,11 +73,12 @@ class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
 
 }  // namespace
 
-Groups groups_of(const at::Tensor& counts_E, const at::Tensor& like) {
-  const at::Tensor ends_E = counts_E.cumsum(0);
-  Groups groups{ends_E.to(at::kInt), {}};
+Groups groups_of(const at::Tensor& counts_E, const at::Tensor& like) { return groups_ending_at(counts_E.cumsum(0).to(at::kInt), like); }
+
+Groups groups_ending_at(const at::Tensor& ends_E, const at::Tensor& like) {
+  Groups groups{ends_E, {}};
   if (one_operator_for_all(like)) return groups;
-  const at::Tensor host = ends_E.cpu();
+  const at::Tensor host = ends_E.to(at::kLong).cpu();
   groups.ends.assign(host.data_ptr<std::int64_t>(), host.data_ptr<std::int64_t>() + host.numel());
   return groups;
 }

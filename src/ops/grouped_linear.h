@@ -15,6 +15,8 @@ struct Groups {
 };
 // counts_E: int64, rows of each group. like: a tensor of the rows' type and device, which decide what will run.
 Groups groups_of(const at::Tensor& counts_E, const at::Tensor& like);
+// ends_E: int32, as Groups has them.
+Groups groups_ending_at(const at::Tensor& ends_E, const at::Tensor& like);
 
 // x_MI [M, I], weight_EOI [E, O, I] -> [M, O]: row m times its group's matrix, transposed. Differentiable in both; groups without a row
 // receive a zero gradient.

@@ -28,6 +28,7 @@ const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attentio
 
 // What the CUDA kernel of an operator does not take; empty where it takes everything.
 std::string cuda_limit(const Operator& op, at::ScalarType compute, std::int64_t head_dim) {
+  if (op.path == &Paths::depth_attention || op.path == &Paths::experts) return compute == at::kBFloat16 ? "" : " (its kernel takes BFloat16)";
   if (op.path != &Paths::attention || (compute == at::kBFloat16 && (head_dim == 64 || head_dim == 128))) return "";
   return fmt::format(" with head dim {} (its kernel takes BFloat16, head dims 64 and 128)", head_dim);
 }

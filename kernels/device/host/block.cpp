@@ -18,8 +18,14 @@ const char* name_of(Collective op) {
   return kNames[static_cast<int>(op)];
 }
 
-Block::Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic)
-    : settings_(settings), traffic_(traffic), count_(threads), draw_(settings.seed), shared_bytes_(shared_bytes), stacks_(threads) {
+Block::Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work)
+    : settings_(settings),
+      traffic_(traffic),
+      work_(work),
+      count_(threads),
+      draw_(settings.seed),
+      shared_bytes_(shared_bytes),
+      stacks_(threads) {
   if (threads <= 0 || threads > kMaxWarps * kWarp) throw Report(Fault::kBounds, "a block of " + std::to_string(threads) + " threads");
   if (shared_bytes > settings.shared_limit) {
     throw Report(Fault::kBounds,
@@ -32,6 +38,7 @@ Block& Block::current() { return *current_block; }
 void Block::run(int index, const std::function<void()>& body) {
   index_ = index;
   body_ = &body;
+  ++work_.blocks;
   clocks_.reset();
   shared_ = std::make_unique<SharedMemory>(clocks_, shared_bytes_, count_, settings_.detect);
   threads_.assign(static_cast<std::size_t>(count_), {});
@@ -174,6 +181,7 @@ void Block::barrier(Collective op, int id, int threads, const Site& site) {
       throw Report(Fault::kDivergence, std::string("lanes of one warp at different barriers, ") + name_of(site));
     }
   }
+  ++work_.barriers;
   // The warp has met; now the warps do. The lanes stay where they are until the barrier opens.
   const bool opened = arrive_at_barrier(op, id, threads, site);
   warp().groups.clear();
@@ -239,6 +247,7 @@ void Block::count_warp_access(const Site& site, const std::uint64_t* rows) {
 
 void Block::begin_copy(SharedAddress to, const void* from, const Site& site) {
   shared_->begin_copy(to, running_, site);
+  ++work_.copies;
   self().copies.push_back({to, from, self().committed, site});
 }
 

@@ -29,7 +29,7 @@ const char* name_of(Collective op);
 
 class Block {
  public:
-  Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic);
+  Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work);
 
   // Runs body() in every thread until all have returned; throws the first Report.
   void run(int index, const std::function<void()>& body);
@@ -41,6 +41,7 @@ class Block {
   int thread_count() const { return count_; }
   SharedMemory& shared() { return *shared_; }
   void count_access(const Site& site, std::uint64_t address, int bytes, bool shared);
+  void count_store(int bytes) { work_.stored += bytes; }
   void count_warp_access(const Site& site, const std::uint64_t* rows);  // ldmatrix, stmatrix: 32 rows of 16 bytes
 
   // Waits until every lane of `lanes` is at the same call; the last one runs act(arguments by lane).
@@ -49,6 +50,7 @@ class Block {
   void collective(Collective op, std::uint32_t lanes, const Site& site, void* argument, Act&& act) {
     if (Group* group = arrive(op, lanes, site, argument)) {
       act(group->arguments);
+      work_.products += op == Collective::kMma;
       release(*group);
     }
   }
@@ -105,6 +107,7 @@ class Block {
 
   Settings settings_;
   Traffic& traffic_;
+  Work& work_;
   int count_, index_ = 0, running_ = -1, alive_ = 0;
   std::uint32_t draw_;
   Clocks clocks_;

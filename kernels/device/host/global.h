@@ -50,7 +50,16 @@ template <class V, class T>
 void stg(gptr<T> p, const V& value, host::Site site = host::Site::current()) {
   static_assert(!std::is_const_v<T>, "the buffer is read-only");
   host::check_global(p, sizeof(V), site);
+  host::Block::current().count_store(sizeof(V));
   std::memcpy(p.raw, &value, sizeof value);
+}
+template <class T>
+Vec4 ldg_streaming(gptr<T> p, host::Site site = host::Site::current()) {
+  return ldg<Vec4>(p, site);
+}
+template <class T>
+void stg_streaming(gptr<T> p, const Vec4& value, host::Site site = host::Site::current()) {
+  stg(p, value, site);
 }
 template <class T>
 void atomic_add(gptr<T> p, T value, host::Site site = host::Site::current()) {

@@ -16,6 +16,7 @@ struct Grid {
 
   Settings settings;
   Traffic traffic;  // of all launches since it was cleared
+  Work work;        // the same
   int blocks = 0;   // of the running launch
 };
 

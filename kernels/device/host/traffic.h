@@ -18,6 +18,14 @@ struct LineTraffic {
   std::int64_t sectors = 0, ideal_sectors = 0;  // touched, and as few as the bytes could lie in
 };
 
+// What the blocks of a test's launches did: tests compare it with what the problem needs, since work on hidden or absent elements changes
+// no result. Products and barriers are of warps, copies of lanes (16 bytes each); stored: bytes written to global memory, so that an
+// element that two threads write is noticed.
+struct Work {
+  std::int64_t blocks = 0, products = 0, copies = 0, barriers = 0, stored = 0;
+  friend bool operator==(const Work&, const Work&) = default;
+};
+
 // The map's key in the hot path is a line as the compiler names it; `by_line` gives it as "file.h:120".
 using Traffic = std::map<std::pair<const char*, unsigned>, LineTraffic>;
 std::map<std::string, LineTraffic> by_line(const Traffic& traffic);

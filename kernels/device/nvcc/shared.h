@@ -26,6 +26,9 @@ MERISTEM_DEVICE void load_shared(SharedAddress from, int& to) { asm volatile("ld
 MERISTEM_DEVICE void load_shared(SharedAddress from, float2& to) {
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(to.x), "=f"(to.y) : "r"(from) : "memory");
 }
+MERISTEM_DEVICE void load_shared(SharedAddress from, double& to) {
+  asm volatile("ld.shared.f64 %0, [%1];" : "=d"(to) : "r"(from) : "memory");
+}
 MERISTEM_DEVICE void load_shared(SharedAddress from, Vec4& to) {
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to.x[0]), "=r"(to.x[1]), "=r"(to.x[2]), "=r"(to.x[3])
@@ -43,6 +46,7 @@ MERISTEM_DEVICE void sts(SharedAddress to, std::uint32_t value) {
 }
 MERISTEM_DEVICE void sts(SharedAddress to, float value) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory"); }
 MERISTEM_DEVICE void sts(SharedAddress to, int value) { asm volatile("st.shared.s32 [%0], %1;" ::"r"(to), "r"(value) : "memory"); }
+MERISTEM_DEVICE void sts(SharedAddress to, double value) { asm volatile("st.shared.f64 [%0], %1;" ::"r"(to), "d"(value) : "memory"); }
 MERISTEM_DEVICE void sts(SharedAddress to, const Vec4& value) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x[0]), "r"(value.x[1]), "r"(value.x[2]), "r"(value.x[3])
                : "memory");

@@ -1,109 +1,74 @@
-// One program for one version of the attention source: solves the grid of problems and says what it found. mutate.py compiles it.
-// With MERISTEM_FORWARD_ONLY, head dim 64 and the forward kernel alone, which compiles faster.
+// What a changed attention source is tried on, part by part (mutation.json). The backward kernels start from the reference's output, so
+// that a part needs no kernel of another one.
 #include <cstdio>
-#include <exception>
 
-#include "attention/forward.h"
-#ifndef MERISTEM_FORWARD_ONLY
-#include "attention/backward_keys.h"
-#include "attention/backward_queries.h"
-#include "attention/delta.h"
-#endif
 #include "kernels/attention/cases.h"
 #include "kernels/attention/check.h"
+#include "kernels/attention/places_check.h"
+#include "kernels/attention/refusals.h"
 #include "kernels/attention/run_on_cpu.h"
-
-namespace meristem::kernels {
-
-void attention_forward(const AttentionShape& shape, AttentionInput q, AttentionInput k, AttentionInput v, AttentionOutput out,
-                       float* log_sum_exp, Stream stream) {
-  const detail::ForwardParameters p{shape, q, k, v, out, log_sum_exp};
-#ifdef MERISTEM_FORWARD_ONLY
-  detail::launch_attention_forward<64>(p, stream);
-#else
-  shape.head_dim == 64 ? detail::launch_attention_forward<64>(p, stream) : detail::launch_attention_forward<128>(p, stream);
-#endif
-}
-
-void attention_backward(const AttentionShape& shape, AttentionInput q, AttentionInput k, AttentionInput v, AttentionInput out,
-                        AttentionInput d_out, const float* log_sum_exp, float* delta, AttentionOutput dq, AttentionOutput dk,
-                        AttentionOutput dv, Stream stream) {
-#ifndef MERISTEM_FORWARD_ONLY
-  const auto run = [&]<int D>() {
-    const detail::BackwardParameters p{shape, q, k, v, out, d_out, log_sum_exp, delta, dq, dk, dv};
-    detail::launch_attention_delta<D>(p, stream);
-    detail::launch_attention_backward_keys<D>(p, stream);
-    detail::launch_attention_backward_queries<D>(p, stream);
-  };
-  shape.head_dim == 64 ? run.operator()<64>() : run.operator()<128>();
-#else
-  (void)shape, (void)q, (void)k, (void)v, (void)out, (void)d_out, (void)log_sum_exp, (void)delta, (void)dq, (void)dk, (void)dv,
-      (void)stream;
-#endif
-}
-
-}  // namespace meristem::kernels
+#include "kernels/attention/work.h"
+#include "kernels/mutation/driver.h"
 
 namespace {
 
 using namespace meristem::test;
 using meristem::kernels::device::host::Grid;
 
-// What is wrong with this version on one problem; empty: nothing. worst: the largest error so far, in units of the same-precision
-// reference's.
-std::string faults(const AttentionCase& one, double& worst) {
-  AttentionProblem problem(one);
-  const AttentionResult truth = AttentionReference<double>(problem).result(), same = AttentionReference<float>(problem).result();
-  run_forward(problem);
-  const Verdict forward = check_forward(problem, truth, same);
-  worst = std::max(worst, forward.worst);
-  if (!forward.wrong.empty()) return forward.wrong;
-#ifndef MERISTEM_FORWARD_ONLY
-  run_backward(problem);
-  const Verdict backward = check_backward(problem, truth, same);
-  worst = std::max(worst, backward.worst);
-  return backward.wrong;
-#else
-  return {};
-#endif
+double worst = 0;  // the largest error of all problems, in units of the same-precision reference's
+
+std::string of_kind(const char* kind, const std::string& text) { return text.empty() ? "" : std::string(kind) + ": " + text; }
+
+std::string judge(const Verdict& verdict, const Work& needed) {
+  worst = std::max(worst, verdict.worst);
+  if (!verdict.wrong.empty()) return of_kind("wrong", verdict.wrong);
+  return of_kind("work", compare_work(Grid::current().work, needed));
 }
 
-std::string conflicts() {
-  std::string found;
-  for (const auto& [line, traffic] : meristem::kernels::device::host::by_line(Grid::current().traffic)) {
-    if (traffic.bank_conflicts > 0) found += " " + std::to_string(traffic.bank_conflicts) + " at " + line;
+std::string forward_faults(const AttentionCase& one) {
+  AttentionProblem problem(one);
+  const AttentionResult truth = AttentionReference<double>(problem).result(), same = AttentionReference<float>(problem).result();
+  Grid::current().work = {};
+  run_forward(problem);
+  return judge(check_forward(problem, truth, same), forward_work(one));
+}
+
+std::string backward_faults(const AttentionCase& one) {
+  AttentionProblem problem(one);
+  const AttentionResult truth = AttentionReference<double>(problem).result(), same = AttentionReference<float>(problem).result();
+  const int width = one.heads * one.head_dim;
+  for (int t = 0; t < problem.tokens; ++t) {
+    for (int c = 0; c < width; ++c)
+      problem.out[AttentionProblem::at(t, c, problem.out_columns)] = bf16_bits(same.out[AttentionProblem::at(t, c, width)]);
   }
-  return found;
+  for (std::size_t i = 0; i < problem.log_sum_exp.size(); ++i) problem.log_sum_exp[i] = static_cast<float>(same.log_sum_exp[i]);
+  Grid::current().work = {};
+  run_backward(problem);
+  return judge(check_backward(problem, truth, same), backward_work(one));
+}
+
+std::vector<MutantProblem> problems_of(const std::string& part) {
+  if (part == "places") {
+    return {{"window", [] { return of_kind("wrong", wrong_places()); }}, {"sizes", [] { return of_kind("wrong", wrong_sizes()); }}};
+  }
+  if (part == "refusals") return {{"refusals", [] { return of_kind("refusal", wrong_refusals()); }}};
+  const bool forward = part.rfind("forward", 0) == 0;
+  const int head_dim = part.find("128") == std::string::npos ? 64 : 128;
+  auto cases = attention_cases();
+  for (const AttentionCase& one : random_attention_cases(12)) cases.push_back(one);
+  std::vector<MutantProblem> problems;
+  for (const AttentionCase& one : cases) {
+    if (one.head_dim == head_dim)
+      problems.push_back({one.name, [one, forward] { return forward ? forward_faults(one) : backward_faults(one); }});
+  }
+  return problems;
 }
 
 }  // namespace
 
-int main() {
-  double worst = 0;
-  auto cases = attention_cases();
-  for (const AttentionCase& one : random_attention_cases(6)) cases.push_back(one);
-  for (const AttentionCase& one : cases) {
-#ifdef MERISTEM_FORWARD_ONLY
-    if (one.head_dim != 64) continue;
-#endif
-    try {
-      if (const std::string found = faults(one, worst); !found.empty()) {
-        std::printf("wrong: %s: %s\n", one.name.c_str(), found.c_str());
-        return 1;
-      }
-    } catch (const meristem::kernels::device::host::Report& report) {
-      static constexpr const char* kKinds[] = {"race", "in flight", "bounds", "misaligned", "divergence", "deadlock"};
-      std::printf("%s: %s: %s\n", kKinds[static_cast<int>(report.fault)], one.name.c_str(), report.what());
-      return 1;
-    } catch (const std::exception& error) {
-      std::printf("refused: %s: %s\n", one.name.c_str(), error.what());
-      return 1;
-    }
-  }
-  if (const std::string found = conflicts(); !found.empty()) {
-    std::printf("bank conflicts:%s\n", found.c_str());
-    return 1;
-  }
-  std::printf("sound\nlargest error: %.2f times the same-precision reference's\n", worst);
-  return 0;
+int main(int argc, char** argv) {
+  if (argc < 3) return 2;
+  const int status = run_mutant(problems_of(argv[1]), argc, argv);
+  if (status == 0) std::printf("largest error: %.2f times the same-precision reference's\n", worst);
+  return status;
 }

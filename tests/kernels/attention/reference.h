@@ -12,8 +12,9 @@ namespace meristem::test {
 
 struct AttentionResult {
   std::vector<double> out, log_sum_exp, dq, dk, dv;  // [T, H, D], [H, T], then as q, k, v
-  // Lengths of the terms |P dO V K| and |P dO V Q| that dP - delta cancels: what one rounding in fp32 is measured by where dq, dk are 0.
-  double dq_terms = 0, dk_terms = 0;
+  // Lengths of the terms that a row sums, [T, heads]: P V; P dO V K and P dO V Q, which dP - delta cancels; P dO. A rounding of P, and one
+  // in fp32, is measured by them, the more so where the sum is nearly 0.
+  std::vector<double> out_terms, dq_terms, dk_terms, dv_terms;
 };
 
 template <class Real>
@@ -26,12 +27,15 @@ class AttentionReference {
     result_.dq.resize(size(shape_.heads));
     result_.dk.resize(size(shape_.kv_heads));
     result_.dv.resize(size(shape_.kv_heads));
+    for (auto* terms : {&result_.out_terms, &result_.dq_terms}) terms->resize(result_.log_sum_exp.size());
+    for (auto* terms : {&result_.dk_terms, &result_.dv_terms}) terms->resize(static_cast<std::size_t>(shape_.tokens * shape_.kv_heads));
     for (int document = 0; document < shape_.documents; ++document) {
       for (int h = 0; h < shape_.heads; ++h)
         head(p_.offsets[static_cast<std::size_t>(document)], p_.offsets[static_cast<std::size_t>(document) + 1], h);
     }
-    result_.dq_terms = std::sqrt(result_.dq_terms);
-    result_.dk_terms = std::sqrt(result_.dk_terms);
+    for (auto* terms : {&result_.out_terms, &result_.dq_terms, &result_.dk_terms, &result_.dv_terms}) {
+      for (double& x : *terms) x = std::sqrt(x);
+    }
     for (auto* gradient : {&result_.dk, &result_.dv}) {
       for (double& x : *gradient) x = rounded(static_cast<Real>(x));
     }
@@ -58,7 +62,8 @@ class AttentionReference {
     for (std::size_t d = 0; d < a.size(); ++d) sum += a[d] * b[d];
     return sum;
   }
-  std::size_t place(int token, int h, int heads) const { return static_cast<std::size_t>((token * heads + h) * dim_); }
+  std::size_t row_of(int token, int h, int heads) const { return static_cast<std::size_t>(token * heads + h); }
+  std::size_t place(int token, int h, int heads) const { return row_of(token, h, heads) * static_cast<std::size_t>(dim_); }
 
   void head(int begin, int end, int h) {
     const int group = shape_.heads / shape_.kv_heads, g = h / group;
@@ -115,11 +120,15 @@ class AttentionReference {
         dv[d] += static_cast<double>(rounded(weight) * d_out[d]);
       }
     }
+    const double d_out_size = static_cast<double>(dot(d_out, d_out)), q_size = static_cast<double>(dot(q, q));
     for (int j = first; j <= last; ++j) {
-      const double term = static_cast<double>(p[static_cast<std::size_t>(j - first)] * p[static_cast<std::size_t>(j - first)] * scale *
-                                              scale * dot(d_out, d_out) * dot(v(j), v(j)));
-      result_.dq_terms += term * static_cast<double>(dot(k(j), k(j)));
-      result_.dk_terms += term * static_cast<double>(dot(q, q));
+      const double weight = static_cast<double>(p[static_cast<std::size_t>(j - first)]), v_size = static_cast<double>(dot(v(j), v(j)));
+      const double score_term = weight * weight * d_out_size * v_size * static_cast<double>(scale * scale);
+      const std::size_t row = row_of(t, h, shape_.heads), key = row_of(j, g, shape_.kv_heads);
+      result_.out_terms[row] += weight * weight * v_size;
+      result_.dq_terms[row] += score_term * static_cast<double>(dot(k(j), k(j)));
+      result_.dk_terms[key] += score_term * q_size;
+      result_.dv_terms[key] += weight * weight * d_out_size;
     }
     for (std::size_t d = 0; d < q.size(); ++d) result_.dq[place(t, h, shape_.heads) + d] = rounded(dq[d] * scale);
   }
@@ -130,15 +139,27 @@ class AttentionReference {
   AttentionResult result_;
 };
 
-inline double distance(const std::vector<double>& a, const std::vector<double>& truth) {
+inline double norm(const std::vector<double>& a) {
   double sum = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) sum += (a[i] - truth[i]) * (a[i] - truth[i]);
+  for (const double x : a) sum += x * x;
   return std::sqrt(sum);
 }
 
+// |a - truth| of each row of `columns` elements.
+inline std::vector<double> row_distances(const std::vector<double>& a, const std::vector<double>& truth, int columns) {
+  std::vector<double> sums(truth.size() / static_cast<std::size_t>(columns));
+  for (std::size_t i = 0; i < truth.size(); ++i) sums[i / static_cast<std::size_t>(columns)] += (a[i] - truth[i]) * (a[i] - truth[i]);
+  for (double& sum : sums) sum = std::sqrt(sum);
+  return sums;
+}
+
+// NaN where an element is.
 inline double largest_error(const std::vector<double>& a, const std::vector<double>& truth) {
   double largest = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) largest = std::max(largest, std::abs(a[i] - truth[i]));
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    const double error = std::abs(a[i] - truth[i]);
+    if (!(error <= largest) && !std::isnan(largest)) largest = error;
+  }
   return largest;
 }
 

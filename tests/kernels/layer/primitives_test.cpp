@@ -190,3 +190,9 @@ TEST_CASE("bf16 is packed low first and rounded to even") {
   CHECK(dev::bf16_of(1.0f + 3.0f / 256) == 0x3F82);
   CHECK(dev::high_bf16(0x40003F80u) == 2.0f);
 }
+
+TEST_CASE("bits are counted") {
+  CHECK(dev::count_bits(0) == 0);
+  CHECK(dev::count_bits(0x80000001u) == 2);
+  CHECK(dev::count_bits(dev::kAllLanes) == 32);
+}

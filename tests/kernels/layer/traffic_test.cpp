@@ -66,6 +66,25 @@ TEST_CASE("ldmatrix of rows of 128 bytes conflicts unless swizzled") {
   CHECK(ldmatrix_conflicts(false) == 28);
 }
 
+TEST_CASE("work is counted by warps, and copies by lanes") {
+  dev::host::Grid& grid = dev::host::Grid::current();
+  dev::host::Array<std::uint32_t> from(4);
+  grid.work = {};
+  on_cpu(64, 64 * 16, [&] {
+    dev::cp_async_16(dev::shared_base() + static_cast<std::uint32_t>(dev::thread_index()) * 16, dev::gptr<std::uint32_t>(from.data()),
+                     true);
+    dev::cp_async_commit();
+    dev::cp_async_wait<0>();
+    dev::barrier();
+    dev::Registers<float, 4> c;
+    dev::Registers<std::uint32_t, 4> a;
+    for (int i = 0; i < 4; ++i) c[i] = 0, a[i] = 0;
+    for (int i = 0; i < 3; ++i) dev::mma_m16n8k16(c, a, 0, 0);
+    if (dev::lane_index() == 0) dev::stg(dev::gptr<std::uint32_t>(from.data()), std::uint32_t{1});
+  });
+  CHECK(grid.work == dev::host::Work{1, 6, 64, 2, 8});
+}
+
 TEST_CASE("sectors of global accesses") {
   dev::host::Array<float> values(32 * 64);
   const auto sectors = [&](std::int64_t stride) {

@@ -9,7 +9,7 @@ using namespace meristem::ops;
 
 namespace {
 
-constexpr const char* kAllOperators[] = {"attention", "cross_entropy", "adamw", "rms_norm", "rope", "swiglu"};
+constexpr const char* kAllOperators[] = {"attention", "cross_entropy", "adamw", "rms_norm", "rope", "swiglu", "depth_attention", "experts"};
 const at::Device kGpu(at::kCUDA, 0);
 
 bool yes(std::string_view) { return true; }
@@ -62,4 +62,15 @@ TEST_CASE("attention's own CUDA kernel takes bf16 and head dims 64 and 128; else
   cannot(at::kBFloat16, 32);
   cannot(at::kBFloat16, 96);
   CHECK_THROWS_AS(resolve_paths(fused, at::kCPU, at::kBFloat16, {yes, yes}, 64), InputError);
+}
+
+TEST_CASE("the CUDA kernels of depth attention and experts take bf16 alone") {
+  for (auto KernelsConfig::*op : {&KernelsConfig::depth_attention, &KernelsConfig::experts}) {
+    KernelsConfig fused;
+    fused.*op = "fused";
+    CHECK_NOTHROW(resolve_paths(fused, kGpu, at::kBFloat16, {yes, no}));
+    CHECK_THROWS_WITH(resolve_paths(fused, kGpu, at::kFloat, {yes, yes}), Catch::Contains("its kernel takes BFloat16"));
+  }
+  CHECK(resolve_paths(KernelsConfig{}, kGpu, at::kFloat, {yes, yes}).experts == Path::kLibrary);
+  CHECK(resolve_paths(KernelsConfig{}, kGpu, at::kFloat, {yes, yes}).depth_attention == Path::kReference);
 }

@@ -106,14 +106,17 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
     bool experts;
     std::int64_t every;
     const char* compute;
+    std::int64_t count = 32, length = 256;
   };
   for (const Case& c : {Case{"experts", "", true, 0, "fp32"}, {"experts, bf16", "", true, 0, "bf16"}, {"experts, block", "", true, 1, "fp32"},
                         {"separate", "separate", false, 0, "fp32"}, {"separate, bf16", "separate", false, 0, "bf16"},
                         {"separate, block", "separate", false, 1, "fp32"}, {"joint", "joint", false, 0, "fp32"}, {"joint, bf16", "joint", false, 0, "bf16"},
                         {"values", "values", false, 0, "fp32"}, {"values, block", "values", false, 1, "fp32"},
-                        {"Dreamer-style", "separate", true, 0, "fp32"}, {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"}}) {
+                        {"Dreamer-style", "separate", true, 0, "fp32"}, {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"},
+                        {"many experts for few tokens", "", true, 0, "fp32", 512, 16}, {"many experts for few tokens, bf16", "", true, 0, "bf16", 512, 16}}) {
     RunConfig config = shape("(0)x8", 1);
     config.model.architecture = "dreamer";
+    config.data.sequence_length = c.length;
     config.precision = {c.compute, c.compute};
     config.memory.activation_checkpointing.every = c.every;
     if (*c.kind != 0) {
@@ -123,7 +126,7 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
     }
     if (c.experts) {
       config.model.feed_forward.kind = "experts";
-      config.model.feed_forward.count = 32;
+      config.model.feed_forward.count = c.count;
       config.model.feed_forward.active = 4;
       config.model.feed_forward.inner = 64;
       config.model.feed_forward.router_dim = 32;

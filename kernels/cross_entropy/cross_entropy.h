@@ -1,0 +1,82 @@
+// Cross-entropy of a chunk of logits: a block owns a row and goes over it twice, first for the largest and the sum of exponentials, then to
+// overwrite it with the gradient. The second reading finds most of the row in the caches.
+#pragma once
+
+#include "cross_entropy/running_sum.h"
+#include "meristem_kernels/cross_entropy.h"
+
+namespace meristem::kernels::detail {
+
+inline constexpr int kCrossEntropyThreads = 512;
+inline constexpr int kCrossEntropyShared = kCrossEntropyThreads / device::kWarp * 8;
+
+template <class X>
+struct CrossEntropyParameters {
+  std::int64_t rows;
+  int vocab;
+  bool with_gradient;
+  X* logits;
+  const std::int32_t* targets;
+  float* losses;
+};
+
+template <class X>
+void launch_cross_entropy(const CrossEntropyParameters<X>& p, Stream stream);
+
+// Calls visit.operator()<V>(column) so that the threads together pass every column once: 16 bytes at a time between the first and the last
+// 16-byte boundary of the row, one element at the ends. Rows of an odd vocabulary begin anywhere.
+template <class X, class Visit>
+MERISTEM_DEVICE void walk_row(device::gptr<X> row, int columns, const Visit& visit) {
+  constexpr int V = kVector<X>;
+  const int past = static_cast<int>(reinterpret_cast<std::uintptr_t>(row.raw) % 16 / sizeof(X)), thread = device::thread_index();
+  const int wanted = past == 0 ? 0 : V - past, head = wanted < columns ? wanted : columns;
+  const int vectors = (columns - head) / V, tail = head + vectors * V;
+  for (int i = thread; i < vectors; i += kCrossEntropyThreads) visit.template operator()<V>(head + i * V);
+  if (thread < head) visit.template operator()<1>(thread);
+  if (tail + thread < columns) visit.template operator()<1>(tail + thread);
+}
+
+template <class X>
+MERISTEM_KERNEL(kCrossEntropyThreads, 2)
+cross_entropy_kernel(const MERISTEM_GRID_CONSTANT CrossEntropyParameters<X> p) {
+  const std::int64_t index = device::block_index();
+  const device::gptr<X> row = device::gptr<X>(p.logits) + index * p.vocab;
+  const int target = device::ldg<std::int32_t>(device::gptr<const std::int32_t>(p.targets) + index);
+  const bool first = device::thread_index() == 0;
+  const auto load = [&]<int V>(Held<X, V, V>& to, int column) { to.raw[0] = device::ldg<Access<X, V>>(row + column); };
+  if (target < 0) {
+    if (first) device::stg(device::gptr<float>(p.losses) + index, 0.0f);
+    if (p.with_gradient) walk_row(row, p.vocab, [&]<int V>(int column) { device::stg(row + column, Access<X, V>{}); });
+    return;
+  }
+  RunningSum state = nothing_seen();
+  walk_row(row, p.vocab, [&]<int V>(int column) {
+    Held<X, V, V> x;
+    load(x, column);
+    take_in<X, V>(state, x);
+  });
+  float target_logit = device::infinity() - device::infinity();
+  if (first && target < p.vocab) {  // before the barrier: beyond it, the gradient takes its place
+    Held<X, 1, 1> x;
+    load(x, target);
+    target_logit = x[0];
+  }
+  state = block_running_sum<X, kCrossEntropyThreads>(state, device::shared_base());
+  // The logarithm of the sum is kept apart from the largest: beside a large one it would lose its digits.
+  const float log_sum = device::log_accurate(state.sum);
+  if (first) device::stg(device::gptr<float>(p.losses) + index, log_sum - (target_logit - state.max));
+  if (!p.with_gradient) return;
+  walk_row(row, p.vocab, [&]<int V>(int column) {
+    Held<X, V, V> x;
+    load(x, column);
+    device::stg(row + column,
+                packed<X, V>([&](int j) { return exp_for<X>(x[j] - state.max - log_sum) - (column + j == target ? 1.0f : 0.0f); }));
+  });
+}
+
+template <class X>
+void launch_cross_entropy(const CrossEntropyParameters<X>& p, Stream stream) {
+  device::launch("cross_entropy", cross_entropy_kernel<X>, p.rows, kCrossEntropyThreads, kCrossEntropyShared, stream, p);
+}
+
+}  // namespace meristem::kernels::detail

@@ -1,0 +1,78 @@
+// Who works on what. Neighbouring lanes share one key head's row of a token, 16 bytes each; the key heads of a token are neighbours too, so
+// a warp reads 512 bytes of an entry side by side. More than four query heads a key head are split into parts of four, whose lanes load
+// the same bytes in the same instruction.
+#pragma once
+
+#include "depth_attention/chunk.h"
+#include "depth_attention/parameters.h"
+
+namespace meristem::kernels::detail {
+
+struct DepthLane {
+  bool valid;  // false: beyond the last row; takes part in shuffles and touches no memory
+  int token, kv_head, group, head_dim, lane, lanes;
+  int part, first_head;  // query heads of the group, counted from 0, from first_head on
+
+  // First of this lane's eight columns of chunk c in a head.
+  MERISTEM_DEVICE int offset(int c) const { return 8 * (c * lanes + lane); }
+  MERISTEM_DEVICE bool has(int c) const { return valid && offset(c) < head_dim; }
+  MERISTEM_DEVICE bool has_head(int h) const { return valid && first_head + h < group; }
+  MERISTEM_DEVICE int head(int h) const { return kv_head * group + first_head + h; }
+  // Where chunk c lies in a row of key heads, and of this part's query head h in a row of query heads.
+  MERISTEM_DEVICE int key_column(int c) const { return kv_head * head_dim + offset(c); }
+  MERISTEM_DEVICE int query_column(int h, int c) const { return head(h) * head_dim + offset(c); }
+};
+
+// heads: query heads of a part.
+MERISTEM_DEVICE DepthLane depth_lane(const DepthAttentionShape& shape, const DepthLanes& split, int heads) {
+  const int lanes = split.lanes * split.parts;  // of a row
+  const int row = device::block_index() * (kDepthThreads / lanes) + device::thread_index() / lanes;
+  const int part = device::thread_index() / split.lanes % split.parts;
+  return {row < shape.tokens * shape.kv_heads,
+          row / shape.kv_heads,
+          row % shape.kv_heads,
+          shape.heads / shape.kv_heads,
+          shape.head_dim,
+          device::thread_index() % split.lanes,
+          split.lanes,
+          part,
+          part * heads};
+}
+
+// A row's log-sum-exp for this part's query head h.
+MERISTEM_DEVICE device::gptr<float> log_sum_exp_of(const DepthLogSumExp& of, const DepthLane& lane, int h) {
+  return device::gptr<float>(of.data) + (lane.token * of.token_stride + lane.head(h) * of.head_stride);
+}
+
+// Eight bf16 at a column of the lane's token; zeros where `valid` is false.
+template <class Rows>
+MERISTEM_DEVICE Vec4 load_chunk(const Rows& from, const DepthLane& lane, int column, bool valid) {
+  if (!valid) return Vec4{};
+  return device::ldg<Vec4>(device::gptr(from.data) + (lane.token * from.row_stride + column));
+}
+MERISTEM_DEVICE void store_chunk(const DepthOutput& to, const DepthLane& lane, int column, const Vec4& chunk) {
+  device::stg(device::gptr<std::uint16_t>(to.data) + (lane.token * to.row_stride + column), chunk);
+}
+
+// This part's query heads of a matrix [N, H * D], this lane's chunks; heads that the group lacks are zeros.
+template <int heads, int chunks, class Rows>
+MERISTEM_DEVICE void load_queries(Registers<Vec4, heads * chunks>& to, const Rows& from, const DepthLane& lane) {
+  MERISTEM_UNROLL
+  for (int h = 0; h < heads; ++h) {
+    MERISTEM_UNROLL
+    for (int c = 0; c < chunks; ++c) to[h * chunks + c] = load_chunk(from, lane, lane.query_column(h, c), lane.has_head(h) && lane.has(c));
+  }
+}
+
+// Over the lane's chunks of a head: `a` from chunk `first_a` on with `b` from chunk `first_b` on.
+template <int chunks, int count_a, int count_b>
+MERISTEM_DEVICE float dot_chunks(const Registers<Vec4, count_a>& a, int first_a, const Registers<Vec4, count_b>& b, int first_b) {
+  float sum = 0;
+  MERISTEM_UNROLL
+  for (int c = 0; c < chunks; ++c) sum += dot_chunk(a[first_a + c], b[first_b + c]);
+  return sum;
+}
+
+inline constexpr float kDepthLog2E = 1.4426950408889634f, kDepthLn2 = 0.6931471805599453f;
+
+}  // namespace meristem::kernels::detail
