@@ -123,6 +123,7 @@ adamw_kernel(const MERISTEM_GRID_CONSTANT AdamwLaunch launch) {
                        segment.bias_correction1,
                        segment.bias_correction2_sqrt,
                        segment.weight_decay};
+  if (step.clip_factor - step.clip_factor != 0) return;  // infinite or NaN
   const std::int64_t inside = static_cast<std::int64_t>(block - launch.first_tile[index]) * kAdamwTile;
   const std::int64_t begin = segment.offset + inside, left = segment.count - inside;
   if (launch.vectorised && left >= kAdamwTile) {

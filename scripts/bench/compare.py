@@ -96,7 +96,9 @@ def compare(arguments, precision):
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     programs = []
     try:
-        programs.append(Program("meristem", [arguments.binary, "bench-step", *common], environment))
+        for mode in arguments.ours:
+            name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
+            programs.append(Program(name, [arguments.binary, "bench-step", *common, *extra], environment))
         for mode in arguments.modes:
             command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
             programs.append(Program(f"transformers {mode}", command, environment))
@@ -152,7 +154,9 @@ def parse_arguments():
     for name, default in SHAPE.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    parser.add_argument("--modes", nargs="+", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
+    parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
+    parser.add_argument("--ours", nargs="+", choices=("auto", "eager", "graph"), default=["auto"],
+                        help="ours, the first to compare the others with: graph and eager are kernels.graph: on and off")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")

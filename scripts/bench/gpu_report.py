@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The last step of scripts/gpu_check: gathers what it measured into gpu_check.json and prints it as a table."""
+"""The last part of scripts/gpu_check: gathers what its parts left into gpu_check.json and prints it as a table."""
 
 import argparse
+import datetime
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from compare import memory_of  # noqa: E402
+from gpu_goals import STEPS, rows_of  # noqa: E402
 
 
 def flops_per_token(shape):
@@ -21,10 +23,10 @@ def flops_per_token(shape):
     return 6 * matrices + 6 * shape["layers"] * shape["sequence"] * heads * head_dim
 
 
-def bench_rows(folder):
+def step_of(path):
     """The programs' speed with MFU, or None where the benchmark left nothing."""
     try:
-        result = json.loads((folder / "bench.json").read_text())
+        result = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     (comparison,) = result["comparisons"]
@@ -54,14 +56,43 @@ def test_counts(path):
     return counts
 
 
-def bench_table(bench):
-    lines = [f"{'program':22} {'tokens/s':>10} {'step':>10} {'MFU':>7} {'peak memory':>12}  Meristem is faster by"]
-    for row in bench["programs"]:
-        mfu = f"{100 * row['mfu']:.1f} %" if row["mfu"] else "?"
-        ratio = f"{row['ours_over_this']['median']:.2f}x" if row["ours_over_this"] else ""
-        lines.append(f"{row['program']:22} {row['tokens_per_second']:10,.0f} {1000 * row['median_seconds']:7.1f} ms {mfu:>7} "
-                     f"{row['peak_bytes'] / 2**30:8.2f} GiB  {ratio}".rstrip())
+def sections_of(path):
+    """What became of each part: [{name, state, seconds, note}]."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    names = ("name", "state", "seconds", "note")
+    return [dict(zip(names, (line.split("\t") + [""] * 4)[:4])) for line in lines]
+
+
+def operators_of(path):
+    """The lines of bench_ops; one that was cut off is left out."""
+    lines = []
+    try:
+        text = path.read_text()
+    except OSError:
+        return lines
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
     return lines
+
+
+def gather(folder, gpu, seconds, commit):
+    return {"gpu": gpu, "date": datetime.date.today().isoformat(), "commit": commit, "seconds": seconds,
+            "sections": sections_of(folder / "sections.tsv"), "tests": test_counts(folder / "tests.xml"),
+            "other_tests": test_counts(folder / "other_tests.xml"), "operators": operators_of(folder / "operators.jsonl"),
+            "steps": {name: step_of(folder / f"{name}.json") for name in STEPS}}
+
+
+def table(rows):
+    mark = {True: "met", False: "NOT MET", None: ""}
+    lines = [(row["what"], row["case"], row["found"], row["goal"], mark[row["met"]]) for row in rows]
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(5)]
+    return [" ".join(f"{cell:{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines]
 
 
 def test_lines(name, counts):
@@ -71,31 +102,36 @@ def test_lines(name, counts):
     return [line] + [f"  {kind}: {', '.join(counts[kind])}" for kind in ("failed", "skipped") if counts[kind]]
 
 
+def describe(result):
+    lines = [f"{result['gpu']}, {result['seconds']:.0f} s in all, commit {result['commit'][:12]}"]
+    lines += [f"  {part['name']:12} {part['state']:12} {part['seconds']:>5} s  {part['note']}".rstrip() for part in result["sections"]]
+    lines += table(rows_of(result)) or ["operators and steps: no result"]
+    for name in ("tests", "other_tests"):
+        lines += test_lines(name, result[name])
+    return lines
+
+
+def is_good(result):
+    """Every part passed or was skipped, every GPU test ran and passed."""
+    tests = result["tests"]
+    return bool(tests and tests["passed"] and not tests["failed"] and not tests["skipped"]
+                and all(part["state"] in ("passed", "skipped") for part in result["sections"]))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--gpu", required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--commit", default="unknown")
     arguments = parser.parse_args()
-    folder = arguments.folder
-    result = {"gpu": arguments.gpu, "seconds": arguments.seconds, "bench": bench_rows(folder),
-              "tests_gpu": test_counts(folder / "tests_gpu.xml"), "tests_other": test_counts(folder / "tests_other.xml")}
-    target = folder / "gpu_check.json"
+    result = gather(arguments.folder, arguments.gpu, arguments.seconds, arguments.commit)
+    target = arguments.folder / "gpu_check.json"
     target.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{arguments.gpu}, {arguments.seconds:.0f} s in all")
-    if result["bench"]:
-        shape = result["bench"]["shape"]
-        print(f"{shape['layers']} layers x {shape['width']}, bf16, {shape['batch']} x {shape['sequence']} tokens a step, "
-              f"{result['bench']['rounds']} steps; MFU of the peak for dense bf16, causal attention counted half")
-        print("\n".join(bench_table(result["bench"])))
-    else:
-        print("benchmark: no result")
-    for name in ("tests_gpu", "tests_other"):
-        print("\n".join(test_lines(name.replace("_", ", "), result[name])))
-    print(target)
-    gpu_tests = result["tests_gpu"]
-    good = result["bench"] and gpu_tests and gpu_tests["passed"] and not gpu_tests["failed"] and not gpu_tests["skipped"]
-    return 0 if good else 1
+    text = "\n".join(describe(result))
+    (arguments.folder / "gpu_check.txt").write_text(text + "\n")
+    print(f"\n{text}\n{target}")
+    return 0 if is_good(result) else 1
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@
 #include "metrics/throughput.h"
 #include "ops/device.h"
 #include "train/run.h"
-#include "train/step.h"
+#include "train/stepper.h"
 
 namespace meristem::cli {
 namespace {
 
 struct BenchArguments {
   std::int64_t layers = 6, width = 256, inner = 704, heads = 4, kv_heads = 4, vocab = 4096, sequence = 256, batch = 16;
-  std::string precision = "fp32", device = "auto", kernels = "auto";
+  std::string precision = "fp32", device = "auto", kernels = "auto", graph = "auto";
 };
 
 RunConfig config_of(const BenchArguments& a) {
@@ -36,7 +36,10 @@ RunConfig config_of(const BenchArguments& a) {
   config.model.feed_forward.inner = a.inner;
   config.data.sequence_length = a.sequence;
   config.precision = {a.precision, a.precision};
+  config.data.document_mask = false;
+  config.data.sources.emplace_back("random", SourceConfig{});
   config.optimizer.lr = 1e-3;
+  config.kernels.graph = a.graph;
   for (std::string* path : {&config.kernels.attention, &config.kernels.cross_entropy, &config.kernels.adamw, &config.kernels.rms_norm,
                             &config.kernels.rope, &config.kernels.swiglu}) {
     *path = a.kernels;
@@ -63,20 +66,22 @@ ExitCode serve(const BenchArguments& a) {
   const at::Device device = a.device == "auto" ? pick_device() : at::Device(a.device);
   LiveModel live(config, registry, device, a.layers, true);
   SpikeDetector spikes;
+  Stepper stepper(config, device, live.paths());
   const HostBatch batch = random_batch(a.batch, a.sequence, a.vocab);
   std::int64_t parameters = 0;
   for (const FlatEntry& entry : live.parameters().entries()) parameters += entry.count;
-  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}\"{}}}", parameters, ops::describe(live.paths()),
-                           peak_field(device)) << std::endl;
+  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}, graph {}\"{}}}", parameters, ops::describe(live.paths()),
+                           stepper.uses_graphs() ? "on" : "off", peak_field(device)) << std::endl;
   std::int64_t number = 0;
   for (std::string line; std::getline(std::cin, line) && line != "quit";) {
     if (device.is_cuda()) torch::cuda::synchronize();
     const auto begin = std::chrono::steady_clock::now();
-    const StepResult result = train_step(live, config.optimizer, device, 1, [&](std::int64_t) { return batch; },
-                                         {++number, DepthPlan::plain(a.layers), config.optimizer.lr, 1, a.batch}, spikes);
+    auto results = stepper.step(live, [&](std::int64_t) { return batch; },
+                                {++number, DepthPlan::plain(a.layers), config.optimizer.lr, 1, a.batch}, spikes);
+    if (results.empty()) results = stepper.finish(spikes);
     if (device.is_cuda()) torch::cuda::synchronize();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    std::cout << fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(result.loss)) << std::endl;
+    std::cout << fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(results.at(0).loss)) << std::endl;
   }
   std::cout << fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device)) << std::endl;
   return ExitCode::kOk;
@@ -98,6 +103,7 @@ void add_bench_step(CLI::App& app, Action& run) {
   command->add_option("--precision", a->precision, "")->check(CLI::IsMember({"fp32", "bf16"}));
   command->add_option("--device", a->device, "");
   command->add_option("--kernels", a->kernels, "");
+  command->add_option("--graph", a->graph, "")->check(CLI::IsMember({"off", "on", "auto"}));
   command->callback([a, &run] { run = [a] { return serve(*a); }; });
 }
 

@@ -181,6 +181,7 @@ template <class V> void describe(V& v, KernelsConfig& c) {
   v.value("swiglu", c.swiglu, path("Path of SwiGLU"));
   v.value("depth_attention", c.depth_attention, path("Path of attention over depth"));
   v.value("experts", c.experts, path("Path of the experts' products; reference: every expert on every token"));
+  v.value("graph", c.graph, one_of({"off", "on", "auto"}, "On a GPU the step runs as captured CUDA graphs. auto: where a GPU has been shown to"));
 }
 template <class V> void describe(V& v, MemoryConfig& c) {
   v.value("activation_checkpointing", c.activation_checkpointing, within(1, DepthPlan::kMaxCalls, "none; block: each call keeps its input alone and runs again in backward; {every: k}: every k-th call does"));
@@ -209,7 +210,7 @@ template <class V> void describe(V& v, RunConfig& c) {
   v.optional_section("early_stop", c.early_stop, "End of the run where validation no longer improves; null: none");
   v.section("batch", c.batch, "Batch");
   v.section("precision", c.precision, "Number types");
-  v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all or by operator");
+  v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all operators or one by one");
   v.section("memory", c.memory, "Memory");
   v.section("checkpoint", c.checkpoint, "Checkpoints");
   v.section("logging", c.logging, "Logging");

@@ -121,12 +121,14 @@ class Reader {
   }
 
  private:
-  // `kernels: auto`: one value for every key of the section.
+  // `kernels: auto`: one value for every key of the section that is an operator's path; the others keep their defaults.
   struct AllValues {
     Reader& reader;
     const YamlNode& node;
     std::string path;
-    void value(const std::string&, std::string& member, const Rule& rule) { reader.read(node, path, member, rule); }
+    void value(const std::string&, std::string& member, const Rule& rule) {
+      if (std::find(rule.allowed.begin(), rule.allowed.end(), "fused") != rule.allowed.end()) reader.read(node, path, member, rule);
+    }
   };
 
   [[noreturn]] static void fail(const YamlNode& node, const std::string& path, const std::string& found, const std::string& allowed) {

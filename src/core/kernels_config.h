@@ -9,6 +9,7 @@ namespace meristem {
 struct KernelsConfig {
   std::string attention = "auto", cross_entropy = "auto", adamw = "auto", rms_norm = "auto", rope = "auto", swiglu = "auto",
               depth_attention = "auto", experts = "auto";
+  std::string graph = "auto";  // off | on | auto: the step as captured CUDA graphs (train/graph_step.h)
 };
 
 }  // namespace meristem

@@ -23,6 +23,7 @@ class DepthModel : public Model {
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
   void after_step(bool updated) override;
+  nn::ExpertLoads& pending_loads() override { return loads_; }
   const nn::ExpertLoads& expert_loads() const override { return step_loads_; }
   nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;

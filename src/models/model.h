@@ -46,6 +46,8 @@ class Model : public nn::Module {
   // Ends an optimizer step. What no gradient moves, the balance biases of experts, moves here by the loads of the step's losses with
   // gradients; where the update was skipped (`updated` false) it stays, and only the counts begin anew.
   virtual void after_step(bool updated) = 0;
+  // Loads that after_step will take: of the losses with gradients since the last one. A step made of captured graphs counts by itself.
+  virtual nn::ExpertLoads& pending_loads() = 0;
   // Loads of the last step, by place in the plan; empty without experts.
   virtual const nn::ExpertLoads& expert_loads() const = 0;
 

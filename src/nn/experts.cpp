@@ -1,5 +1,6 @@
 #include "nn/experts.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -32,10 +33,19 @@ ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, 
   shared_down_ = register_module("shared_down", Linear(shared, width_, output_std, placement));
 }
 
-ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_t depth) const {
+at::Tensor ExpertsImpl::encoding_of(std::int64_t depth) {
+  if (!encodings_.defined() || encodings_.size(0) <= depth) {
+    std::vector<at::Tensor> rows;
+    for (std::int64_t r = 0; r < std::max<std::int64_t>(64, 2 * depth); ++r) rows.push_back(depth_encoding(r, config_.router_dim, torch::kDouble));
+    encodings_ = torch::stack(rows).to(router_keys_.options().requires_grad(false));
+  }
+  return encodings_[depth];
+}
+
+ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_t depth) {
   constexpr double kFloor = 1e-9;  // of the sum that weights are divided by
   const at::Tensor u_ND = normed_ND.to(router_keys_.scalar_type());
-  const at::Tensor q = router_->forward(u_ND) + depth_encoding(depth, config_.router_dim, router_keys_.options().requires_grad(false));
+  const at::Tensor q = router_->forward(u_ND) + encoding_of(depth);
   const at::Tensor x_NE = at::linear(q, router_keys_);
   Choice choice;
   choice.chosen_Nk = std::get<1>((x_NE.detach() + balance_bias_).topk(config_.active, 1));

@@ -27,7 +27,8 @@ class ExpertsImpl : public Mixer {
   struct Choice {
     at::Tensor chosen_Nk, weights_Nk;
   };
-  Choice choose(const at::Tensor& normed_ND, std::int64_t depth) const;
+  Choice choose(const at::Tensor& normed_ND, std::int64_t depth);
+  at::Tensor encoding_of(std::int64_t depth);
 
   FeedForwardConfig config_;
   std::int64_t width_;
@@ -36,6 +37,7 @@ class ExpertsImpl : public Mixer {
   Linear router_{nullptr};                        // [d_r, D]
   at::Tensor router_keys_, balance_bias_;         // [E, d_r], [E]
   at::Tensor gate_up_, down_;                     // [E, 2F, D], [E, D, F]
+  at::Tensor encodings_;                          // [depths, d_r], on the device: a captured step may not copy from the host
   Linear shared_gate_up_{nullptr}, shared_down_{nullptr};  // n shared experts are one of n times the inner width; empty without
 };
 TORCH_MODULE(Experts);

@@ -21,6 +21,7 @@ Bias bias_of(const AdamwSettings& s, std::int64_t t) {
 }
 
 void adamw_reference(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  if (!grad_scale.isfinite().item<bool>()) return;
   const Bias bias = bias_of(s, segment.t);
   const at::Tensor grad = segment.grad * grad_scale;
   at::Tensor m = segment.exp_avg, v = segment.exp_avg_sq, p = segment.master;
@@ -32,12 +33,13 @@ void adamw_reference(const AdamwSegment& segment, const at::Tensor& lr, const at
 
 void adamw_library(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
   // ATen divides the gradient by its grad_scale and writes it back; it counts steps from the number it is given.
-  const at::Tensor step = at::full({}, static_cast<double>(segment.t), segment.master.options());
+  const at::Tensor found_inf = grad_scale.isfinite().logical_not().to(at::kFloat), step = at::full({}, static_cast<double>(segment.t), segment.master.options());
   at::_fused_adamw_({segment.master}, {segment.grad}, {segment.exp_avg}, {segment.exp_avg_sq}, {}, {step}, lr, s.beta1, s.beta2,
-                    s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale.reciprocal(), {});
+                    s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale.reciprocal(), found_inf);
 }
 
 void adamw_fused_cpu(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  if (!std::isfinite(*grad_scale.data_ptr<float>())) return;
   const Bias bias = bias_of(s, segment.t);
   const cpu::AdamwScalars scalars{*lr.data_ptr<float>(),
                                   static_cast<float>(s.beta1),

@@ -19,6 +19,7 @@ struct AdamwSegment {
   at::Tensor master, grad, exp_avg, exp_avg_sq, half;
   std::int64_t t = 1;
 };
+// Where grad_scale is not finite nothing changes: a step that does not wait for the device stops itself by it.
 void adamw_step(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings, Path path);
 
 // sqrt(sum g^2) as a float32 scalar on the gradient's device; sums in double on the CPU. Not finite where an element is not.

@@ -16,7 +16,7 @@
 #include "train/batches.h"
 #include "train/initial.h"
 #include "train/run.h"
-#include "train/step.h"
+#include "train/graph_step.h"
 
 namespace meristem {
 namespace {
@@ -78,6 +78,8 @@ void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, 
 }  // namespace
 
 void dry_run(const RunConfig& config, const ModelRegistry& registry) {
+  const at::Device device = pick_device();
+  uses_graph(config, device, model_build(config, device).paths);  // kernels: refused here as it would be in the run
   const auto costs = stage_costs(config, registry);
   fmt::print("{}: {} updates of {} tokens\n", config.run.name, total_steps(config), grouped_digits(config.batch.tokens));
   const auto loader = make_loader(config);

@@ -34,6 +34,9 @@ struct StepResult {
 
 using NextBatch = std::function<HostBatch(std::int64_t sequences)>;
 
+// NonFiniteError where one of the two is not finite; it says that the update did not happen.
+void refuse_non_finite(std::int64_t step, double loss, double grad_norm);
+
 // Throws NonFiniteError, before any weight changes, where the loss or the gradient is not finite.
 StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device device, std::size_t num_sources, const NextBatch& next,
                       const StepInput& input, SpikeDetector& spikes);

@@ -79,7 +79,7 @@ void Telemetry::step(const StepReport& report, const StepResult& result) {
   add_by_source(result);
   if (report.blocks != expert_blocks_) expert_loads_ = {};  // a grown model's experts are others
   expert_blocks_ = report.blocks;
-  if (report.experts != nullptr) expert_loads_.add(*report.experts);
+  expert_loads_.add(report.experts);
 
   ProgressState state;
   state.step = report.step;

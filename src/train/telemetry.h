@@ -32,7 +32,7 @@ class Telemetry {
     std::int64_t parameters = 0;                  // unique ones
     std::vector<double> flops_by_call;            // forward, per token
     std::vector<SourceUse> use;                   // of each source since the run's first step
-    const nn::ExpertLoads* experts = nullptr;     // of the step
+    nn::ExpertLoads experts;                      // of the step
   };
   // Whether update n gets a line in metrics.jsonl.
   bool logs(std::int64_t n) const;

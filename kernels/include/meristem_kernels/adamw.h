@@ -33,6 +33,7 @@ struct AdamwConstants {
 //   g = grad * *clip_factor
 //   m = beta1 m + (1 - beta1) g                        v = beta2 v + (1 - beta2) g^2
 //   p = p - *lr weight_decay p                         p = p - *lr (m / bias_correction1) / (sqrt(v) / bias_correction2_sqrt + eps)
+// Where *clip_factor is infinite or NaN nothing is written: a step that no host watches stops itself so.
 // lr and clip_factor are device scalars: nothing waits for the host to know them. `segments` is host memory, read before the call
 // returns. One launch for every kAdamwSegmentsPerLaunch segments; deterministic.
 inline constexpr int kAdamwSegmentsPerLaunch = 64;

@@ -17,6 +17,12 @@ TEST_CASE("every element of every segment is updated once, and nothing else is t
   }
 }
 
+TEST_CASE("under a clip factor that is not finite nothing changes") {
+  for (const float clip : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    CHECK(adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip) == "");
+  }
+}
+
 TEST_CASE("AdamW's whole tiles are read and written in full sectors") {
   Grid::current().traffic.clear();
   CHECK(adamw_faults<CpuMemory>({"", {4096}, 0}) == "");

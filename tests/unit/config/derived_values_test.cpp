@@ -30,6 +30,14 @@ TEST_CASE("what was resolved reads back equal") {
   }
 }
 
+TEST_CASE("one word for kernels is the path of every operator, and leaves the graph as it is") {
+  const KernelsConfig kernels = parse_config(small_config("kernels: library\n"), "run.yaml").kernels;
+  CHECK((kernels.attention == "library" && kernels.experts == "library" && kernels.graph == "auto"));
+  CHECK(parse_config(small_config("kernels: {graph: on, adamw: fused}\n"), "run.yaml").kernels.graph == "on");
+  CHECK(says(refused(small_config("kernels: off\n")), "kernels: found off; allowed: reference, library, fused, auto"));
+  CHECK(says(refused(small_config("kernels: {graph: fused}\n")), "kernels.graph: found fused; allowed: off, on, auto"));
+}
+
 TEST_CASE("null stands for nothing only where nothing is the default") {
   CHECK(refused(small_config("growth: null\noptimizer: null\nlogging: {sample_every: null}\n")) == "accepted");
   CHECK(says(refused(small_config("batch: {tokens: null}\n")), "batch.tokens: found null; allowed: a whole number"));

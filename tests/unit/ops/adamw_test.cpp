@@ -41,6 +41,22 @@ TEST_CASE("all paths of AdamW do the written formula") {
   }
 }
 
+TEST_CASE("under a scale that is not finite nothing changes") {
+  for (const Path path : {Path::kReference, Path::kLibrary, Path::kFused}) {
+    for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+      ops::AdamwSegment segment = segment_of(1003, true);
+      segment.half.copy_(segment.master);
+      const ops::AdamwSegment before = segment_of(1003, true);
+      ops::adamw_step(segment, torch::scalar_tensor(1e-2), torch::scalar_tensor(bad), {0.9, 0.95, 1e-8, 0.1}, path);
+      INFO("path " << static_cast<int>(path));
+      CHECK(torch::equal(segment.master, before.master));
+      CHECK(torch::equal(segment.exp_avg, before.exp_avg));
+      CHECK(torch::equal(segment.exp_avg_sq, before.exp_avg_sq));
+      CHECK(torch::equal(segment.half, before.master.to(torch::kBFloat16)));
+    }
+  }
+}
+
 TEST_CASE("the gradient norm sees every element and every non-finite one") {
   at::Tensor grad = torch::full({100001}, 2.0f);
   for (const Path path : {Path::kReference, Path::kFused}) {

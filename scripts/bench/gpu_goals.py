@@ -1,0 +1,89 @@
+"""What scripts/gpu_check is to show, next to what it showed: one row a measurement. Used for the printed table and for docs/results/gpu.md."""
+
+import statistics
+
+# subject: (peers, least ratio): ours against the fastest of these peers. A peer that is not named is shown without a goal.
+AGAINST_PEERS = {
+    "attention_forward": (["flash"], 0.9),
+    "attention_backward": (["flash"], 0.9),
+    "attention_window_forward": (["SDPA with a mask"], 1.5),
+    "attention_window_backward": (["SDPA with a mask"], 1.5),
+    "attention_packed_forward": (["SDPA a document"], 1.5),
+    "attention_packed_backward": (["SDPA a document"], 1.5),
+    "rms_norm_backward": (["_fused_rms_norm"], 1.5),
+    "cross_entropy": (["eager"], 1.4),
+}
+# subject: least share of a copy's bandwidth
+AGAINST_COPY = {"adamw": 0.85, "depth_attention_forward": 0.8, "depth_attention_backward": 0.8}
+MOST_MEMORY = {"cross_entropy": 0.2}  # share of the first peer's
+
+# part: (peer, least speed ratio, least MFU)
+STEPS = {
+    "step_30M": ("meristem eager", 1.2, None),
+    "step_124M": ("transformers compile", 1.1, 0.35),
+    "step_360M": ("transformers compile", None, 0.40),
+    "step_1.7B": ("transformers compile", 1.05, 0.45),
+}
+
+
+def row(what, case, ours, found, goal=None, value=None, note=""):
+    """goal: the least value; a row without one has no verdict."""
+    return {"what": what, "case": case, "ours": ours, "found": found, "goal": "" if goal is None else f">= {goal:g}",
+            "met": None if goal is None or value is None else value >= goal, "note": note}
+
+
+def ratio_rows(line):
+    """Ours against each peer: how many times as fast."""
+    seconds, ours = line["seconds"], line["ours"]
+    rivals, least = AGAINST_PEERS.get(line["subject"], ([], None))
+    for peer, theirs in seconds.items():
+        if peer != ours and seconds[ours]:
+            ratio = theirs / seconds[ours]
+            yield row(line["subject"], line["case"], ours, f"{ratio:.2f} x {peer}", least if peer in rivals else None, ratio)
+
+
+def operator_rows(line):
+    if "failed" in line:
+        yield row(line["subject"], line["case"], line.get("ours", ""), "failed", note=line["failed"])
+        return
+    if "copy_share" in line:
+        least = AGAINST_COPY.get(line["subject"])
+        yield row(line["subject"], line["case"], line["ours"], f"{100 * line['copy_share']:.0f} % of a copy's bandwidth", least, line["copy_share"])
+    yield from ratio_rows(line)
+    for peer, theirs in line.get("peak_bytes", {}).items():
+        most = MOST_MEMORY.get(line["subject"])
+        if peer != line["ours"] and theirs and most:
+            share = line["peak_bytes"][line["ours"]] / theirs
+            found = row(line["subject"], line["case"], line["ours"], f"{100 * share:.0f} % of the memory of {peer}")
+            found.update(goal=f"<= {100 * most:g} %", met=share <= most)
+            yield found
+
+
+def step_rows(name, bench):
+    rival, least, least_mfu = STEPS[name]
+    ours = bench["programs"][0]
+    speed = f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['peak_bytes'] / 2**30:.1f} GiB"
+    mfu = ours["mfu"]
+    yield row(name, ours["program"], speed, f"MFU {100 * mfu:.1f} %" if mfu else "MFU ?", least_mfu, mfu)
+    for peer in bench["programs"][1:]:
+        ratio = peer["ours_over_this"]["median"]
+        yield row(name, ours["program"], speed, f"{ratio:.2f} x {peer['program']}", least if peer["program"] == rival else None, ratio,
+                  f"the peer: {peer['tokens_per_second']:,.0f} tokens/s, {peer['peak_bytes'] / 2**30:.1f} GiB")
+
+
+def rows_of(result):
+    rows = [found for line in result.get("operators") or [] for found in operator_rows(line)]
+    for name, bench in (result.get("steps") or {}).items():
+        if bench:
+            rows += step_rows(name, bench)
+    return rows
+
+
+def speed_against_library(result, subject_prefix, peers):
+    """The median over cases of ours against the fastest of `peers` in the same case; None where nothing was measured."""
+    ratios = []
+    for line in result.get("operators") or []:
+        theirs = [seconds for peer, seconds in line.get("seconds", {}).items() if peer in peers]
+        if line["subject"] in subject_prefix and theirs and line["seconds"].get(line["ours"]):
+            ratios.append(min(theirs) / line["seconds"][line["ours"]])
+    return statistics.median(ratios) if ratios else None

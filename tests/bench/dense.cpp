@@ -1,0 +1,100 @@
+// RMSNorm, RoPE, SwiGLU, cross-entropy, AdamW.
+#include <fmt/format.h>
+
+#include "bench/harness.h"
+#include "ops/adamw.h"
+#include "ops/cross_entropy.h"
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
+
+namespace meristem::bench {
+namespace {
+
+// The head and the loss as a user of PyTorch writes them.
+at::Tensor eager_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+  return at::cross_entropy_loss(at::linear(hidden, weight).to(torch::kFloat), targets, {}, at::Reduction::Sum);
+}
+
+}  // namespace
+
+void bench_rms_norm(Bench& bench) {
+  const ops::Path path = our_path("rms_norm", bench);
+  const std::int64_t rows = bench.settings().tiny ? 32 : 16384;
+  for (const std::int64_t width : bench.settings().tiny ? std::vector<std::int64_t>{64} : std::vector<std::int64_t>{768, 2048, 4096}) {
+    const at::Tensor x = torch::randn({rows, width}, bench.bf16()).requires_grad_(), dy = torch::randn({rows, width}, bench.bf16());
+    const at::Tensor w = torch::randn({width}, bench.fp32()).requires_grad_(), w_half = w.detach().to(torch::kBFloat16);
+    const at::Tensor y = ops::rms_norm(x, w, 1e-5, path);
+    std::vector<Program> forward{{our_name(path), [&] { ops::rms_norm(x, w, 1e-5, path); }}};
+    std::vector<Program> backward{{our_name(path), [&] { run_backward(y, {x, w}, dy); }}};
+    at::Tensor rstd;
+    if (x.is_cuda()) {
+      const at::Tensor plain = x.detach();
+      rstd = std::get<1>(at::_fused_rms_norm(plain, {width}, w_half, 1e-5));
+      forward.push_back({"_fused_rms_norm", [=] { at::_fused_rms_norm(plain, {width}, w_half, 1e-5); }});
+      backward.push_back({"_fused_rms_norm", [=] { at::_fused_rms_norm_backward(dy, plain, {width}, rstd, w_half, {true, true}); }});
+    }
+    bench.compare("rms_norm_forward", fmt::format("{} x {}", rows, width), forward);
+    bench.compare("rms_norm_backward", fmt::format("{} x {}", rows, width), backward);
+  }
+}
+
+void bench_rope(Bench& bench) {
+  const ops::Path path = our_path("rope", bench);
+  const std::int64_t tokens = bench.settings().tiny ? 32 : 16384, heads = bench.settings().tiny ? 2 : 32, head_dim = 64;
+  const at::Tensor x = torch::randn({tokens, (heads + heads / 2) * head_dim}, bench.bf16());  // queries and keys, then values
+  const at::Tensor positions = torch::arange(tokens, bench.fp32().dtype(torch::kInt)).remainder(2048).to(torch::kInt);
+  const ops::RopeTable table = ops::make_rope_table(2048, head_dim, 10000, bench.fp32());
+  bench.compare("rope_forward", fmt::format("{} x {} x {}", tokens, heads, head_dim),
+                {{our_name(path), [&] { ops::rope(x, heads, positions, table, path); }},
+                 {"reference", [&] { ops::rope(x, heads, positions, table, ops::Path::kReference); }}});
+}
+
+void bench_swiglu(Bench& bench) {
+  const ops::Path path = our_path("swiglu", bench);
+  const std::int64_t tokens = bench.settings().tiny ? 32 : 16384, inner = bench.settings().tiny ? 64 : 5504;
+  const at::Tensor x = torch::randn({tokens, 2 * inner}, bench.bf16()).requires_grad_(), dy = torch::randn({tokens, inner}, bench.bf16());
+  const at::Tensor ours = ops::swiglu(x, path), reference = ops::swiglu(x, ops::Path::kReference);
+  const auto name = fmt::format("{} x {}", tokens, inner);
+  bench.compare("swiglu_forward", name, {{our_name(path), [&] { ops::swiglu(x, path); }}, {"reference", [&] { ops::swiglu(x, ops::Path::kReference); }}});
+  bench.compare("swiglu_backward", name, {{our_name(path), [&] { run_backward(ours, {x}, dy); }}, {"reference", [&] { run_backward(reference, {x}, dy); }}});
+}
+
+void bench_cross_entropy(Bench& bench) {
+  const bool tiny = bench.settings().tiny;
+  const ops::Path path = our_path("cross_entropy", bench);
+  const std::int64_t tokens = tiny ? 64 : 16384, vocab = tiny ? 128 : 50304;
+  for (const std::int64_t width : tiny ? std::vector<std::int64_t>{64} : std::vector<std::int64_t>{768, 2048}) {
+    const at::Tensor hidden = torch::randn({tokens, width}, bench.bf16()).requires_grad_();
+    const at::Tensor weight = (torch::randn({vocab, width}, bench.bf16()) * 0.02).requires_grad_();
+    const at::Tensor targets = torch::randint(vocab, {tokens}, bench.fp32().dtype(torch::kInt)), long_targets = targets.to(torch::kLong);
+    const auto ours = [&] { torch::autograd::grad({ops::linear_cross_entropy(hidden, weight, targets, path).loss_sum}, {hidden, weight}); };
+    const auto eager = [&] { torch::autograd::grad({eager_loss(hidden, weight, long_targets)}, {hidden, weight}); };
+    const auto library = [&] {
+      torch::autograd::grad({ops::linear_cross_entropy(hidden, weight, targets, ops::Path::kLibrary).loss_sum}, {hidden, weight});
+    };
+    nlohmann::json fields;
+    fields["peak_bytes"][our_name(path)] = bench.peak_bytes(ours);
+    fields["peak_bytes"]["eager"] = bench.peak_bytes(eager);
+    bench.compare("cross_entropy", fmt::format("{} x {} x {}, forward and backward", tokens, width, vocab),
+                  {{our_name(path), ours}, {"eager", eager}, {"chunks of ATen", library}}, fields);
+  }
+}
+
+void bench_adamw(Bench& bench) {
+  const ops::Path path = our_path("adamw", bench);
+  const std::int64_t count = bench.settings().tiny ? 4096 : 124 << 20;
+  const auto zeros = [&] { return torch::zeros({count}, bench.fp32()); };
+  const ops::AdamwSegment segment{torch::randn({count}, bench.fp32()), torch::randn({count}, bench.fp32()), zeros(), zeros(),
+                                  torch::zeros({count}, bench.bf16()), 1};
+  const at::Tensor lr = torch::full({}, 1e-4, bench.fp32()), scale = torch::full({}, 1e-3, bench.fp32());
+  bench.compare_with_copy("adamw", fmt::format("{} parameters", count), {our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }},
+                          30.0 * static_cast<double>(count));
+  bench.compare("adamw_step", fmt::format("{} parameters", count),
+                {{our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }},
+                 {"_fused_adamw_ and a copy", [&] { ops::adamw_step(segment, lr, scale, {}, ops::Path::kLibrary); }}});
+  bench.compare_with_copy("gradient_norm", fmt::format("{} parameters", count), {our_name(path), [&] { ops::gradient_norm(segment.grad, path); }},
+                          4.0 * static_cast<double>(count));
+}
+
+}  // namespace meristem::bench

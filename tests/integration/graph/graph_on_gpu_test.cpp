@@ -1,0 +1,75 @@
+// Captured graphs on a GPU against the plain step there, over changes of plan, logged steps and a growth.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "ops/device.h"
+#include "support/catch.h"
+#include "train/stepper.h"
+#include "unit/train/small_run.h"
+
+using namespace meristem;
+
+namespace {
+
+RunConfig small_gpu_run(const std::string& graph) {
+  RunConfig config = test::small_run("bf16");
+  for (const char* name : {"a", "b"}) config.data.sources.emplace_back(name, SourceConfig{});
+  config.data.document_mask = false;
+  config.kernels.graph = graph;
+  return config;
+}
+
+struct Trace {
+  std::vector<StepResult> results;
+  at::Tensor master;
+};
+
+// Twelve updates of two micro-batches, a growth after the eighth; results are asked for every fourth update.
+Trace train(const RunConfig& config) {
+  const ModelRegistry registry = builtin_registry();
+  const at::Device device = pick_device();
+  auto live = std::make_unique<LiveModel>(config, registry, device, 2, true);
+  Stepper stepper(config, device, live->paths());
+  REQUIRE(stepper.uses_graphs() == (config.kernels.graph == "on"));
+  SpikeDetector spikes;
+  std::int64_t at = 0;
+  Trace trace;
+  const auto keep = [&](std::vector<StepResult> results) { trace.results.insert(trace.results.end(), results.begin(), results.end()); };
+  for (std::int64_t n = 1; n <= 12; ++n) {
+    if (n == 9) {
+      keep(stepper.finish(spikes));
+      stepper.forget();
+      live = live->grown({0, 0, 1}, false);
+    }
+    const std::int64_t blocks = live->blocks();
+    const DepthPlan plan = n % 3 == 0 ? DepthPlan::parse("0, 1, 1") : DepthPlan::plain(blocks);
+    keep(stepper.step(*live, [&](std::int64_t count) { return test::rows((at += count) - count, count); },
+                      {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0}, spikes));
+    if (n % 4 == 0) keep(stepper.finish(spikes));
+  }
+  trace.master = live->parameters().master().cpu();
+  return trace;
+}
+
+}  // namespace
+
+TEST_CASE("graphs on a GPU compute what plain steps there compute", "[gpu]") {
+  if (!pick_device().is_cuda()) {
+    std::puts("skipped: no GPU");
+    std::exit(4);  // what CTest shows as skipped
+  }
+  const Trace plain = train(small_gpu_run("off")), again = train(small_gpu_run("off")), graphs = train(small_gpu_run("on"));
+  REQUIRE((plain.results.size() == 12 && graphs.results.size() == 12));
+  // Kernels that add atomically may differ from run to run, by so much.
+  double noise = 1e-6;
+  for (std::size_t i = 0; i < 12; ++i) noise = std::max(noise, std::abs(plain.results[i].loss - again.results[i].loss));
+  for (std::size_t i = 0; i < 12; ++i) {
+    INFO("update " << i + 1);
+    CHECK(std::abs(plain.results[i].loss - graphs.results[i].loss) <= 3 * noise);
+    CHECK(plain.results[i].targets_by_source == graphs.results[i].targets_by_source);
+    CHECK(plain.results[i].stream_rms.size() == graphs.results[i].stream_rms.size());
+  }
+  CHECK(graphs.results.back().loss < graphs.results.front().loss);
+}
