@@ -17,12 +17,10 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
   output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
 }
 
-at::Tensor AttentionImpl::normalize_heads(const at::Tensor& qkv_NC) const {
-  const auto parts = qkv_NC.split_with_sizes({shape_.query_columns(), shape_.kv_columns(), shape_.kv_columns()}, 1);
-  const auto heads = [&](const at::Tensor& x, const RmsNorm& norm) {
-    return norm->forward(x.reshape({x.size(0), -1, shape_.head_dim})).reshape({x.size(0), x.size(1)});
-  };
-  return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, 1);
+at::Tensor AttentionImpl::rotate(const at::Tensor& qkv_NC, const CallContext& call) const {
+  if (q_norm_.is_empty()) return ops::rope(qkv_NC, shape_.heads + shape_.kv_heads, *call.positions_N, *call.rope, paths_.rope);
+  const ops::QkNorm norm{shape_.heads, shape_.kv_heads, q_norm_->weight(), k_norm_->weight(), q_norm_->eps()};
+  return ops::qk_norm_rope(qkv_NC, norm, *call.positions_N, *call.rope, paths_.rms_norm, paths_.rope);
 }
 
 at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const {
@@ -52,9 +50,7 @@ at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
-  at::Tensor qkv = qkv_->forward(norm_->forward(h_ND));
-  if (!q_norm_.is_empty()) qkv = normalize_heads(qkv);
-  qkv = ops::rope(qkv, shape_.heads + shape_.kv_heads, *call.positions_N, *call.rope, paths_.rope);
+  at::Tensor qkv = rotate(qkv_->forward(norm_->forward(h_ND)), call);
   const auto parts = qkv.split_with_sizes({shape_.query_columns(), shape_.kv_columns(), shape_.kv_columns()}, 1);
   at::Tensor value = parts[2];
   if (depth_ == Depth::kValues) {

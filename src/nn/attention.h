@@ -25,7 +25,7 @@ class AttentionImpl : public Mixer {
  private:
   enum class Depth { kNone, kJoint, kValues };
 
-  at::Tensor normalize_heads(const at::Tensor& qkv_NC) const;
+  at::Tensor rotate(const at::Tensor& qkv_NC, const CallContext& call) const;  // RoPE, behind QK norm where there is one
   at::Tensor mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const;
   at::Tensor attend(const at::Tensor& qkv_NC, CallContext& call) const;
   at::Tensor attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;

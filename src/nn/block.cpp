@@ -17,8 +17,8 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
 
 at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
-    h_ND = h_ND + mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
-    if (!sum_norms_.empty()) h_ND = sum_norms_[i]->forward(h_ND);
+    const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
+    h_ND = sum_norms_.empty() ? h_ND + update_ND : sum_norms_[i]->forward_sum(h_ND, update_ND);
   }
   return h_ND;
 }

@@ -11,6 +11,10 @@ class RmsNormImpl : public Module {
   RmsNormImpl(std::int64_t width, double eps, const Placement& placement, ops::Path path);
   // x: [..., width]; the result is of type `compute` whatever the type of x.
   at::Tensor forward(const at::Tensor& x) const;
+  // forward(x + update), for x and update of one type.
+  at::Tensor forward_sum(const at::Tensor& x, const at::Tensor& update) const;
+  const at::Tensor& weight() const { return weight_; }
+  double eps() const { return eps_; }
 
  private:
   at::Tensor weight_;

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "ops/cuda_adamw.h"
+#include "ops/cuda_rows.h"
 #include "ops/parallel_rows.h"
 #include "ops/typed_cpu.h"
 
@@ -74,7 +75,8 @@ void adamw_step(const AdamwSegment& segment, const at::Tensor& lr, const at::Ten
 }
 
 at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {
-  if (path != Path::kFused || !flat_grad.is_cpu()) return at::linalg_vector_norm(flat_grad);
+  if (path != Path::kFused) return at::linalg_vector_norm(flat_grad);
+  if (!flat_grad.is_cpu()) return squared_norm_cuda(flat_grad).sqrt().to(at::kFloat);
   const std::int64_t chunks = at::get_num_threads();
   std::vector<double> sums(static_cast<std::size_t>(chunks));
   parallel_chunks(flat_grad.numel(), chunks, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {

@@ -22,7 +22,7 @@ struct AdamwSegment {
 // Where grad_scale is not finite nothing changes: a step that does not wait for the device stops itself by it.
 void adamw_step(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings, Path path);
 
-// sqrt(sum g^2) as a float32 scalar on the gradient's device; sums in double on the CPU. Not finite where an element is not.
+// sqrt(sum g^2) as a float32 scalar on the gradient's device; sums in double on the fused path. Not finite where an element is not.
 at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path);
 
 // sum += x for a float32 sum and a bfloat16 or float32 x of the same shape.

@@ -4,6 +4,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/cuda_rows.h"
 #include "ops/parallel_rows.h"
 #include "ops/typed_cpu.h"
 
@@ -32,6 +33,10 @@ void chunk_losses_library(at::Tensor& logits_CV, const at::Tensor& targets_C, at
 
 void chunk_losses_fused(at::Tensor& logits_CV, const at::Tensor& targets_C, at::Tensor& losses_C, bool with_grad) {
   const std::int64_t vocab = logits_CV.size(1);
+  if (!logits_CV.is_cpu()) {
+    cross_entropy_cuda(logits_CV, targets_C, losses_C, with_grad);
+    return;
+  }
   dispatch_cpu(logits_CV.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     parallel_rows(logits_CV.size(0), [&](std::int64_t begin, std::int64_t end) {
@@ -45,7 +50,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden_ND,
                                                 const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused) {
-    const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0));
+    const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), hidden_ND.device());
     const auto wide = accumulate_type(hidden_ND.scalar_type());
     at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;
     // One chunk needs no running sum; several sum in fp32, or a bf16 sum would lose the later chunks' digits.
@@ -86,9 +91,10 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
 
 }  // namespace
 
-std::int64_t cross_entropy_chunk(std::int64_t vocab) {
-  constexpr std::int64_t kLogits = 8 << 20;  // elements held at once: 32 MiB in fp32
-  return std::max<std::int64_t>(128, kLogits / std::max<std::int64_t>(vocab, 1));
+std::int64_t cross_entropy_chunk(std::int64_t vocab, at::Device device) {
+  // Elements held at once: 32 MiB in fp32; on a GPU 256 MiB in bf16, so that the matrix products have thousands of rows.
+  const std::int64_t logits = device.is_cpu() ? 8 << 20 : 128 << 20;
+  return std::max<std::int64_t>(128, logits / std::max<std::int64_t>(vocab, 1));
 }
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path) {

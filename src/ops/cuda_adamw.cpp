@@ -1,6 +1,9 @@
 // The CUDA side of ops in a build that links CUDA.
 #include "ops/cuda_adamw.h"
 
+#include <algorithm>
+#include <array>
+
 #include <c10/cuda/CUDAStream.h>
 
 #include "meristem_kernels/adamw.h"
@@ -9,7 +12,9 @@
 namespace meristem::ops {
 
 bool cuda_kernel_linked(std::string_view op) {
-  return (op == "adamw" || op == "attention" || op == "depth_attention" || op == "experts") && kernels::available();
+  constexpr std::array<std::string_view, 8> kLinked{"adamw", "attention", "cross_entropy", "depth_attention", "experts", "rms_norm", "rope",
+                                                    "swiglu"};
+  return std::find(kLinked.begin(), kLinked.end(), op) != kLinked.end() && kernels::available();
 }
 
 void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings,

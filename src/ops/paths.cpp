@@ -33,9 +33,10 @@ std::string cuda_limit(const Operator& op, at::ScalarType compute, std::int64_t 
   return fmt::format(" with head dim {} (its kernel takes BFloat16, head dims 64 and 128)", head_dim);
 }
 
-// Our own kernels in CUDA are those that are linked; the CPU ones compute in fp32 or bf16.
+// Our own kernels in CUDA are those that are linked; here and there they compute in fp32 or bf16.
 bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels, std::int64_t head_dim) {
-  if (device.is_cpu()) return op.has_own_cpu && compute != at::kDouble;
+  if (compute == at::kDouble) return false;
+  if (device.is_cpu()) return op.has_own_cpu;
   return kernels.linked(op.key) && cuda_limit(op, compute, head_dim).empty();
 }
 

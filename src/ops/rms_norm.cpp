@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/cuda_rows.h"
 #include "ops/parallel_rows.h"
 #include "ops/typed_cpu.h"
 
@@ -20,13 +21,17 @@ class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
     const at::Tensor x = input.contiguous();
     const std::int64_t width = x.size(-1), rows = x.numel() / std::max<std::int64_t>(width, 1);
     at::Tensor y = at::empty_like(x), rstd = at::empty({rows}, x.options().dtype(at::kFloat));
-    dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
-      using X = decltype(type);
-      parallel_rows(rows, [&](std::int64_t begin, std::int64_t end) {
-        kernels.rms_norm(data_of<X>(x) + begin * width, data_of<float>(w), data_of<X>(y) + begin * width, data_of<float>(rstd) + begin,
-                         end - begin, width, static_cast<float>(eps));
+    if (x.is_cpu()) {
+      dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
+        using X = decltype(type);
+        parallel_rows(rows, [&](std::int64_t begin, std::int64_t end) {
+          kernels.rms_norm(data_of<X>(x) + begin * width, data_of<float>(w), data_of<X>(y) + begin * width, data_of<float>(rstd) + begin,
+                           end - begin, width, static_cast<float>(eps));
+        });
       });
-    });
+    } else {
+      rms_norm_cuda(x, {}, w, eps, {}, y, rstd);
+    }
     context->save_for_backward({x, w, rstd});
     return y;
   }
@@ -36,7 +41,9 @@ class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
     const at::Tensor &x = saved[0], &w = saved[1], &rstd = saved[2];
     const at::Tensor dy = grads[0].contiguous();
     const std::int64_t width = x.size(-1), rows = rstd.numel(), chunks = at::get_num_threads();
-    at::Tensor dx = at::empty_like(x), dw_chunks = at::zeros({chunks, width}, w.options());
+    at::Tensor dx = at::empty_like(x);
+    if (!x.is_cpu()) return {dx, rms_norm_backward_cuda(dy, x, w, rstd, {}, dx), at::Tensor()};
+    at::Tensor dw_chunks = at::zeros({chunks, width}, w.options());
     dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
       using X = decltype(type);
       parallel_chunks(rows, chunks, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
@@ -49,7 +56,41 @@ class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
   }
 };
 
+// In one pass over memory, on a CUDA device.
+class FusedAddRmsNorm : public torch::autograd::Function<FusedAddRmsNorm> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& update,
+                                                const at::Tensor& w, double eps) {
+    const at::Tensor x = input.contiguous();
+    const std::int64_t rows = x.numel() / std::max<std::int64_t>(x.size(-1), 1);
+    at::Tensor h = at::empty_like(x), y = at::empty_like(x), rstd = at::empty({rows}, x.options().dtype(at::kFloat));
+    rms_norm_cuda(x, update.contiguous(), w, eps, h, y, rstd);
+    context->save_for_backward({h, w, rstd});
+    context->set_materialize_grads(false);  // where the sum goes nowhere else, its gradient is not read
+    return {h, y};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    if (!grads[1].defined()) return {grads[0], grads[0], at::Tensor(), at::Tensor()};
+    const at::Tensor dh = grads[0].defined() ? grads[0].contiguous() : at::Tensor();
+    at::Tensor dx = at::empty_like(saved[0]);
+    const at::Tensor dw = rms_norm_backward_cuda(grads[1].contiguous(), saved[0], saved[1], saved[2], dh, dx);
+    return {dx, dx, dw, at::Tensor()};
+  }
+};
+
 }  // namespace
+
+AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& w, double eps, Path path) {
+  TORCH_CHECK(x.sizes() == update.sizes() && x.scalar_type() == update.scalar_type(), "add_rms_norm: ", x.sizes(), " + ", update.sizes());
+  if (path == Path::kFused && !x.is_cpu()) {
+    const auto out = FusedAddRmsNorm::apply(x, update, w, eps);
+    return {out[0], out[1]};
+  }
+  const at::Tensor sum = x + update;
+  return {sum, rms_norm(sum, w, eps, path)};
+}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& w, double eps, Path path) {
   TORCH_CHECK(w.dim() == 1 && x.size(-1) == w.size(0), "rms_norm: x ", x.sizes(), " does not fit w ", w.sizes());

@@ -2,7 +2,9 @@
 
 #include <torch/torch.h>
 
+#include "ops/cuda_rows.h"
 #include "ops/parallel_rows.h"
+#include "ops/rms_norm.h"
 #include "ops/typed_cpu.h"
 
 namespace meristem::ops {
@@ -20,6 +22,10 @@ at::Tensor rope_reference(const at::Tensor& x_NC, std::int64_t heads, const at::
 }
 
 void rotate_rows(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table, float sign) {
+  if (!x_NC.is_cpu()) {
+    rope_cuda(x_NC, heads, positions_N, table, sign);
+    return;
+  }
   const std::int64_t columns = x_NC.size(1), head_dim = 2 * table.cos.size(1);
   dispatch_cpu(x_NC.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
@@ -51,7 +57,48 @@ class FusedRope : public torch::autograd::Function<FusedRope> {
   }
 };
 
+// One pass over memory on a CUDA device. The input is kept for the norm's gradient, so this one does not rotate in place.
+class FusedQkNormRope : public torch::autograd::Function<FusedQkNormRope> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& q_gain,
+                            const at::Tensor& k_gain, std::int64_t query_heads, std::int64_t key_heads, double eps,
+                            const at::Tensor& positions_N, const at::Tensor& cos, const at::Tensor& sin) {
+    const at::Tensor x_NC = input.contiguous();
+    at::Tensor y_NC = at::empty_like(x_NC);
+    qk_norm_rope_cuda(x_NC, {query_heads, key_heads, q_gain, k_gain, eps}, positions_N, {cos, sin}, y_NC);
+    context->saved_data["query_heads"] = query_heads;
+    context->saved_data["key_heads"] = key_heads;
+    context->saved_data["eps"] = eps;
+    context->save_for_backward({x_NC, q_gain, k_gain, positions_N, cos, sin});
+    return y_NC;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const QkNorm norm{context->saved_data["query_heads"].toInt(), context->saved_data["key_heads"].toInt(), saved[1], saved[2],
+                      context->saved_data["eps"].toDouble()};
+    at::Tensor dx = at::empty_like(saved[0]);
+    const at::Tensor d_gains = qk_norm_rope_backward_cuda(grads[0].contiguous(), saved[0], norm, saved[3], {saved[4], saved[5]}, dx);
+    at::Tensor none;
+    return {dx, d_gains.select(0, 0), d_gains.select(0, 1), none, none, none, none, none, none};
+  }
+};
+
 }  // namespace
+
+at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Tensor& positions_N, const RopeTable& table, Path norm_path,
+                        Path rope_path) {
+  if (!x_NC.is_cpu() && norm_path == Path::kFused && rope_path == Path::kFused) {
+    return FusedQkNormRope::apply(x_NC, norm.q_gain, norm.k_gain, norm.query_heads, norm.key_heads, norm.eps, positions_N, table.cos, table.sin);
+  }
+  const std::int64_t head_dim = norm.q_gain.size(0), query = norm.query_heads * head_dim, key = norm.key_heads * head_dim;
+  const auto parts = x_NC.split_with_sizes({query, key, x_NC.size(1) - query - key}, 1);
+  const auto normed = [&](const at::Tensor& x, const at::Tensor& gain) {
+    return rms_norm(x.reshape({x.size(0), -1, head_dim}), gain, norm.eps, norm_path).reshape({x.size(0), x.size(1)});
+  };
+  const at::Tensor heads = at::cat({normed(parts[0], norm.q_gain), normed(parts[1], norm.k_gain), parts[2]}, 1);
+  return rope(heads, norm.query_heads + norm.key_heads, positions_N, table, rope_path);
+}
 
 RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double theta, const at::TensorOptions& options) {
   // Angles are built in double: position x frequency in float loses digits beyond a few thousand positions.

@@ -17,4 +17,17 @@ RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double 
 // The fused path rotates in place: x_NC must not be needed elsewhere. fp32 inside. Differentiable in x_NC.
 at::Tensor rope(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table, Path path);
 
+// RMSNorm of each head before its rotation: gains [head_dim] of type float32 (float64 where x is), the first query_heads heads' and the
+// next key_heads'.
+struct QkNorm {
+  std::int64_t query_heads, key_heads;
+  at::Tensor q_gain, k_gain;
+  double eps;
+};
+
+// Norms and rotates the first query_heads + key_heads heads of x_NC, returns the whole [N, C]. norm_path: of the norm, rope_path: of the
+// rotation; where both are fused on a CUDA device they are one kernel, which leaves x_NC as it is. Differentiable in x_NC and the gains.
+at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Tensor& positions_N, const RopeTable& table, Path norm_path,
+                        Path rope_path);
+
 }  // namespace meristem::ops

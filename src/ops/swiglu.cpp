@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/cuda_rows.h"
 #include "ops/parallel_rows.h"
 #include "ops/typed_cpu.h"
 
@@ -19,12 +20,16 @@ class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
     const at::Tensor gate_up = input.contiguous();
     const std::int64_t rows = gate_up.size(0), inner = gate_up.size(1) / 2;
     at::Tensor y = at::empty({rows, inner}, gate_up.options());
-    dispatch_cpu(gate_up.scalar_type(), [&](const auto& kernels, auto type) {
-      using X = decltype(type);
-      parallel_rows(rows, [&](std::int64_t begin, std::int64_t end) {
-        kernels.swiglu(data_of<X>(gate_up) + begin * 2 * inner, data_of<X>(y) + begin * inner, end - begin, inner);
+    if (gate_up.is_cpu()) {
+      dispatch_cpu(gate_up.scalar_type(), [&](const auto& kernels, auto type) {
+        using X = decltype(type);
+        parallel_rows(rows, [&](std::int64_t begin, std::int64_t end) {
+          kernels.swiglu(data_of<X>(gate_up) + begin * 2 * inner, data_of<X>(y) + begin * inner, end - begin, inner);
+        });
       });
-    });
+    } else {
+      swiglu_cuda(gate_up, y);
+    }
     context->save_for_backward({gate_up});
     return y;
   }
@@ -34,6 +39,10 @@ class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
     const at::Tensor dy = grads[0].contiguous();
     const std::int64_t rows = gate_up.size(0), inner = gate_up.size(1) / 2;
     at::Tensor d_gate_up = at::empty_like(gate_up);
+    if (!gate_up.is_cpu()) {
+      swiglu_backward_cuda(dy, gate_up, d_gate_up);
+      return {d_gate_up};
+    }
     dispatch_cpu(gate_up.scalar_type(), [&](const auto& kernels, auto type) {
       using X = decltype(type);
       parallel_rows(rows, [&](std::int64_t begin, std::int64_t end) {

@@ -3,57 +3,11 @@
 #include "ops/rope.h"
 #include "ops/swiglu.h"
 
-#include <functional>
-
-#include "support/catch.h"
-#include "support/tolerance.h"
+#include "unit/ops/check_fused.h"
 
 using namespace meristem;
 using ops::Path;
-using Function = std::function<at::Tensor(const std::vector<at::Tensor>&, Path)>;
-
-namespace {
-
-struct Evaluated {
-  at::Tensor output;
-  std::vector<at::Tensor> grads;
-};
-
-// Output and gradients of sum(output * weight) at `inputs` converted by `convert`.
-Evaluated evaluate(const Function& f, const std::vector<at::Tensor>& inputs, at::ScalarType type, Path path, const at::Tensor& weight) {
-  std::vector<at::Tensor> leaves, used;
-  for (const at::Tensor& input : inputs) {
-    const bool gain = input.dim() == 1;  // norm gains stay in fp32 under bf16
-    leaves.push_back(input.to(gain && type == torch::kBFloat16 ? torch::kFloat : type).detach().requires_grad_());
-    used.push_back(leaves.back().clone());
-  }
-  Evaluated result;
-  result.output = f(used, path);
-  (result.output * weight.to(result.output.scalar_type())).sum().backward();
-  for (const at::Tensor& leaf : leaves) result.grads.push_back(leaf.grad());
-  return result;
-}
-
-void check_fused(const Function& f, const std::vector<at::Tensor>& inputs) {
-  // Inputs rounded to bf16 first: every precision starts from the same numbers.
-  std::vector<at::Tensor> rounded;
-  for (const at::Tensor& input : inputs) rounded.push_back(input.to(torch::kBFloat16).to(torch::kDouble));
-  const at::Tensor weight = torch::randn_like(f(rounded, Path::kReference)).to(torch::kBFloat16).to(torch::kDouble);
-  const Evaluated exact = evaluate(f, rounded, torch::kDouble, Path::kReference, weight);
-  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
-    const Evaluated plain = evaluate(f, rounded, type, Path::kReference, weight), fused = evaluate(f, rounded, type, Path::kFused, weight);
-    const auto forward = test::compare(fused.output, plain.output, exact.output, 2);
-    INFO("type " << c10::toString(type) << " forward error " << forward.error << " allowed " << forward.allowed);
-    CHECK(forward.holds());
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const auto grad = test::compare(fused.grads[i], plain.grads[i], exact.grads[i], 3);
-      INFO("gradient " << i << " error " << grad.error << " allowed " << grad.allowed);
-      CHECK(grad.holds());
-    }
-  }
-}
-
-}  // namespace
+using test::check_fused;
 
 TEST_CASE("fused RMSNorm agrees with the reference") {
   torch::manual_seed(1);
@@ -94,6 +48,47 @@ TEST_CASE("fused RoPE agrees with the reference and leaves the values alone") {
         },
         {torch::randn({6, 3 * 16 + 5})});
   }
+}
+
+TEST_CASE("on the CPU the residual addition and its norm are those of the two operators, to the bit") {
+  torch::manual_seed(6);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    for (const Path path : {Path::kReference, Path::kFused}) {
+      const at::Tensor w = torch::randn({40}).requires_grad_();
+      const at::Tensor x = torch::randn({7, 40}).to(type).requires_grad_(), update = torch::randn({7, 40}).to(type).requires_grad_();
+      const at::Tensor d_sum = torch::randn({7, 40}).to(type), d_normed = torch::randn({7, 40}).to(type);
+      const auto gradients = [&](const at::Tensor& sum, const at::Tensor& normed) {
+        return torch::autograd::grad({sum, normed}, {x, update, w}, {d_sum, d_normed});
+      };
+      const ops::AddedNorm both = ops::add_rms_norm(x, update, w, 1e-5, path);
+      const at::Tensor sum = x + update, normed = ops::rms_norm(sum, w, 1e-5, path);
+      CHECK(torch::equal(both.sum, sum));
+      CHECK(torch::equal(both.normed, normed));
+      const auto found = gradients(both.sum, both.normed), expected = gradients(sum, normed);
+      for (std::size_t i = 0; i < found.size(); ++i) CHECK(torch::equal(found[i], expected[i]));
+    }
+  }
+  CHECK_THROWS_AS(ops::add_rms_norm(torch::randn({2, 4}), torch::randn({2, 5}), torch::randn({4}), 1e-5, Path::kFused), c10::Error);
+}
+
+TEST_CASE("QK norm before RoPE agrees with the reference, each gain on its own heads") {
+  torch::manual_seed(7);
+  const auto positions = torch::tensor({0, 1, 5, 0, 1, 63}, torch::kInt);
+  const auto table_of = [](at::ScalarType type) {
+    return ops::make_rope_table(64, 16, 10000, torch::dtype(type == torch::kDouble ? torch::kDouble : torch::kFloat));
+  };
+  const auto f = [&](const auto& in, Path path) {
+    return ops::qk_norm_rope(in[0], {2, 1, in[1], in[2], 1e-5}, positions, table_of(in[0].scalar_type()), path, path);
+  };
+  const std::vector<at::Tensor> inputs{torch::randn({6, 3 * 16 + 5}), torch::randn({16}), torch::randn({16})};
+  check_fused(f, inputs);
+  // Position 0 turns nothing: what is left is each head's norm, and the columns behind the heads.
+  const at::Tensor y = f(inputs, Path::kReference)[0], x = inputs[0][0];
+  for (int head = 0; head < 3; ++head) {
+    const at::Tensor expected = ops::rms_norm(x.narrow(0, head * 16, 16), inputs[head < 2 ? 1 : 2], 1e-5, Path::kReference);
+    CHECK(test::max_error(y.narrow(0, head * 16, 16), expected) < 1e-6);
+  }
+  CHECK(torch::equal(y.narrow(0, 48, 5), x.narrow(0, 48, 5)));
 }
 
 TEST_CASE("RoPE is relative: scores depend on the distance of positions alone") {

@@ -42,6 +42,7 @@ TEST_CASE("auto picks a kernel that is proven and linked, and only that") {
 TEST_CASE("fused runs an unproven kernel that is asked for by name, and is an error where there is none") {
   CHECK(resolve_paths(all_of("fused"), kGpu, at::kBFloat16, {yes, no}).attention == Path::kFused);
   CHECK_THROWS_AS(resolve_paths(all_of("fused"), kGpu, at::kBFloat16, {no, yes}), InputError);
+  CHECK_THROWS_AS(resolve_paths(all_of("fused"), kGpu, at::kDouble, {yes, yes}), InputError);
 }
 
 TEST_CASE("attention's own CUDA kernel takes bf16 and head dims 64 and 128; elsewhere auto has the library and fused is an error that says so") {

@@ -1,0 +1,77 @@
+// The operators whose fused path on a CUDA device is a kernel of ours, as autograd functions: against the reference on the CPU in fp64.
+#include <cstdio>
+#include <cstdlib>
+
+#include "meristem_kernels/stream.h"
+#include "ops/adamw.h"
+#include "ops/cross_entropy.h"
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
+#include "unit/ops/check_fused.h"
+
+using namespace meristem;
+using ops::Path;
+using test::check_fused;
+
+namespace {
+
+const at::Device kGpuOfTest(at::kCUDA, 0);
+
+void require_gpu_for_ops() {
+  if (kernels::available()) return;
+  std::puts("skipped: no GPU that the kernels run on");
+  std::exit(4);
+}
+
+ops::RopeTable rope_table_like(const at::Tensor& x) {
+  const auto type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return ops::make_rope_table(64, 32, 10000, torch::dtype(type).device(x.device()));
+}
+
+}  // namespace
+
+TEST_CASE("fused operators on a GPU agree with the reference, output and gradients", "[gpu]") {
+  require_gpu_for_ops();
+  torch::manual_seed(1);
+  for (const int width : {33, 256, 2048}) {
+    check_fused([](const auto& in, Path path) { return ops::rms_norm(in[0], in[1], 1e-5, path); },
+                {torch::randn({65, width}), torch::randn({width})}, kGpuOfTest);
+    check_fused([](const auto& in, Path path) { return ops::add_rms_norm(in[0], in[1], in[2], 1e-5, path).normed; },
+                {torch::randn({65, width}), torch::randn({65, width}), torch::randn({width})}, kGpuOfTest);
+    check_fused(
+        [](const auto& in, Path path) {
+          const auto both = ops::add_rms_norm(in[0], in[1], in[2], 1e-5, path);
+          return both.sum + both.normed;
+        },
+        {torch::randn({65, width}), torch::randn({65, width}), torch::randn({width})}, kGpuOfTest);
+    check_fused([](const auto& in, Path path) { return ops::swiglu(in[0], path); }, {torch::randn({33, 2 * width})}, kGpuOfTest);
+  }
+  const at::Tensor positions = torch::arange(40, torch::kInt).remainder(17);
+  check_fused([&](const auto& in, Path path) { return ops::rope(in[0], 3, positions.to(in[0].device()), rope_table_like(in[0]), path); },
+              {torch::randn({40, 5 * 32})}, kGpuOfTest);
+  check_fused(
+      [&](const auto& in, Path path) {
+        return ops::qk_norm_rope(in[0], {2, 1, in[1], in[2], 1e-5}, positions.to(in[0].device()), rope_table_like(in[0]), path, path);
+      },
+      {torch::randn({40, 4 * 32}), torch::randn({32}), torch::randn({32})}, kGpuOfTest);
+}
+
+TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") {
+  require_gpu_for_ops();
+  torch::manual_seed(2);
+  const at::Tensor targets = torch::randint(-1, 1001, {70}, torch::kInt);
+  check_fused(
+      [&](const auto& in, Path path) {
+        return ops::linear_cross_entropy(in[0], in[1], targets.to(in[0].device()), path).loss_sum.reshape({1, 1});
+      },
+      {torch::randn({70, 48}), torch::randn({1001, 48})}, kGpuOfTest);
+}
+
+TEST_CASE("the fused gradient norm on a GPU is that of the CPU", "[gpu]") {
+  require_gpu_for_ops();
+  torch::manual_seed(3);
+  const at::Tensor flat = torch::randn({100003});
+  const double want = flat.to(torch::kDouble).norm().item<double>();
+  CHECK(ops::gradient_norm(flat.to(kGpuOfTest), Path::kFused).item<double>() == Approx(want).epsilon(1e-6));
+}
