@@ -226,16 +226,16 @@ TEST_CASE("phases switch at their exact sequence") {
 
 TEST_CASE("a damaged token is named when its sequence comes, not before") {
   const TempDir folder;
-  write_shard(folder / "x", {std::vector<std::int32_t>(50, 1)}, kVocab);
+  write_shard(folder / "x", {std::vector<std::int32_t>(50, 1)}, 10);
   std::string bin = read_file(folder / "x.bin");
-  bin[4 * 33] = 11;
+  bin[2 * 33] = 11;
   write_file_durably(folder / "x.bin", bin);
   Loader loader(data_config(8, true, {{"x", folder / "x"}}), {}, 1, 10, 1);
   for (int i = 0; i < 4; ++i) CHECK_NOTHROW(loader.next(1));
   const LoaderPosition position = loader.position();
   for (int i = 0; i < 2; ++i) {  // a second call must not hang
     CHECK(contains(message_of<DamagedError>([&] { loader.next(1); }),
-                   (folder / "x.bin").string() + ": byte 132: token id 11, the vocabulary has 10"));
+                   (folder / "x.bin").string() + ": byte 66: token id 11, the vocabulary has 10"));
   }
   CHECK(loader.position() == position);
   loader.seek(LoaderPosition{0, 0, 0, 0, {{"x", 0}}, {{"x", 1'000'000'000, 0}}});
