@@ -3,12 +3,14 @@
 
 #include <compare>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace meristem {
 
@@ -25,7 +27,7 @@ using Capture = std::function<std::unique_ptr<CapturedGraph>(const std::function
 
 // What a graph is good for. Everything in a graph but the contents of its buffers is fixed when it is captured.
 struct GraphKey {
-  std::string plan;                   // the depth plan, printed: a sampled number of repeats is another plan
+  std::vector<std::int64_t> calls;    // the depth plan's: a sampled number of repeats is another plan
   std::string shape;                  // of the input buffers
   bool records_stream = false;        // logged steps measure the residual stream
   auto operator<=>(const GraphKey&) const = default;

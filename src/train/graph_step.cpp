@@ -36,7 +36,7 @@ void GraphStep::queue(const NextBatch& next, const StepInput& input) {
 }
 
 void GraphStep::run_micro_batch(const StaticInputs& inputs, const DepthPlan& plan, bool record) {
-  graphs_.run({plan.print(), inputs.shape, record}, [this, &inputs, plan, record] { forward_backward(inputs, plan, record); });
+  graphs_.run({plan.calls(), inputs.shape, record}, [this, &inputs, plan, record] { forward_backward(inputs, plan, record); });
 }
 
 // Everything here is fixed in a graph but the contents of buffers that live outside of it.
