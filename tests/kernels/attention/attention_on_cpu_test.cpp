@@ -1,6 +1,7 @@
 // The attention kernels' own source on the CPU layer, against the reference.
 #include "kernels/attention/cases.h"
 #include "kernels/attention/check.h"
+#include "kernels/attention/far_rows.h"
 #include "kernels/attention/places_check.h"
 #include "kernels/attention/refusals.h"
 #include "kernels/attention/run_on_cpu.h"
@@ -88,24 +89,13 @@ TEST_CASE("two runs and two schedules give the same bits") {
 }
 
 TEST_CASE("offsets beyond 2^31 elements") {
-  // Rows 2^26 elements apart: 65 of them span 8.7 GB, of which the touched pages alone exist.
-  constexpr std::int64_t kStride = std::int64_t{1} << 26;
-  constexpr int kTokens = 65;
-  AttentionProblem near(AttentionCase{"", {kTokens}, 1, 1, 64});
+  AttentionProblem near(far_case());
   run_forward(near);
-  DeviceArray<std::uint16_t> far(static_cast<std::size_t>(kStride * (kTokens - 1) + 256), /*poison=*/false);
-  for (int t = 0; t < kTokens; ++t) {
-    for (int c = 0; c < near.columns; ++c)
-      far[static_cast<std::size_t>(t * kStride + c)] = near.qkv[AttentionProblem::at(t, c, near.columns)];
-  }
-  DeviceArray<float> log_sum_exp(kTokens);
-  meristem::kernels::attention_forward(near.shape(), {far.data(), kStride, 64}, {far.data() + 64, kStride, 64},
-                                       {far.data() + 128, kStride, 64}, {far.data() + 192, kStride, 64}, log_sum_exp.data(), nullptr);
-  for (int t = 0; t < kTokens; ++t) {
-    for (int c = 0; c < 64; ++c) {
-      CHECK(far[static_cast<std::size_t>(t * kStride + 192 + c)] == near.out[AttentionProblem::at(t, c, near.out_columns)]);
-    }
-  }
+  run_backward(near);
+  DeviceArray<std::uint16_t> rows(kFarElements, /*poison=*/false);  // 8.7 GB, of which the touched pages alone exist
+  DeviceArray<float> log_sum_exp(kFarTokens), delta(kFarTokens);
+  CHECK(wrong_far_rows({rows.data(), near.offsets.data(), log_sum_exp.data(), delta.data()}, near,
+                       [](std::uint16_t* to, const std::uint16_t* from, int count) { std::copy_n(from, count, to); }) == "");
 }
 
 TEST_CASE("shared memory that a block asks for, in bytes") { CHECK(wrong_sizes() == ""); }

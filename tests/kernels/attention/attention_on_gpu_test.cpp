@@ -1,33 +1,14 @@
 // The attention kernels on a GPU, on the problems that the CPU layer solves.
-#include <cuda_runtime.h>
-
 #include "kernels/attention/cases.h"
 #include "kernels/attention/check.h"
+#include "kernels/attention/far_rows.h"
+#include "kernels/on_gpu.h"
 #include "support/catch.h"
 
 using namespace meristem::test;
 namespace kernels = meristem::kernels;
 
 namespace {
-
-// A copy of a problem's buffer in the GPU's memory.
-template <class T>
-class OnGpu {
- public:
-  explicit OnGpu(const DeviceArray<T>& host) : host_(host) {
-    REQUIRE(cudaMalloc(&data_, host.size() * sizeof(T) + 1) == cudaSuccess);
-    REQUIRE(cudaMemcpy(data_, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice) == cudaSuccess);
-  }
-  ~OnGpu() { cudaFree(data_); }
-  OnGpu(const OnGpu&) = delete;
-  OnGpu& operator=(const OnGpu&) = delete;
-  T* data() const { return data_; }
-  void fetch() const { REQUIRE(cudaMemcpy(host_.data(), data_, host_.size() * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess); }
-
- private:
-  const DeviceArray<T>& host_;
-  T* data_ = nullptr;
-};
 
 void run_on_gpu(AttentionProblem& p) {
   const OnGpu offsets(p.offsets);
@@ -49,6 +30,13 @@ void run_on_gpu(AttentionProblem& p) {
   d_qkv.fetch();
 }
 
+// Blocks beyond what a grid's y and z reach: one a document and head.
+AttentionCase many_heads() {
+  AttentionCase one{"more than 65,535 documents times heads", {}, 8, 2, 64};
+  for (int i = 0; i < 8200; ++i) one.lengths.push_back(1 + i % 3);
+  return one;
+}
+
 }  // namespace
 
 TEST_CASE("attention on the GPU agrees with the reference, and with itself to the bit") {
@@ -58,6 +46,7 @@ TEST_CASE("attention on the GPU agrees with the reference, and with itself to th
   }
   auto cases = attention_cases();
   for (const AttentionCase& one : random_attention_cases(40)) cases.push_back(one);
+  cases.push_back(many_heads());
   for (const AttentionCase& one : cases) {
     INFO(one.name);
     AttentionProblem problem(one), again(one);
@@ -69,4 +58,21 @@ TEST_CASE("attention on the GPU agrees with the reference, and with itself to th
     CHECK(std::equal(problem.out.begin(), problem.out.end(), again.out.begin()));
     CHECK(std::equal(problem.d_qkv.begin(), problem.d_qkv.end(), again.d_qkv.begin()));
   }
+}
+
+TEST_CASE("offsets beyond 2^31 elements on the GPU") {
+  std::uint16_t* rows = nullptr;
+  if (!kernels::available() || cudaMalloc(&rows, kFarElements * sizeof *rows) != cudaSuccess) {
+    WARN("SKIPPED: no GPU with 9 GB of free memory");
+    return;
+  }
+  AttentionProblem near(far_case());
+  run_on_gpu(near);
+  const OnGpu offsets(near.offsets);
+  const OnGpu log_sum_exp(near.log_sum_exp), delta(near.delta);
+  const auto copy = [](std::uint16_t* to, const std::uint16_t* from, int count) {
+    REQUIRE(cudaMemcpy(to, from, static_cast<std::size_t>(count) * sizeof *to, cudaMemcpyDefault) == cudaSuccess);
+  };
+  CHECK(wrong_far_rows({rows, offsets.data(), log_sum_exp.data(), delta.data()}, near, copy) == "");
+  cudaFree(rows);
 }
