@@ -27,7 +27,7 @@ class Program:
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         ready = self.answer()
         self.parameters, self.peak_flops, self.ready_bytes = ready["parameters"], ready.get("peak_flops"), self.memory("VmHWM")
-        self.seconds, self.loss = [], None
+        self.seconds, self.loss, self.gpu_idle = [], None, None
 
     def answer(self):
         """The next JSON line; what else a program says is passed on."""
@@ -60,6 +60,9 @@ class Program:
             return None
         return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:")), None)
 
+    def measure_idle(self, updates):
+        self.gpu_idle = self.ask(f"idle {updates}")["gpu_idle"]
+
     def quit(self):
         self.final = self.ask("quit")
         self.child.stdin.close()
@@ -73,7 +76,7 @@ class Program:
     def report(self, tokens):
         return {"program": self.name, "parameters": self.parameters, "median_seconds": statistics.median(self.seconds),
                 "tokens_per_second": tokens / statistics.median(self.seconds), "seconds": self.seconds, "last_loss": self.loss,
-                "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, **self.final}
+                "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, "gpu_idle": self.gpu_idle, **self.final}
 
 
 def alternate(programs, warmup, rounds):
@@ -98,11 +101,14 @@ def compare(arguments, precision):
     try:
         for mode in arguments.ours:
             name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
-            programs.append(Program(name, [arguments.binary, "bench-step", *common, *extra], environment))
+            programs.append(Program(name, [arguments.binary, "bench-step", *common, "--kernels", arguments.kernels, *extra], environment))
         for mode in arguments.modes:
             command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
             programs.append(Program(f"transformers {mode}", command, environment))
         alternate(programs, arguments.warmup, arguments.rounds)
+        if arguments.idle:
+            for program in programs[:len(arguments.ours)]:
+                program.measure_idle(arguments.idle)
         for program in programs:
             program.quit()
     finally:
@@ -157,6 +163,8 @@ def parse_arguments():
     parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
     parser.add_argument("--ours", nargs="+", choices=("auto", "eager", "graph"), default=["auto"],
                         help="ours, the first to compare the others with: graph and eager are kernels.graph: on and off")
+    parser.add_argument("--kernels", default="auto", help="ours: reference, library, fused or auto, for every operator")
+    parser.add_argument("--idle", type=int, default=0, metavar="N", help="then N more updates of ours, for the share of time in which the GPU is idle")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")

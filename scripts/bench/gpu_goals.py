@@ -16,6 +16,7 @@ AGAINST_PEERS = {
 # subject: least share of a copy's bandwidth
 AGAINST_COPY = {"adamw": 0.85, "depth_attention_forward": 0.8, "depth_attention_backward": 0.8}
 MOST_MEMORY = {"cross_entropy": 0.2}  # share of the first peer's
+MOST_IDLE = 0.03  # share of a step's time in which the GPU does nothing
 
 # part: (peer, least speed ratio, least MFU)
 STEPS = {
@@ -30,6 +31,10 @@ def row(what, case, ours, found, goal=None, value=None, note=""):
     """goal: the least value; a row without one has no verdict."""
     return {"what": what, "case": case, "ours": ours, "found": found, "goal": "" if goal is None else f">= {goal:g}",
             "met": None if goal is None or value is None else value >= goal, "note": note}
+
+
+def row_below(what, case, ours, found, share, most):
+    return {**row(what, case, ours, found), "goal": f"<= {100 * most:g} %", "met": share <= most}
 
 
 def ratio_rows(line):
@@ -54,9 +59,7 @@ def operator_rows(line):
         most = MOST_MEMORY.get(line["subject"])
         if peer != line["ours"] and theirs and most:
             share = line["peak_bytes"][line["ours"]] / theirs
-            found = row(line["subject"], line["case"], line["ours"], f"{100 * share:.0f} % of the memory of {peer}")
-            found.update(goal=f"<= {100 * most:g} %", met=share <= most)
-            yield found
+            yield row_below(line["subject"], line["case"], line["ours"], f"{100 * share:.0f} % of the memory of {peer}", share, most)
 
 
 def step_rows(name, bench):
@@ -65,10 +68,18 @@ def step_rows(name, bench):
     speed = f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['peak_bytes'] / 2**30:.1f} GiB"
     mfu = ours["mfu"]
     yield row(name, ours["program"], speed, f"MFU {100 * mfu:.1f} %" if mfu else "MFU ?", least_mfu, mfu)
+    if ours.get("gpu_idle") is not None:
+        yield row_below(name, ours["program"], speed, f"GPU idle {100 * ours['gpu_idle']:.1f} %", ours["gpu_idle"], MOST_IDLE)
     for peer in bench["programs"][1:]:
         ratio = peer["ours_over_this"]["median"]
         yield row(name, ours["program"], speed, f"{ratio:.2f} x {peer['program']}", least if peer["program"] == rival else None, ratio,
                   f"the peer: {peer['tokens_per_second']:,.0f} tokens/s, {peer['peak_bytes'] / 2**30:.1f} GiB")
+
+
+def depth_rows(lane):
+    """A line of depth_costs.py --json: a step with depth attention against what a step without it and their FLOPs promise."""
+    yield {**row("depth_attention_step", f"{lane['model']}, {lane['calls']} calls", f"{1000 * lane['step_seconds']:.1f} ms",
+                 f"{lane['ratio']:.3f} x the FLOPs' ratio"), "goal": f"<= {lane['bound']:g}", "met": lane["ratio"] <= lane["bound"]}
 
 
 def rows_of(result):
@@ -76,6 +87,8 @@ def rows_of(result):
     for name, bench in (result.get("steps") or {}).items():
         if bench:
             rows += step_rows(name, bench)
+    for lane in result.get("depth_steps") or []:
+        rows += depth_rows(lane)
     return rows
 
 

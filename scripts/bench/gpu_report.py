@@ -37,7 +37,7 @@ def step_of(path):
         rows.append({"program": report["program"], "tokens_per_second": report["tokens_per_second"],
                      "median_seconds": report["median_seconds"], "flops_per_second": achieved, "mfu": achieved / peak if peak else None,
                      "peak_bytes": memory_of(report), "parameters": report["parameters"],
-                     "last_loss": report["last_loss"], "ours_over_this": report.get("ours_over_this")})
+                     "last_loss": report["last_loss"], "gpu_idle": report.get("gpu_idle"), "ours_over_this": report.get("ours_over_this")})
     return {"shape": result["shape"], "rounds": result["rounds"], "peak_flops": peak, "flops_per_token": flops_per_token(result["shape"]),
             "programs": rows}
 
@@ -66,8 +66,8 @@ def sections_of(path):
     return [dict(zip(names, (line.split("\t") + [""] * 4)[:4])) for line in lines]
 
 
-def operators_of(path):
-    """The lines of bench_ops; one that was cut off is left out."""
+def lines_of(path):
+    """The JSON lines of a benchmark; one that was cut off is left out."""
     lines = []
     try:
         text = path.read_text()
@@ -84,7 +84,8 @@ def operators_of(path):
 def gather(folder, gpu, seconds, commit):
     return {"gpu": gpu, "date": datetime.date.today().isoformat(), "commit": commit, "seconds": seconds,
             "sections": sections_of(folder / "sections.tsv"), "tests": test_counts(folder / "tests.xml"),
-            "other_tests": test_counts(folder / "other_tests.xml"), "operators": operators_of(folder / "operators.jsonl"),
+            "other_tests": test_counts(folder / "other_tests.xml"), "operators": lines_of(folder / "operators.jsonl"),
+            "depth_steps": lines_of(folder / "depth_steps.jsonl"),
             "steps": {name: step_of(folder / f"{name}.json") for name in STEPS}}
 
 

@@ -1,6 +1,8 @@
-// A step on request, for benchmarks that alternate with another program: reads "step" and "quit" lines, answers JSON lines.
+// A step on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates) and
+// "quit" lines, answers JSON lines.
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <iostream>
 #include <memory>
 
@@ -8,8 +10,11 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "cli/bench_lanes.h"
 #include "cli/commands.h"
+#include "cli/device_trace.h"
 #include "cli/random_batch.h"
+#include "core/errors.h"
 #include "core/text.h"
 #include "metrics/memory.h"
 #include "metrics/throughput.h"
@@ -60,30 +65,73 @@ std::string device_peak_field(at::Device device) {
   return fmt::format(",\"device_peak_bytes\":{}", stats.allocated_bytes[0].peak);
 }
 
-ExitCode serve(const BenchArguments& a) {
-  const RunConfig config = config_of(a);
-  const ModelRegistry registry = builtin_registry();
-  const at::Device device = a.device == "auto" ? pick_device() : at::Device(a.device);
-  LiveModel live(config, registry, device, a.layers, true);
-  SpikeDetector spikes;
-  Stepper stepper(config, device, live.paths());
-  const HostBatch batch = random_batch(a.batch, a.sequence, a.vocab);
-  std::int64_t parameters = 0;
-  for (const FlatEntry& entry : live.parameters().entries()) parameters += entry.count;
-  std::cout << fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}, graph {}\"{}}}", parameters, ops::describe(live.paths()),
-                           stepper.uses_graphs() ? "on" : "off", peak_field(device)) << std::endl;
-  std::int64_t number = 0;
-  for (std::string line; std::getline(std::cin, line) && line != "quit";) {
-    if (device.is_cuda()) torch::cuda::synchronize();
-    const auto begin = std::chrono::steady_clock::now();
-    auto results = stepper.step(live, [&](std::int64_t) { return batch; },
-                                {++number, DepthPlan::plain(a.layers), config.optimizer.lr, 1, a.batch}, spikes);
-    if (results.empty()) results = stepper.finish(spikes);
-    if (device.is_cuda()) torch::cuda::synchronize();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    std::cout << fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(results.at(0).loss)) << std::endl;
+// One model and its updates on one random batch.
+class StepServer {
+ public:
+  explicit StepServer(const BenchArguments& a)
+      : config_(config_of(a)), device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
+        live_(config_, registry_, device_, a.layers, true), stepper_(config_, device_, live_.paths()),
+        batch_(random_batch(a.batch, a.sequence, a.vocab)) {}
+
+  std::string ready() {
+    std::int64_t parameters = 0;
+    for (const FlatEntry& entry : live_.parameters().entries()) parameters += entry.count;
+    return fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}, graph {}\"{}}}", parameters, ops::describe(live_.paths()),
+                       stepper_.uses_graphs() ? "on" : "off", peak_field(device_));
   }
-  std::cout << fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device)) << std::endl;
+  // One update whose loss is read back.
+  std::string step() {
+    finish_device(device_);
+    const auto begin = std::chrono::steady_clock::now();
+    auto results = update();
+    if (results.empty()) results = stepper_.finish(spikes_);
+    finish_device(device_);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(results.at(0).loss));
+  }
+  // Updates one after the other, as a run makes them between two lines of its log.
+  std::string idle(int updates) {
+    if (!device_.is_cuda()) throw InputError(fmt::format("bench-step: idle: found the device {}; allowed: a GPU", device_.str()));
+    finish_device(device_);
+    const double share = gpu_idle_share([&] {
+      for (int i = 0; i < updates; ++i) update();
+      stepper_.finish(spikes_);
+      finish_device(device_);
+    });
+    return fmt::format("{{\"gpu_idle\":{}}}", number_text(share));
+  }
+  std::string memory() const { return fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device_)); }
+
+ private:
+  std::vector<StepResult> update() {
+    return stepper_.step(live_, [&](std::int64_t) { return batch_; },
+                         {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences}, spikes_);
+  }
+
+  RunConfig config_;
+  ModelRegistry registry_ = builtin_registry();
+  at::Device device_;
+  LiveModel live_;
+  SpikeDetector spikes_;
+  Stepper stepper_;
+  HostBatch batch_;
+  std::int64_t number_ = 0;
+};
+
+ExitCode serve(const BenchArguments& a) {
+  StepServer server(a);
+  std::cout << server.ready() << std::endl;
+  for (std::string line; std::getline(std::cin, line) && line != "quit";) {
+    int updates = 0;
+    if (line == "step") {
+      std::cout << server.step() << std::endl;
+    } else if (std::sscanf(line.c_str(), "idle %d", &updates) == 1 && updates > 0) {
+      std::cout << server.idle(updates) << std::endl;
+    } else {
+      throw InputError(fmt::format("bench-step: found '{}'; allowed: step, idle N, quit", line));
+    }
+  }
+  std::cout << server.memory() << std::endl;
   return ExitCode::kOk;
 }
 

@@ -21,7 +21,10 @@ print("some other text")
 print(json.dumps({"ready": True, "parameters": 5}), flush=True)
 for line in sys.stdin:
     if line == "quit\\n": break
-    open(log, "a").write(name)
+    open(log, "a").write(name if line.strip() == "step" else line.strip())
+    if line.startswith("idle "):
+        print(json.dumps({"gpu_idle": 0.02}), flush=True)
+        continue
     print(json.dumps({"seconds": seconds, "loss": 1.5}), flush=True)
 print(json.dumps({"peak_bytes": 1000 * seconds}), flush=True)
 """
@@ -49,6 +52,15 @@ class Driver(unittest.TestCase):
         self.assertEqual(compare.ratio_to(a, b), {"median": 3, "quartiles": [3, 3]})
         report = b.report(tokens=6)
         self.assertEqual((report["tokens_per_second"], report["peak_bytes"], report["parameters"]), (2, 3000, 5))
+
+    def test_idle_time_is_asked_for_and_reported(self):
+        a = self.program("a", 1)
+        compare.alternate([a], warmup=0, rounds=1)
+        self.assertIsNone(a.gpu_idle)
+        a.measure_idle(10)
+        a.quit()
+        self.assertEqual(self.log.read_text(), "aidle 10")
+        self.assertEqual(a.report(tokens=6)["gpu_idle"], 0.02)
 
     def test_a_program_that_ends_early_is_named(self):
         with self.assertRaisesRegex(SystemExit, "broken ended early with exit code 3"):

@@ -16,7 +16,7 @@ import gpu_goals  # noqa: E402
 import gpu_publish  # noqa: E402
 import gpu_report  # noqa: E402
 
-PARTS = "build tests sanitizer operators step_30M step_124M step_360M step_1.7B other_tests".split()
+PARTS = "build tests sanitizer operators step_30M step_124M step_360M step_1.7B depth_steps other_tests".split()
 JUNIT = """<testsuite>
  <testcase name="test_attention_on_gpu" status="run"/> <testcase name="test_kernels_on_gpu" status="run"/>
  <testcase name="test_graph_on_gpu" status="run"/> <testcase name="test_experts_on_gpu" status="fail"><failure/></testcase>
@@ -98,11 +98,13 @@ def made_up(folder):
         {"subject": "depth_attention_forward", "case": "4 entries", "failed": "no memory"},
     ]
     (folder / "operators.jsonl").write_text("\n".join(json.dumps(line) for line in operators) + '\n{"subject": "cut')
+    depth = {"model": "joint", "calls": 16, "step_seconds": 0.2, "promised": 0.185, "ratio": 1.081, "bound": 1.05}
+    (folder / "depth_steps.jsonl").write_text(json.dumps(depth) + "\n" + json.dumps({**depth, "model": "values", "ratio": 1.04}) + "\n")
     program = {"tokens_per_second": 1000.0, "median_seconds": 0.5, "peak_bytes": 1 << 30, "parameters": 5, "last_loss": 2.0}
     ratio = {"median": 1.3, "quartiles": [1.2, 1.4]}
     shape = {"layers": 6, "width": 384, "inner": 1024, "heads": 6, "kv-heads": 6, "vocab": 32000, "sequence": 1024, "batch": 8}
     (folder / "step_30M.json").write_text(json.dumps({"shape": shape, "rounds": 3, "comparisons": [{"precision": "bf16", "programs": [
-        {"program": "meristem graph", **program, "peak_flops": 1e12}, {"program": "meristem eager", **program, "ours_over_this": ratio}]}]}))
+        {"program": "meristem graph", **program, "peak_flops": 1e12, "gpu_idle": 0.041}, {"program": "meristem eager", **program, "ours_over_this": ratio}]}]}))
 
 
 class Report(Scratch):
@@ -121,6 +123,9 @@ class Report(Scratch):
         self.assertEqual(found["cross_entropy", "30 % of the memory of eager"], ("<= 20 %", False))
         self.assertEqual(found["depth_attention_forward", "failed"], ("", None))
         self.assertEqual(found["step_30M", "1.30 x meristem eager"], (">= 1.2", True))
+        self.assertEqual(found["step_30M", "GPU idle 4.1 %"], ("<= 3 %", False))
+        self.assertEqual(found["depth_attention_step", "1.081 x the FLOPs' ratio"], ("<= 1.05", False))
+        self.assertEqual(found["depth_attention_step", "1.040 x the FLOPs' ratio"], ("<= 1.05", True))
 
     def test_the_command_prints_and_writes(self):
         made_up(self.folder)
