@@ -1,8 +1,7 @@
 // Checks what a caller gives and picks the element type.
-#include "cross_entropy/cross_entropy.h"
-
 #include <stdexcept>
 
+#include "cross_entropy/parameters.h"
 #include "rows/dispatch.h"
 
 namespace meristem::kernels {

@@ -2,26 +2,13 @@
 // overwrite it with the gradient. The second reading finds most of the row in the caches.
 #pragma once
 
+#include "cross_entropy/parameters.h"
 #include "cross_entropy/running_sum.h"
-#include "meristem_kernels/cross_entropy.h"
 
 namespace meristem::kernels::detail {
 
 inline constexpr int kCrossEntropyThreads = 512;
 inline constexpr int kCrossEntropyShared = kCrossEntropyThreads / device::kWarp * 8;
-
-template <class X>
-struct CrossEntropyParameters {
-  std::int64_t rows;
-  int vocab;
-  bool with_gradient;
-  X* logits;
-  const std::int32_t* targets;
-  float* losses;
-};
-
-template <class X>
-void launch_cross_entropy(const CrossEntropyParameters<X>& p, Stream stream);
 
 // Calls visit.operator()<V>(column) so that the threads together pass every column once: 16 bytes at a time between the first and the last
 // 16-byte boundary of the row, one element at the ends. Rows of an odd vocabulary begin anywhere.

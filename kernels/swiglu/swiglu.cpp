@@ -1,9 +1,8 @@
 // Checks what a caller gives and picks the element type.
-#include "swiglu/swiglu.h"
-
 #include <stdexcept>
 
 #include "rows/dispatch.h"
+#include "swiglu/parameters.h"
 
 namespace meristem::kernels {
 namespace {

@@ -1,27 +1,12 @@
 // SwiGLU: each element is read once and written once. A block has a piece of one row, so that no thread divides by `inner`.
 #pragma once
 
-#include "meristem_kernels/swiglu.h"
 #include "rows/elements.h"
+#include "swiglu/parameters.h"
 
 namespace meristem::kernels::detail {
 
 inline constexpr int kSwigluThreads = 128;
-
-template <class X>
-struct SwigluParameters {
-  std::int64_t rows;
-  int inner;
-  bool vectorised;
-  int pieces;  // blocks of a row
-  const X *dy, *gate_up;
-  X* out;  // y or d_gate_up
-};
-
-template <class X>
-void launch_swiglu_forward(SwigluParameters<X> p, Stream stream);
-template <class X>
-void launch_swiglu_backward(SwigluParameters<X> p, Stream stream);
 
 // Where a thread's V elements lie.
 struct SwigluPlace {

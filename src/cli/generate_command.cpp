@@ -19,8 +19,7 @@ namespace meristem::cli {
 namespace {
 
 struct GenerateArguments {
-  std::string checkpoint, plan;
-  std::vector<std::int32_t> prompt;
+  std::string checkpoint, plan, prompt;
   bool serve = false;
   GenerateOptions options;
 };
@@ -53,14 +52,15 @@ class Speaker {
   bool warned_ = false;
 };
 
-std::vector<std::int32_t> parse_ids(const std::string& line) {
+// place: where the text stands, for the error.
+std::vector<std::int32_t> parse_ids(const std::string& line, std::string_view place) {
   std::vector<std::int32_t> ids;
   for (std::size_t begin = 0; begin <= line.size();) {
     const std::size_t end = std::min(line.find(',', begin), line.size());
     std::int32_t id = 0;
     const auto [stop, error] = std::from_chars(line.data() + begin, line.data() + end, id);
     if (error != std::errc() || stop != line.data() + end) {
-      throw InputError(fmt::format("standard input: found {}; allowed: token ids, separated by commas", in_quotes(line.substr(0, 80))));
+      throw InputError(fmt::format("{}: found {}; allowed: token ids, separated by commas", place, in_quotes(line.substr(0, 80))));
     }
     ids.push_back(id);
     begin = end + 1;
@@ -71,7 +71,7 @@ std::vector<std::int32_t> parse_ids(const std::string& line) {
 // A prompt a line; each answer ends with the line "end". Every answer has its own draws.
 void serve(Speaker& speaker, GenerateOptions options) {
   for (std::string line; std::getline(std::cin, line); ++options.seed) {
-    speaker.answer(parse_ids(line), options);
+    speaker.answer(parse_ids(line, "standard input"), options);
     fmt::print("end\n");
     std::fflush(stdout);
   }
@@ -79,11 +79,12 @@ void serve(Speaker& speaker, GenerateOptions options) {
 
 ExitCode speak(const GenerateArguments& arguments) {
   if (arguments.serve == !arguments.prompt.empty()) throw InputError("generate: needs either --prompt-ids or --serve");
+  const auto prompt = arguments.serve ? std::vector<std::int32_t>() : parse_ids(arguments.prompt, "generate: --prompt-ids");
   Speaker speaker(arguments);
   if (arguments.serve) {
     serve(speaker, arguments.options);
   } else {
-    speaker.answer(arguments.prompt, arguments.options);
+    speaker.answer(prompt, arguments.options);
   }
   return ExitCode::kOk;
 }
@@ -95,7 +96,7 @@ void add_generate(CLI::App& app, Action& run) {
   CLI::App* command = app.add_subcommand(
       "generate", "Go on from a prompt of token ids; prints one id a line (scripts/meristem turns text to ids and back)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
-  command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas")->delimiter(',');
+  command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas");
   command->add_flag("--serve", arguments->serve, "Prompts from standard input, a line of ids each; \"end\" follows each answer");
   command->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to write");
   command->add_option("--temperature", arguments->options.temperature, "0: the most likely token");

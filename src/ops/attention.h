@@ -4,17 +4,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/head_shape.h"
 #include "ops/paths.h"
 #include "ops/segments.h"
 
 namespace meristem::ops {
-
-struct HeadShape {
-  std::int64_t heads, kv_heads, head_dim;
-  std::int64_t query_columns() const { return heads * head_dim; }
-  std::int64_t kv_columns() const { return kv_heads * head_dim; }
-  std::int64_t columns() const { return query_columns() + 2 * kv_columns(); }
-};
 
 // Returns [N, H*K] of the same type; causal within each segment. Differentiable in qkv_NC.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path);

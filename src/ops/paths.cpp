@@ -26,31 +26,24 @@ const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attentio
                                           {"depth_attention", &KernelsConfig::depth_attention, &Paths::depth_attention, false, true},
                                           {"experts", &KernelsConfig::experts, &Paths::experts, true, false}}};
 
-// What the CUDA kernel of an operator does not take; empty where it takes everything.
-std::string cuda_limit(const Operator& op, at::ScalarType compute, std::int64_t head_dim) {
-  if (op.path == &Paths::depth_attention || op.path == &Paths::experts) return compute == at::kBFloat16 ? "" : " (its kernel takes BFloat16)";
-  if (op.path != &Paths::attention || (compute == at::kBFloat16 && (head_dim == 64 || head_dim == 128))) return "";
-  return fmt::format(" with head dim {} (its kernel takes BFloat16, head dims 64 and 128)", head_dim);
-}
-
 // Our own kernels in CUDA are those that are linked; here and there they compute in fp32 or bf16.
-bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels, std::int64_t head_dim) {
+bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels, const ModelShapes& shapes) {
   if (compute == at::kDouble) return false;
   if (device.is_cpu()) return op.has_own_cpu;
-  return kernels.linked(op.key) && cuda_limit(op, compute, head_dim).empty();
+  return kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
 Path resolve(const Operator& op, const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
-             std::int64_t head_dim) {
+             const ModelShapes& shapes) {
   const std::string& asked = config.*op.asked;
-  const bool fused = fused_exists(op, device, compute, kernels, head_dim);
+  const bool fused = fused_exists(op, device, compute, kernels, shapes);
   if (asked == "reference") return Path::kReference;
   // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
   if (asked == "library") return op.has_library ? Path::kLibrary : Path::kReference;
   if (asked == "fused") {
     if (fused) return Path::kFused;
     throw InputError(fmt::format("kernels.{}: fused cannot run on {} in {}{}; allowed: reference, library, auto", op.key, device.str(),
-                                 c10::toString(compute), device.is_cuda() ? cuda_limit(op, compute, head_dim) : ""));
+                                 c10::toString(compute), device.is_cuda() ? cuda_limit(op.key, compute, shapes) : ""));
   }
   // auto never picks a CUDA kernel that no GPU has run.
   if (fused && (device.is_cpu() || kernels.proven(op.key))) return Path::kFused;
@@ -60,9 +53,9 @@ Path resolve(const Operator& op, const KernelsConfig& config, at::Device device,
 }  // namespace
 
 Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
-                    std::int64_t head_dim) {
+                    const ModelShapes& shapes) {
   Paths paths;
-  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute, kernels, head_dim);
+  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute, kernels, shapes);
   return paths;
 }
 

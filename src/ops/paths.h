@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "core/kernels_config.h"
+#include "ops/cuda_limits.h"
 #include "ops/proven.h"
 
 namespace meristem::ops {
@@ -22,10 +23,10 @@ struct Paths {
   static Paths reference() { return {}; }
 };
 
-// Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can. head_dim: attention's
-// own CUDA kernel takes 64 and 128 alone.
+// Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can. CUDA kernels
+// are asked whether they take the model's shapes.
 Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels = {},
-                    std::int64_t head_dim = 64);
+                    const ModelShapes& shapes = {});
 
 // "attention library, cross_entropy fused, …" for the log line at the start of a run.
 std::string describe(const Paths& paths);

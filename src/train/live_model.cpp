@@ -1,14 +1,40 @@
 #include "train/live_model.h"
 
+#include <algorithm>
+
 #include "growth/remap.h"
 
 namespace meristem {
+namespace {
+
+// As the mixers take them: kind `separate` has heads of its own, `values` mixes by key head.
+std::optional<ops::HeadShape> depth_heads(const ModelConfig& model) {
+  if (!model.depth_attention) return std::nullopt;
+  const AttentionConfig& attention = model.attention;
+  const std::int64_t own = model.depth_attention->heads;
+  if (model.depth_attention->kind == "separate") return ops::HeadShape{own, own, model.width / own};
+  const bool joint = model.depth_attention->kind == "joint";
+  return ops::HeadShape{joint ? attention.heads : attention.kv_heads, attention.kv_heads, attention.head_dim};
+}
+
+ops::ModelShapes shapes_of(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  ops::ModelShapes shapes{model.width, model.attention.head_dim, depth_heads(model), false, 0, 0};
+  shapes.joint = shapes.depth && model.depth_attention->kind == "joint";
+  if (shapes.depth) {
+    for (const Segment& segment : segments(config)) shapes.entries = std::max(shapes.entries, longest_plan(config, segment).num_calls());
+  }
+  if (model.feed_forward.kind == "experts") shapes.experts = model.feed_forward.count;
+  return shapes;
+}
+
+}  // namespace
 
 ModelBuild model_build(const RunConfig& config, at::Device device) {
   const auto type = [](const std::string& name) { return name == "bf16" ? at::kBFloat16 : at::kFloat; };
   ModelBuild build;
   build.placement = {device, type(config.precision.compute), type(config.precision.residual), at::kFloat};
-  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, config.model.attention.head_dim);
+  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, shapes_of(config));
   build.checkpoint_every = config.memory.activation_checkpointing.every;
   return build;
 }

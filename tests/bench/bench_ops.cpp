@@ -2,9 +2,10 @@
 // Exit code 4 where there is no GPU to measure.
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <iostream>
 #include <map>
+
+#include <CLI/CLI.hpp>
 
 #include "bench/harness.h"
 #include "ops/device.h"
@@ -23,45 +24,40 @@ const std::map<std::string, void (*)(bench::Bench&)> kSubjects{{"attention", ben
                                                                {"rope", bench::bench_rope},
                                                                {"swiglu", bench::bench_swiglu}};
 
-int usage() {
-  std::cerr << "bench_ops: error: allowed: --device cuda|cpu, --tiny, --once, --seconds-each S, and subjects:";
-  for (const auto& [name, run] : kSubjects) std::cerr << ' ' << name;
-  std::cerr << '\n';
-  return 2;
+struct Arguments {
+  bench::Settings settings;
+  std::string device = "cuda";
+  std::vector<std::string> subjects;  // empty: all
+};
+
+void describe(CLI::App& app, Arguments& a) {
+  app.add_option("--device", a.device, "")->check(CLI::IsMember({"cuda", "cpu"}));
+  app.add_flag("--tiny", a.settings.tiny, "shapes that a CPU does in no time");
+  app.add_flag("--once", a.settings.once, "each program once, untimed: for compute-sanitizer");
+  app.add_option("--seconds-each", a.settings.seconds_each, "for one comparison")->check(CLI::PositiveNumber);
+  app.add_option("subjects", a.subjects, "none: all")->check(CLI::IsMember(&kSubjects));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  bench::Settings settings;
-  std::string device = "cuda";
-  std::vector<std::string> subjects;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word == "--tiny") {
-      settings.tiny = true;
-    } else if (word == "--once") {
-      settings.once = true;
-    } else if (word == "--device" && i + 1 < argc) {
-      device = argv[++i];
-    } else if (word == "--seconds-each" && i + 1 < argc) {
-      settings.seconds_each = std::atof(argv[++i]);
-    } else if (kSubjects.count(word) > 0) {
-      subjects.push_back(word);
-    } else {
-      return usage();
-    }
+  CLI::App app("Our operators against their peers, one JSON line each", "bench_ops");
+  Arguments a;
+  describe(app, a);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   }
-  if (device != "cuda" && device != "cpu") return usage();
-  if (device == "cuda" && !pick_device().is_cuda()) {
+  if (a.device == "cuda" && !pick_device().is_cuda()) {
     std::puts("skipped: no GPU");
     return 4;
   }
-  settings.device = device == "cuda" ? pick_device() : at::Device(at::kCPU);
+  a.settings.device = a.device == "cuda" ? pick_device() : at::Device(at::kCPU);
   torch::manual_seed(1);
-  bench::Bench bench(settings);
+  bench::Bench bench(a.settings);
   for (const auto& [name, run] : kSubjects) {
-    if (!subjects.empty() && std::find(subjects.begin(), subjects.end(), name) == subjects.end()) continue;
+    if (!a.subjects.empty() && std::find(a.subjects.begin(), a.subjects.end(), name) == a.subjects.end()) continue;
     try {
       run(bench);
     } catch (const std::exception& error) {  // one subject's trouble is not the others'

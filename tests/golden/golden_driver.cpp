@@ -5,14 +5,13 @@
 // the metadata say the types of what a step keeps. The learning rate is 0, the batch is cut into micro-batches of batch.micro_sequences.
 // --round-gradients plants a defect: the flat gradient buffer is rounded to bf16 after each micro-batch, as if it were kept in bf16.
 #include <algorithm>
-#include <cstdio>
-#include <exception>
 
 #include <torch/torch.h>
 
 #include "checkpoint/safetensors.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "support/run_main.h"
 #include "train/batches.h"
 #include "train/step.h"
 #include "train/tensor_files.h"
@@ -112,15 +111,4 @@ void run(std::vector<std::string> arguments) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    run({argv + 1, argv + argc});
-    return 0;
-  } catch (const Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return test::run_main(argc, argv, run); }

@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
 #include "kernels/adamw_oracle.h"
+#include "kernels/require_gpu.h"
 #include "meristem_kernels/adamw.h"
 #include "meristem_kernels/squared_norm.h"
 #include "support/catch.h"
@@ -80,13 +79,6 @@ double median_seconds(int repeats, const Call& call) {
   cudaEventDestroy(end);
   std::nth_element(milliseconds.begin(), milliseconds.begin() + repeats / 2, milliseconds.end());
   return milliseconds[static_cast<std::size_t>(repeats / 2)] / 1000.0;
-}
-
-// Catch2 2 cannot skip: 4 is what CTest shows as skipped.
-void require_gpu() {
-  if (kernels::available()) return;
-  std::puts("skipped: no GPU that the kernels run on");
-  std::exit(4);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "device/layer.h"
+#include "kernels/require_gpu.h"
 #include "support/catch.h"
 
 namespace meristem::test {

@@ -10,6 +10,7 @@
 #include "checkpoint/store.h"
 #include "core/errors.h"
 #include "core/file.h"
+#include "support/message_of.h"
 
 namespace meristem::test {
 
@@ -60,20 +61,5 @@ inline void redo_manifest(const std::filesystem::path& folder) {
   }
   overwrite(folder / "manifest.json", manifest_json(manifest));
 }
-
-// The message of the E that `action` throws; "nothing" or "another error: …" else.
-template <class E, class Action>
-std::string message_of(Action&& action) {
-  try {
-    action();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("another error: ") + error.what();
-  }
-  return "nothing";
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace meristem::test

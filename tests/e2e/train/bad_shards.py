@@ -179,6 +179,6 @@ class TokenIds(refusal.Case):
 
     def test_of_a_prompt(self):
         run = refusal.finished_run() / "runs" / "tiny"
-        for ids in ("61", "1,61", "-1", "2147483647", "2147483648", "1.5", "x", ""):
+        for ids in ("61", "1,61", "-1", "2147483647", "2147483648", "1.5", "x", "1,,2", "1,2,", ""):
             with self.subTest(ids):
                 self.refused(2, "prompt", "generate", run, f"--prompt-ids={ids}", "--max-tokens=1")

@@ -4,14 +4,13 @@
 //   verify CHECKPOINTS          loads every published one; prints the newest step (-1: none); exit 4 where one is damaged
 //   write FILE                  a safetensors file of every dtype
 //   list FILE                   its tensors as JSON: name, dtype, shape, bytes in hex
-#include <cstdio>
-#include <exception>
 #include <iostream>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/store.h"
+#include "support/run_main.h"
 #include "support/sample_checkpoint.h"
 
 namespace {
@@ -92,15 +91,4 @@ void run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    run({argv + 1, argv + argc});
-    return 0;
-  } catch (const Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return test::run_main(argc, argv, run); }

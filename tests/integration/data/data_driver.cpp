@@ -14,6 +14,7 @@
 #include "data/loader.h"
 #include "data/shard_writer.h"
 #include "data/token_source.h"
+#include "support/run_main.h"
 
 namespace {
 
@@ -66,25 +67,20 @@ void rows(const std::vector<std::string>& words) {
   }
 }
 
+void run(const std::vector<std::string>& words) {
+  if (words.size() >= 3 && words[0] == "write") {
+    write(words[1], std::stoll(words[2]));
+  } else if (words.size() >= 3 && words[0] == "read") {
+    read(words[1], std::stoll(words[2]));
+  } else if (words.size() == 5 && words[0] == "targets") {
+    targets(words[1], std::stoll(words[2]), std::stoll(words[3]), std::stoll(words[4]));
+  } else if (words.size() == 8 && words[0] == "rows") {
+    rows(words);
+  } else {
+    throw InputError("usage: data_driver write|read|targets|rows PREFIX VOCAB …");
+  }
+}
+
 }  // namespace
 
-int main(int argc, char** argv) {
-  const std::vector<std::string> words(argv + 1, argv + argc);
-  try {
-    if (words.size() >= 3 && words[0] == "write") {
-      write(words[1], std::stoll(words[2]));
-    } else if (words.size() >= 3 && words[0] == "read") {
-      read(words[1], std::stoll(words[2]));
-    } else if (words.size() == 5 && words[0] == "targets") {
-      targets(words[1], std::stoll(words[2]), std::stoll(words[3]), std::stoll(words[4]));
-    } else if (words.size() == 8 && words[0] == "rows") {
-      rows(words);
-    } else {
-      throw InputError("usage: data_driver write|read|targets|rows PREFIX VOCAB …");
-    }
-  } catch (const Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  }
-  return 0;
-}
+int main(int argc, char** argv) { return meristem::test::run_main(argc, argv, run); }

@@ -40,10 +40,7 @@ AttentionCase many_heads() {
 }  // namespace
 
 TEST_CASE("attention on the GPU agrees with the reference, and with itself to the bit") {
-  if (!kernels::available()) {
-    WARN("SKIPPED: no GPU");
-    return;
-  }
+  require_gpu();
   auto cases = attention_cases();
   for (const AttentionCase& one : random_attention_cases(40)) cases.push_back(one);
   cases.push_back(many_heads());
@@ -61,11 +58,9 @@ TEST_CASE("attention on the GPU agrees with the reference, and with itself to th
 }
 
 TEST_CASE("offsets beyond 2^31 elements on the GPU") {
+  require_gpu();
   std::uint16_t* rows = nullptr;
-  if (!kernels::available() || cudaMalloc(&rows, kFarElements * sizeof *rows) != cudaSuccess) {
-    WARN("SKIPPED: no GPU with 9 GB of free memory");
-    return;
-  }
+  REQUIRE(cudaMalloc(&rows, kFarElements * sizeof *rows) == cudaSuccess);  // 8.7 GB
   AttentionProblem near(far_case());
   run_on_gpu(near);
   const OnGpu offsets(near.offsets);

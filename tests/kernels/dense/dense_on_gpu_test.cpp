@@ -5,6 +5,7 @@
 #include "kernels/dense/rms_norm.h"
 #include "kernels/dense/rope.h"
 #include "kernels/dense/swiglu.h"
+#include "kernels/require_gpu.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -12,15 +13,9 @@ using namespace meristem::test;
 
 namespace {
 
-bool gpu_is_here() {
-  if (kernels::available()) return true;
-  std::puts("skipped: no GPU that the kernels run on");
-  std::exit(4);
-}
-
 template <class Cases, class Faults>
 void check_on_gpu(const Cases& cases, const Faults& faults) {
-  REQUIRE(gpu_is_here());
+  require_gpu();
   for (const auto& one : cases) {
     INFO(one.name);
     CHECK(faults(one) == "");
@@ -69,7 +64,7 @@ double rate_of(double bytes, const Call& call) {
 }  // namespace
 
 TEST_CASE("AdamW and the squared norm on the GPU, from their own problems", "[gpu]") {
-  check_on_gpu(adamw_cases(), adamw_faults<GpuMemory>);
+  check_on_gpu(adamw_cases(), [](const AdamwCase& one) { return adamw_faults<GpuMemory>(one); });
   for (const std::int64_t count : {1, 4097, 3000001}) CHECK(squared_norm_faults<GpuMemory>(count) == "");
 }
 
@@ -104,7 +99,7 @@ TEST_CASE("RoPE and QK norm on the GPU", "[gpu]") {
 }
 
 TEST_CASE("what share of a copy's bandwidth the dense kernels move their bytes at", "[gpu]") {
-  REQUIRE(gpu_is_here());
+  require_gpu();
   constexpr std::int64_t kRows = 32768;
   constexpr int kWidth = 2048, kHeads = 24, kDim = 128, kVocab = 50304, kLogitRows = 2048;
   const std::size_t matrix = std::size_t{kRows} * 2 * kWidth * 2;  // bf16, two widths a row

@@ -56,10 +56,7 @@ bool equal(const DepthMatrix& a, const DepthMatrix& b) { return std::equal(a.wor
 }  // namespace
 
 TEST_CASE("depth attention on the GPU agrees with the reference, and with itself to the bit") {
-  if (!kernels::available()) {
-    WARN("SKIPPED: no GPU");
-    return;
-  }
+  require_gpu();
   auto cases = depth_cases();
   for (const DepthCase& one : random_depth_cases(100)) cases.push_back(one);
   cases.push_back({"more rows than a wave of blocks", 20000, 2, 2, 64, 4});

@@ -37,10 +37,7 @@ bool equal(const DeviceArray<T>& a, const DeviceArray<T>& b) {
 }  // namespace
 
 TEST_CASE("expert dispatch on the GPU agrees with the reference, and with itself to the bit") {
-  if (!kernels::available()) {
-    WARN("SKIPPED: no GPU");
-    return;
-  }
+  require_gpu();
   auto cases = expert_cases();
   for (const ExpertCase& one : random_expert_cases(100)) cases.push_back(one);
   cases.push_back({"more choices than a wave of blocks", 100000, 4, 16, 8});

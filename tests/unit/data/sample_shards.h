@@ -14,6 +14,7 @@
 #include "core/file.h"
 #include "data/shard_manifest.h"
 #include "data/shard_writer.h"
+#include "support/message_of.h"
 
 namespace meristem::test {
 
@@ -70,21 +71,6 @@ struct RawIndex {
     return out;
   }
 };
-
-// The message of the E that `action` throws; "nothing" or "another error: …" else.
-template <class E, class Action>
-std::string message_of(Action&& action) {
-  try {
-    action();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("another error: ") + error.what();
-  }
-  return "nothing";
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 inline DataConfig data_config(std::int64_t sequence_length, bool mask,
                               const std::vector<std::pair<std::string, std::filesystem::path>>& sources) {

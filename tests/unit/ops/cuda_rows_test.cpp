@@ -1,8 +1,5 @@
 // The operators whose fused path on a CUDA device is a kernel of ours, as autograd functions: against the reference on the CPU in fp64.
-#include <cstdio>
-#include <cstdlib>
-
-#include "meristem_kernels/stream.h"
+#include "kernels/require_gpu.h"
 #include "ops/adamw.h"
 #include "ops/cross_entropy.h"
 #include "ops/rms_norm.h"
@@ -18,12 +15,6 @@ namespace {
 
 const at::Device kGpuOfTest(at::kCUDA, 0);
 
-void require_gpu_for_ops() {
-  if (kernels::available()) return;
-  std::puts("skipped: no GPU that the kernels run on");
-  std::exit(4);
-}
-
 ops::RopeTable rope_table_like(const at::Tensor& x) {
   const auto type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return ops::make_rope_table(64, 32, 10000, torch::dtype(type).device(x.device()));
@@ -32,7 +23,7 @@ ops::RopeTable rope_table_like(const at::Tensor& x) {
 }  // namespace
 
 TEST_CASE("fused operators on a GPU agree with the reference, output and gradients", "[gpu]") {
-  require_gpu_for_ops();
+  test::require_gpu();
   torch::manual_seed(1);
   for (const int width : {33, 256, 2048}) {
     check_fused([](const auto& in, Path path) { return ops::rms_norm(in[0], in[1], 1e-5, path); },
@@ -58,7 +49,7 @@ TEST_CASE("fused operators on a GPU agree with the reference, output and gradien
 }
 
 TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") {
-  require_gpu_for_ops();
+  test::require_gpu();
   torch::manual_seed(2);
   const at::Tensor targets = torch::randint(-1, 1001, {70}, torch::kInt);
   check_fused(
@@ -69,7 +60,7 @@ TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") 
 }
 
 TEST_CASE("the fused gradient norm on a GPU is that of the CPU", "[gpu]") {
-  require_gpu_for_ops();
+  test::require_gpu();
   torch::manual_seed(3);
   const at::Tensor flat = torch::randn({100003});
   const double want = flat.to(torch::kDouble).norm().item<double>();

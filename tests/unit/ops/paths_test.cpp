@@ -50,19 +50,19 @@ TEST_CASE("attention's own CUDA kernel takes bf16 and head dims 64 and 128; else
   KernelsConfig fused;
   fused.attention = "fused";
   for (const std::int64_t head_dim : {64, 128}) {
-    CHECK(resolve_paths(automatic, kGpu, at::kBFloat16, {yes, yes}, head_dim).attention == Path::kFused);
-    CHECK(resolve_paths(fused, kGpu, at::kBFloat16, {yes, no}, head_dim).attention == Path::kFused);
+    CHECK(resolve_paths(automatic, kGpu, at::kBFloat16, {yes, yes}, {512, head_dim}).attention == Path::kFused);
+    CHECK(resolve_paths(fused, kGpu, at::kBFloat16, {yes, no}, {512, head_dim}).attention == Path::kFused);
   }
   const auto cannot = [&](at::ScalarType compute, std::int64_t head_dim) {
-    CHECK(resolve_paths(automatic, kGpu, compute, {yes, yes}, head_dim).attention == Path::kLibrary);
-    CHECK_THROWS_WITH(resolve_paths(fused, kGpu, compute, {yes, yes}, head_dim),
+    CHECK(resolve_paths(automatic, kGpu, compute, {yes, yes}, {512, head_dim}).attention == Path::kLibrary);
+    CHECK_THROWS_WITH(resolve_paths(fused, kGpu, compute, {yes, yes}, {512, head_dim}),
                       Catch::Contains("kernels.attention: fused cannot run on cuda:0") && Catch::Contains("BFloat16, head dims 64 and 128") &&
                           Catch::Contains("allowed: reference, library, auto"));
   };
   cannot(at::kFloat, 64);
   cannot(at::kBFloat16, 32);
   cannot(at::kBFloat16, 96);
-  CHECK_THROWS_AS(resolve_paths(fused, at::kCPU, at::kBFloat16, {yes, yes}, 64), InputError);
+  CHECK_THROWS_AS(resolve_paths(fused, at::kCPU, at::kBFloat16, {yes, yes}), InputError);
 }
 
 TEST_CASE("the CUDA kernels of depth attention and experts take bf16 alone") {
@@ -74,4 +74,48 @@ TEST_CASE("the CUDA kernels of depth attention and experts take bf16 alone") {
   }
   CHECK(resolve_paths(KernelsConfig{}, kGpu, at::kFloat, {yes, yes}).experts == Path::kLibrary);
   CHECK(resolve_paths(KernelsConfig{}, kGpu, at::kFloat, {yes, yes}).depth_attention == Path::kReference);
+}
+
+namespace {
+
+// What `fused` says, or "" where it runs; `auto` must pick it in that case alone.
+std::string refusal(std::string KernelsConfig::*op, Path Paths::*path, const ModelShapes& shapes) {
+  KernelsConfig fused;
+  fused.*op = "fused";
+  const bool picked = resolve_paths(KernelsConfig{}, kGpu, at::kBFloat16, {yes, yes}, shapes).*path == Path::kFused;
+  try {
+    resolve_paths(fused, kGpu, at::kBFloat16, {yes, yes}, shapes);
+  } catch (const InputError& error) {
+    CHECK_FALSE(picked);
+    return error.what();
+  }
+  CHECK(picked);
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("shapes that a CUDA kernel does not take: auto goes on without it, fused says which") {
+  const auto depth = [](std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, std::int64_t entries = 16, bool joint = false) {
+    return refusal(&KernelsConfig::depth_attention, &Paths::depth_attention, {512, joint ? dim : 64, HeadShape{heads, kv_heads, dim}, joint, entries});
+  };
+  for (const auto& one : {depth(1, 1, 1024), depth(4, 4, 8), depth(16, 1, 64), depth(8, 1, 128), depth(4, 1, 256), depth(4, 4, 64, 128), depth(8, 2, 64, 16, true)}) {
+    CHECK(one == "");
+  }
+  CHECK_THAT(depth(1, 1, 1032), Catch::Contains("with head dim 1032 (its kernel takes multiples of 8 up to 1024)"));
+  CHECK_THAT(depth(2, 1, 264), Catch::Contains("head dim 264 (its kernel takes multiples of 8 up to 256)"));
+  CHECK_THAT(depth(4, 4, 68), Catch::Contains("head dim 68"));
+  CHECK_THAT(depth(8, 1, 136), Catch::Contains("8 query heads a key head of 136 (its kernel takes up to 4)"));
+  CHECK_THAT(depth(32, 1, 64), Catch::Contains("32 query heads a key head of 64 (its kernel takes up to 16)"));
+  CHECK_THAT(depth(4, 4, 64, 129), Catch::Contains("over 129 entries (its kernel takes up to 128)"));
+  CHECK_THAT(depth(8, 2, 96, 16, true), Catch::Contains("head dims 64 and 128"));
+  const auto experts = [](std::int64_t count, std::int64_t width) {
+    return refusal(&KernelsConfig::experts, &Paths::experts, {width, 64, std::nullopt, false, 0, count});
+  };
+  CHECK(experts(4096, 96) == "");
+  CHECK_THAT(experts(4097, 96), Catch::Contains("4097 experts (its kernel takes up to 4096)"));
+  CHECK_THAT(experts(8, 100), Catch::Contains("width 100 (its kernel takes multiples of 8)"));
+  CHECK(refusal(&KernelsConfig::rms_norm, &Paths::rms_norm, {8192, 64}) == "");
+  CHECK_THAT(refusal(&KernelsConfig::rms_norm, &Paths::rms_norm, {8200, 64}), Catch::Contains("width 8200 (its kernel takes up to 8192)"));
+  CHECK_THAT(refusal(&KernelsConfig::rope, &Paths::rope, {512, 520}), Catch::Contains("head dim 520"));
 }
