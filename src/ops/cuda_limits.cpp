@@ -23,7 +23,7 @@ std::string depth_limit(at::ScalarType compute, const ModelShapes& shapes) {
   if (shapes.joint && !attention_limit(compute, shapes).empty()) return attention_limit(compute, shapes);
   const std::int64_t dim = shapes.depth->head_dim, group = shapes.depth->heads / shapes.depth->kv_heads, widest = group == 1 ? 1024 : 256;
   if (dim % 8 != 0 || dim > widest) return fmt::format(" with head dim {} (its kernel takes multiples of 8 up to {})", dim, widest);
-  const std::int64_t most = dim > 128 ? 4 : dim > 64 ? 8 : 16;
+  const std::int64_t most = dim > 128 ? 4 : 1024 / static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(dim)));
   if (group > most) return fmt::format(" with {} query heads a key head of {} (its kernel takes up to {})", group, dim, most);
   if (shapes.entries > kernels::kDepthEntries) {
     return fmt::format(" over {} entries (its kernel takes up to {})", shapes.entries, kernels::kDepthEntries);

@@ -99,7 +99,7 @@ TEST_CASE("shapes that a CUDA kernel does not take: auto goes on without it, fus
   const auto depth = [](std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, std::int64_t entries = 16, bool joint = false) {
     return refusal(&KernelsConfig::depth_attention, &Paths::depth_attention, {512, joint ? dim : 64, HeadShape{heads, kv_heads, dim}, joint, entries});
   };
-  for (const auto& one : {depth(1, 1, 1024), depth(4, 4, 8), depth(16, 1, 64), depth(8, 1, 128), depth(4, 1, 256), depth(4, 4, 64, 128), depth(8, 2, 64, 16, true)}) {
+  for (const auto& one : {depth(1, 1, 1024), depth(4, 4, 8), depth(16, 1, 64), depth(8, 1, 128), depth(32, 1, 24), depth(4, 1, 256), depth(4, 4, 64, 128), depth(8, 2, 64, 16, true)}) {
     CHECK(one == "");
   }
   CHECK_THAT(depth(1, 1, 1032), Catch::Contains("with head dim 1032 (its kernel takes multiples of 8 up to 1024)"));
@@ -107,6 +107,7 @@ TEST_CASE("shapes that a CUDA kernel does not take: auto goes on without it, fus
   CHECK_THAT(depth(4, 4, 68), Catch::Contains("head dim 68"));
   CHECK_THAT(depth(8, 1, 136), Catch::Contains("8 query heads a key head of 136 (its kernel takes up to 4)"));
   CHECK_THAT(depth(32, 1, 64), Catch::Contains("32 query heads a key head of 64 (its kernel takes up to 16)"));
+  CHECK_THAT(depth(64, 1, 32), Catch::Contains("64 query heads a key head of 32 (its kernel takes up to 32)"));
   CHECK_THAT(depth(4, 4, 64, 129), Catch::Contains("over 129 entries (its kernel takes up to 128)"));
   CHECK_THAT(depth(8, 2, 96, 16, true), Catch::Contains("head dims 64 and 128"));
   const auto experts = [](std::int64_t count, std::int64_t width) {
