@@ -9,13 +9,13 @@
 namespace meristem::test {
 
 // A block for each tile of a segment; each element stored once.
-inline Work adamw_work(const AdamwCase& one) {
+inline DenseWork adamw_work(const AdamwCase& one) {
   std::int64_t blocks = 0, elements = 0;
   for (const std::int64_t count : one.counts) {
     blocks += (count + 2047) / 2048;
     elements += count;
   }
-  return work_of(blocks, 0, elements * (one.half ? 14 : 12));
+  return {blocks, 0, elements * (one.half ? 14 : 12), 0};
 }
 
 // One tile with one buffer that misses its alignment: an access of 16 bytes would be a report.
@@ -25,7 +25,7 @@ inline std::string adamw_misaligned(int shifted) {
   for (auto* array : {&p, &m, &v, &g, &scalars}) std::fill(array->begin(), array->end(), 1.0f);
   const auto shift = [&](int buffer) { return buffer == shifted ? 1 : 0; };
   const kernels::AdamwSegment segment{0, 2048, 1, 1, 0};
-  return judged(0, work_of(1, 0, 2048 * 14), [&] {
+  return judged(0, {1, 0, 2048 * 14, 0}, [&] {
     kernels::adamw({p.data() + shift(0), m.data() + shift(1), v.data() + shift(2), g.data() + shift(3), half.data() + 2 * shift(4)},
                    &segment, 1, {}, scalars.data(), scalars.data() + 1, nullptr);
     return "";
@@ -38,11 +38,11 @@ inline std::vector<DenseProblem> adamw_problems() {
     problems.push_back({one.name, [one] { return judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one); }); }});
   for (const float clip : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     problems.push_back({"a clip factor that is not finite changes nothing", [clip] {
-                          return judged(0, work_of(3, 0, 0), [&] { return adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip); });
+                          return judged(0, {3, 0, 0, 0}, [&] { return adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip); });
                         }});
   }
   problems.push_back({"whole tiles, in full sectors and 16-byte accesses", [] {
-                        const AdamwCase one{"", {4096}, 0};
+                        const AdamwCase one{"", {4096}, 64};
                         const std::string wrong = judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one); });
                         // 4096 elements, 30 bytes each; the copy goes in 8-byte accesses. Each of 16 warps reads two scalars.
                         return wrong.empty() ? wrong_traffic({4096 * 28 / 512 + 4096 * 2 / 256 + 32, 4096 * 30 / 32 + 32}) : wrong;
@@ -57,10 +57,10 @@ inline std::vector<DenseProblem> adamw_problems() {
   return problems;
 }
 
-inline Work squared_norm_work(std::int64_t count) {
+inline DenseWork squared_norm_work(std::int64_t count) {
   const std::int64_t wanted = (count + 4095) / 4096,
                      blocks = wanted < 1 ? 1 : std::min<std::int64_t>(wanted, kernels::kSquaredNormPartials);
-  return work_of(blocks + 1, 8 * (blocks + 1), 8 * (blocks + 1));
+  return {blocks + 1, 8 * (blocks + 1), 8 * (blocks + 1), 2 * 64};
 }
 
 // The norm of a 1e-2 times a normal with one number replaced.
@@ -78,7 +78,8 @@ inline std::vector<DenseProblem> squared_norm_problems() {
   for (const std::int64_t count : {0, 1, 3, 4, 1023, 4096, 4097, 50003}) {
     for (const std::uint32_t seed : {0u, 7u}) {
       problems.push_back({std::to_string(count) + " numbers, schedule " + std::to_string(seed), [count, seed] {
-                            return judged(seed, 2 * squared_norm_work(count), [&] { return squared_norm_faults<CpuMemory>(count); });
+                            return judged(seed, squared_norm_work(count) + squared_norm_work(count),
+                                          [&] { return squared_norm_faults<CpuMemory>(count); });
                           }});
     }
   }

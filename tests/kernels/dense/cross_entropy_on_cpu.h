@@ -7,10 +7,10 @@
 namespace meristem::test {
 
 // Two launches, the second with the gradient; a row's 16 warps meet once where it has a target.
-inline Work cross_entropy_work(const CrossEntropyCase& one, int bytes) {
+inline DenseWork cross_entropy_work(const CrossEntropyCase& one, int bytes) {
   std::int64_t with_target = 0;
   for (std::int64_t r = 0; r < one.rows; ++r) with_target += one.ignored && r % 3 == 1 ? 0 : 1;
-  return work_of(2 * one.rows, 2 * 16 * with_target, 2 * one.rows * 4 + one.rows * one.vocab * bytes);
+  return {2 * one.rows, 2 * 16 * with_target, 2 * one.rows * 4 + one.rows * one.vocab * bytes, 2 * 16 * 8};
 }
 
 template <class X>

@@ -12,7 +12,6 @@
 namespace meristem::test {
 
 using kernels::device::host::Grid;
-using kernels::device::host::Work;
 
 struct CpuMemory {
   template <class T>
@@ -30,17 +29,19 @@ struct DenseProblem {
   std::function<std::string()> faults;  // "KIND: what", for instance "wrong: ..."; empty: nothing
 };
 
-inline Work operator+(const Work& a, const Work& b) {
-  return {a.blocks + b.blocks, a.products + b.products, a.copies + b.copies, a.barriers + b.barriers, a.stored + b.stored};
-}
-inline Work operator*(int times, const Work& a) {
-  return {times * a.blocks, times * a.products, times * a.copies, times * a.barriers, times * a.stored};
-}
-inline Work work_of(std::int64_t blocks, std::int64_t barriers, std::int64_t stored) { return {blocks, 0, 0, barriers, stored}; }
+// What a problem needs: blocks, barriers of warps, bytes stored, and the shared memory that a block of each launch asks for. More than that
+// gives the right result too: an element that two threads write, a block with nothing to do, memory that nobody touches.
+struct DenseWork {
+  std::int64_t blocks = 0, barriers = 0, stored = 0, shared = 0;
+  friend bool operator==(const DenseWork&, const DenseWork&) = default;
+  friend DenseWork operator+(const DenseWork& a, const DenseWork& b) {
+    return {a.blocks + b.blocks, a.barriers + b.barriers, a.stored + b.stored, a.shared + b.shared};
+  }
+};
 
-inline std::string text_of(const Work& work) {
+inline std::string text_of(const DenseWork& work) {
   return std::to_string(work.blocks) + " blocks, " + std::to_string(work.barriers) + " barriers of warps, " + std::to_string(work.stored) +
-         " bytes stored";
+         " bytes stored, " + std::to_string(work.shared) + " bytes of shared memory";
 }
 
 // Global accesses of warps and the 32-byte sectors they touched, loads and stores, since the last problem began.
@@ -59,17 +60,19 @@ inline std::string wrong_traffic(const Moved& needed) {
 }
 
 // Solves a problem in the schedule `seed`. `faults` says what is wrong with the results; where that is nothing: whether the work was what
-// the problem needs (an element that two threads write gives the right result), and whether shared memory was free of conflicts.
+// the problem needs, and whether shared memory was free of conflicts.
 template <class Faults>
-std::string judged(std::uint32_t seed, const Work& needed, const Faults& faults) {
+std::string judged(std::uint32_t seed, const DenseWork& needed, const Faults& faults) {
   Grid& grid = Grid::current();
   grid.settings.seed = seed;
   grid.traffic.clear();
   grid.work = {};
+  grid.shared_bytes = 0;
   const std::string wrong = faults();
   grid.settings.seed = 0;
   if (!wrong.empty()) return "wrong: " + wrong;
-  if (!(grid.work == needed)) return "work: " + text_of(grid.work) + "; needed: " + text_of(needed);
+  const DenseWork done{grid.work.blocks, grid.work.barriers, grid.work.stored, grid.shared_bytes};
+  if (!(done == needed)) return "work: " + text_of(done) + "; needed: " + text_of(needed);
   for (const auto& [line, traffic] : kernels::device::host::by_line(grid.traffic)) {
     if (traffic.bank_conflicts > 0) return "bank conflicts: " + std::to_string(traffic.bank_conflicts) + " at " + line;
   }
@@ -78,7 +81,7 @@ std::string judged(std::uint32_t seed, const Work& needed, const Faults& faults)
 
 // Whether two runs in different schedules leave the same bits. bits(): runs and gives them.
 template <class Bits>
-std::string same_in_two_schedules(const Work& needed, const Bits& bits) {
+std::string same_in_two_schedules(const DenseWork& needed, const Bits& bits) {
   std::vector<double> first;
   const std::string wrong = judged(0, needed, [&] {
     first = bits();

@@ -15,12 +15,13 @@ inline int rms_norm_threads(const RmsNormCase& one, int bytes) {
 }
 
 // Forward, backward and the sum of the backward blocks' partial sums.
-inline Work rms_norm_work(const RmsNormCase& one, int bytes) {
+inline DenseWork rms_norm_work(const RmsNormCase& one, int bytes) {
   const int threads = rms_norm_threads(one, bytes), rows_of_a_block = 256 / threads, warps_meet = threads > 32 ? 8 : 0;
   const std::int64_t turns = (one.rows + rows_of_a_block - 1) / rows_of_a_block, elements = one.rows * one.width * bytes;
   const std::int64_t backward = std::min<std::int64_t>(turns, kernels::kRmsNormPartials), partials = backward * threads * 32;
-  return work_of(turns, turns * warps_meet, elements * (one.update ? 2 : 1) + one.rows * 4) +
-         work_of(backward, turns * warps_meet + backward * 8, elements + partials * 4) + work_of(threads, 8 * threads, one.width * 4);
+  return DenseWork{turns, turns * warps_meet, elements * (one.update ? 2 : 1) + one.rows * 4, 8 * 4} +
+         DenseWork{backward, turns * warps_meet + backward * 8, elements + partials * 4, 2 * 8 * 4 + 256 * 32 * 4} +
+         DenseWork{threads, 8 * threads, one.width * 4, 256 * 4};
 }
 
 // One buffer misses its alignment: an access of 16 bytes would be a report.

@@ -7,12 +7,12 @@
 namespace meristem::test {
 
 // Turned in place, forward behind the norm, and backward twice, the second time in place.
-inline Work rope_work(const RopeCase& one, int bytes) {
+inline DenseWork rope_work(const RopeCase& one, int bytes) {
   const std::int64_t blocks = (one.rows + 7) / 8, backward = std::min<std::int64_t>(blocks, kernels::kRopePartials);
   const std::int64_t heads = one.rows * one.heads * one.head_dim * bytes, rest = one.rows * one.rest * bytes;
   const std::int64_t gains = 2 * one.head_dim, sums = (gains + 31) / 32;
-  return work_of(2 * blocks, 0, 2 * heads + rest) + work_of(0, 0, rest) +
-         2 * work_of(backward + sums, 8 * (backward + sums), heads + (backward + 1) * gains * 4);
+  const DenseWork back{backward + sums, 8 * (backward + sums), heads + (backward + 1) * gains * 4, 4 * 8 * (256 + 32) * 4 + 256 * 4};
+  return DenseWork{2 * blocks, 0, 2 * heads + 2 * rest, 0} + back + back;  // the rest: forward, and the first time backward
 }
 
 // One buffer misses its alignment, or the stride of one: an access of 16 bytes would be a report.
@@ -31,7 +31,7 @@ std::string rope_misaligned(int wrong) {
   const kernels::RopeShape shape{kRows, kHeads, kDim, kElement<X>, positions.data(), at(cos, 0), at(sin, 1)};
   const kernels::QkNorm norm{1, 1, at(q_gain, 2), at(k_gain, 3)};
   const std::int64_t stored = kRows * kColumns * static_cast<std::int64_t>(sizeof(X));
-  return judged(0, work_of(5, 16 + 8, 3 * stored + 2 * 2 * kDim * 4), [&] {
+  return judged(0, {5, 16 + 8, 3 * stored + 2 * 2 * kDim * 4, 4 * 8 * (256 + 32) * 4 + 256 * 4}, [&] {
     kernels::rope(shape, at(x, 4), stride(7), 1, nullptr);
     kernels::qk_norm_rope_forward(shape, norm, kColumns, at(x, 4), stride(7), at(out, 6), stride(9), nullptr);
     kernels::qk_norm_rope_backward(shape, norm, kColumns, at(dy, 5), stride(8), at(x, 4), stride(7), at(out, 6), stride(9), d_gains.data(),

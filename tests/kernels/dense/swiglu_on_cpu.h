@@ -7,11 +7,11 @@
 namespace meristem::test {
 
 // Blocks of 128 threads with one access each, for pieces of rows; forward and backward.
-inline Work swiglu_work(const SwigluCase& one, int bytes) {
+inline DenseWork swiglu_work(const SwigluCase& one, int bytes) {
   const bool aligned = one.inner * bytes % 16 == 0 && one.shift == 0;
   const int elements = 128 * (aligned ? 16 / bytes : 1);
   const std::int64_t blocks = one.rows * ((one.inner + elements - 1) / elements);
-  return work_of(2 * blocks, 0, 3 * one.rows * one.inner * bytes);
+  return {2 * blocks, 0, 3 * one.rows * one.inner * bytes, 0};
 }
 
 // Where the exponential ends.
@@ -33,7 +33,7 @@ std::string swiglu_misaligned(int shifted) {
   const kernels::SwigluShape shape{one.rows, one.inner, kElement<X>};
   const bool forward = shifted < 2, backward = shifted != 1;  // what it is a buffer of
   const SwigluCase aligned{"", 2, 64};
-  Work needed;
+  DenseWork needed;
   needed.blocks = (swiglu_work(forward ? one : aligned, sizeof(X)).blocks + swiglu_work(backward ? one : aligned, sizeof(X)).blocks) / 2;
   needed.stored = swiglu_work(one, sizeof(X)).stored;
   return judged(0, needed, [&] {
