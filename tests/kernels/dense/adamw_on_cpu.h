@@ -41,12 +41,14 @@ inline std::vector<DenseProblem> adamw_problems() {
                           return judged(0, {3, 0, 0, 0}, [&] { return adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip); });
                         }});
   }
-  problems.push_back({"whole tiles, in full sectors and 16-byte accesses", [] {
-                        const AdamwCase one{"", {4096}, 64};
-                        const std::string wrong = judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one); });
-                        // 4096 elements, 30 bytes each; the copy goes in 8-byte accesses. Each of 16 warps reads two scalars.
-                        return wrong.empty() ? wrong_traffic({4096 * 28 / 512 + 4096 * 2 / 256 + 32, 4096 * 30 / 32 + 32}) : wrong;
-                      }});
+  for (const std::size_t shift : {0, 16}) {  // two places, so that no modulus but the right ones divides both addresses
+    problems.push_back({"whole tiles, in full sectors and 16-byte accesses", [shift] {
+                          const AdamwCase one{"", {4096}, 64};
+                          const std::string wrong = judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one, shift); });
+                          // 4096 elements, 30 bytes each; the copy goes in 8-byte accesses. Each of 16 warps reads two scalars.
+                          return wrong.empty() ? wrong_traffic({4096 * 28 / 512 + 4096 * 2 / 256 + 32, 4096 * 30 / 32 + 32}) : wrong;
+                        }});
+  }
   problems.push_back({"no buffer is aligned", [] {
                         const AdamwCase one{"", {4, 2048, 2052}, 4};
                         return judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one, 1); });
