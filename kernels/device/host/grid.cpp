@@ -7,10 +7,11 @@ Grid& Grid::current() {
   return grid;
 }
 
-void Grid::run(std::int64_t count, int threads, int shared_bytes, const std::function<void()>& body) {
+void Grid::run(std::int64_t count, int threads, int shared, const std::function<void()>& body) {
   if (count > 0x7FFFFFFF) throw Report(Fault::kBounds, "more than 2^31 - 1 blocks");
   blocks = static_cast<int>(count);
-  Block block(threads, shared_bytes, settings, traffic, work);
+  shared_bytes += shared;
+  Block block(threads, shared, settings, traffic, work);
   for (int i = 0; i < blocks; ++i) block.run(i, body);
 }
 

@@ -46,7 +46,8 @@ std::string adamw_faults(const AdamwCase& given, std::size_t shift = 0, float cl
   const auto fetch = [&](const auto& from, auto& to) { std::copy(from.begin() + shift, from.end(), to.begin()); };
   fetch(p, after.master), fetch(m, after.exp_avg), fetch(v, after.exp_avg_sq), fetch(half, after.half);
   // A factor that is not finite leaves everything as it was, as if there were no segments.
-  const std::int64_t wrong = wrong_elements(before, after, std::isfinite(clip) ? segments : std::vector<kernels::AdamwSegment>{}, {}, kLr, clip, given.half);
+  const std::int64_t wrong =
+      wrong_elements(before, after, std::isfinite(clip) ? segments : std::vector<kernels::AdamwSegment>{}, {}, kLr, clip, given.half);
   return wrong == 0 ? "" : std::to_string(wrong) + " wrong elements";
 }
 

@@ -28,6 +28,7 @@ inline std::vector<RmsNormCase> rms_norm_cases() {
           {"one vector more than a share", 3, 1032, true, true},
           {"two warps a row", 9, 2048, true, true},
           {"four warps a row", 5, 2056, true, true},
+          {"four warps' share", 2, 4096, false, true},
           {"eight warps a row", 3, 4104, true, true},
           {"the widest", 2, kernels::kRmsNormMaxWidth, true},
           {"wide and off the vector", 2, 4999, true, true},

@@ -24,6 +24,8 @@ inline std::vector<RopeCase> rope_cases() {
           {"grouped queries", 11, 6, 4, 64, 128},
           {"128", 9, 3, 2, 128, 128, 64},
           {"off the vector", 5, 4, 3, 10, 10},
+          {"one pair more than a lane's", 5, 3, 2, 18, 18},
+          {"aligned rows, columns off the vector", 5, 3, 2, 32, 3, 29},
           {"half off the vector of bf16", 5, 4, 2, 24, 24},
           {"lanes without a pair", 9, 5, 3, 96, 96},
           {"more heads than lanes hold", 3, 37, 36, 8, 8},

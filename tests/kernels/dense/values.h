@@ -1,4 +1,4 @@
-// Numbers, memory and comparisons that the tests of the dense kernels share. No test framework: the planted faults' program uses them too.
+// Numbers, memory and comparisons that the tests of the dense kernels share. No test framework: the program of a mutant uses them too.
 #pragma once
 
 #include <algorithm>

@@ -4,10 +4,11 @@
     mutate.py [--planted] [--listed] [--random N [--seed S] [--least SHARE] [--minutes M]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
 
 DESCRIPTION is the kernel's mutation.json, DRIVER the objects of its test program (mutation/driver.h), LAYER the CPU layer's archive. --planted
-tries the faults that the description lists: each must be found, and as what it is. --random draws N mutants from all changes that
-operators.py allows. Not counted are those that do not compile, those with the object code of the unchanged source (equivalent by proof), and
-those with the code of an earlier one. Survivors must stand in equivalent_mutants.txt beside the description, which says why each changes
-nothing; they count as not found in the share all the same. --listed tries all that stand there: none may be found.
+tries the faults that the description lists: each must be found, as what it is and, where it names a part, by that one. --random draws N
+mutants from all changes that operators.py allows, or takes all where there are fewer. Not counted are those that do not compile, those with
+the object code of the unchanged source (equivalent by proof), and those with the code of an earlier one. Survivors must stand in
+equivalent_mutants.txt beside the description, which says why each changes nothing; they count as not found in the share all the same.
+--listed tries all that stand there: none may be found.
 """
 import argparse
 import concurrent.futures
@@ -42,7 +43,7 @@ def planted(shop, pool):
         source = shop.kernel.sources[one["file"]]
         if one["text"] not in source:
             return "the text to change is not in the source any more"
-        verdict = shop.verdict(f"planted{index}", one["file"], source.replace(one["text"], one["change"], 1))
+        verdict = shop.verdict(f"planted{index}", one["file"], source.replace(one["text"], one["change"], 1), only=one.get("part"))
         return verdict.text or verdict.kind
 
     failed = False

@@ -3,7 +3,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -24,18 +23,27 @@ class Verdict:
 
 
 class Kernel:
-    """mutation.json: folder (of the kernel's source, changed), leave (files left alone), parts (name, sources), planted."""
+    """mutation.json: folder (of the kernel's source, changed), leave (files left alone), parts (name, sources), planted. Where the kernels of
+    several folders are one subject: folder is what they lie in and `within` their names, and files are named from `folder` on. `also`: .cu
+    files that hold code of their own; others only instantiate it."""
 
     def __init__(self, description):
         described = json.loads(description.read_text(encoding="utf-8"))
         self.tests, self.folder = description.parent, ROOT / described["folder"]
+        self.within = described.get("within", ["."])
         self.parts, self.planted = described["parts"], described.get("planted", [])
-        self.sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(self.folder.iterdir())
-                        if path.suffix in (".h", ".cpp") and path.name not in described["leave"]}
+        named = {str(path.relative_to(self.folder)): path for name in self.within for path in sorted((self.folder / name).iterdir())}
+        self.sources = {name: path.read_text(encoding="utf-8") for name, path in named.items()
+                        if (path.suffix in (".h", ".cpp") and name not in described["leave"]) or name in described.get("also", [])}
 
     def path_of(self, source):
         """As the compiler is given it from within a copy: relative where it may be a changed file."""
-        return f"{self.folder.name}/{source}" if (self.folder / source).exists() else str(self.tests / source)
+        return str(self.folder.relative_to(ROOT) / source) if (self.folder / source).exists() else str(self.tests / source)
+
+    def files_in(self, included):
+        """Which of the folder's files are among those that the compiler says it included."""
+        prefix = f"{self.folder.relative_to(ROOT)}/"
+        return {path[len(prefix):] for path in included.split() if path.startswith(prefix)}
 
 
 class Workshop:
@@ -57,7 +65,7 @@ class Workshop:
                     if self.objects[source] is None:
                         raise SystemExit(f"{source}: does not compile unchanged")
                     listed = self.run(base, [*self.flags(1), "-MM", "-x", "c++", kernel.path_of(source)], check=True).stdout
-                    self.needs[source] = set(re.findall(rf"{kernel.folder.name}/([\w.]+)", listed))
+                    self.needs[source] = kernel.files_in(listed)
         self.seconds = {}
         for part in kernel.parts:
             said = self.solve(base, part, {}, 600)
@@ -67,7 +75,7 @@ class Workshop:
             print(f"{part['name']}: sound, slowest problem {said[1]} s{', ' + said[2] if len(said) > 2 else ''}", flush=True)
 
     def flags(self, level):
-        places = ["-I.", f"-I{ROOT}/kernels", f"-I{ROOT}/kernels/include", f"-I{ROOT}/tests"]
+        places = ["-Ikernels", f"-I{ROOT}/kernels", f"-I{ROOT}/kernels/include", f"-I{ROOT}/tests"]
         return [self.compiler, "-std=c++20", f"-O{level}", *self.bounds, "-w", *places]
 
     @staticmethod
@@ -76,14 +84,20 @@ class Workshop:
 
     def copy(self, name, file, text):
         place = self.scratch / name
-        shutil.copytree(self.kernel.folder, place / self.kernel.folder.name)
+        copied = place / self.kernel.folder.relative_to(ROOT)
+        for name in self.kernel.within:
+            shutil.copytree(self.kernel.folder / name, copied / name)
         if file is not None:
-            (place / self.kernel.folder.name / file).write_text(text, encoding="utf-8")
+            (copied / file).write_text(text, encoding="utf-8")
         return place
+
+    @staticmethod
+    def object_of(place, source, level):
+        return place / f"{pathlib.Path(source).with_suffix('').as_posix().replace('/', '-')}.{level}.o"
 
     def compile(self, place, source, level):
         """The object; None where it does not compile. The same source gives the same bytes wherever the copy lies."""
-        built = place / f"{pathlib.Path(source).stem}.{level}.o"
+        built = self.object_of(place, source, level)
         header = ["-include", str(self.scratch / "precompiled.h")] if level == 1 else []
         done = self.run(place, [*self.flags(level), *header, "-x", "c++", "-c", self.kernel.path_of(source), "-o", built])
         return built if done.returncode == 0 else None
@@ -99,17 +113,19 @@ class Workshop:
         done = self.run(place, [program, part["name"], str(seconds), *order])
         return done.stdout.splitlines() if done.stdout else [f"signal: {-done.returncode}"]
 
-    def verdict(self, name, file, text, seen=()):
-        """Tries one changed file. seen: codes that need no second look."""
+    def verdict(self, name, file, text, seen=(), only=None):
+        """Tries one changed file. seen: codes that need no second look; only: the part to try it on, in place of all."""
         place = self.copy(name, file, text)
         try:
             result = Verdict("same code")
             for part in self.kernel.parts:
+                if only is not None and part["name"] != only:
+                    continue
                 changed = {}
                 for source in part["sources"]:
                     if file not in self.needs[source]:
                         continue
-                    built = place / f"{pathlib.Path(source).stem}.1.o"
+                    built = self.object_of(place, source, 1)
                     if not built.exists() and self.compile(place, source, 1) is None:
                         return Verdict("does not compile")
                     if built.read_bytes() != self.objects[source].read_bytes():
