@@ -2,12 +2,17 @@
 #include <cstdio>
 
 #include "kernels/depth_attention/cases.h"
+#include "kernels/depth_attention/refusals.h"
 #include "kernels/depth_attention/run.h"
+#include "kernels/depth_attention/work.h"
 #include "kernels/mutation/driver.h"
 
 namespace {
 
 using namespace meristem::test;
+using meristem::kernels::device::host::Grid;
+
+std::string of_kind(const char* kind, const std::string& text) { return text.empty() ? "" : std::string(kind) + ": " + text; }
 
 std::string part_of(const DepthCase& one) {
   const int group = one.heads / one.kv_heads;
@@ -17,10 +22,12 @@ std::string part_of(const DepthCase& one) {
 
 std::string depth_faults(const DepthCase& one) {
   DepthProblem problem(one);
-  meristem::kernels::device::host::Grid::current().traffic.clear();
+  Grid::current().traffic.clear();
+  Grid::current().work = {};
   run_depth(problem);
-  const std::string wrong = check_depth(problem).wrong;
-  if (!wrong.empty()) return "wrong: " + wrong;
+  const std::string wrong = check_depth(problem).wrong, work = compare_work(Grid::current().work, depth_work(one));
+  if (!wrong.empty()) return of_kind("wrong", wrong);
+  if (!work.empty()) return of_kind("work", work);
   return one.apart ? "" : check_traffic(problem);
 }
 
@@ -28,6 +35,8 @@ std::string depth_faults(const DepthCase& one) {
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
+  if (argv[1] == std::string("refusals"))
+    return run_mutant({{"refusals", [] { return of_kind("refusal", wrong_depth_refusals()); }}}, argc, argv);
   auto cases = depth_cases();
   // Rows without gaps, whose bytes are counted.
   for (const auto& [heads, head_dim] : {std::pair{1, 64}, {2, 64}, {8, 64}, {1, 512}, {1, 1024}}) {
