@@ -16,11 +16,13 @@ TEST_CASE("depth attention agrees with the reference, without an access out of b
   for (const DepthCase& one : cases) {
     INFO(one.name);
     DepthProblem problem(one);
-    Grid::current().work = {};
-    run_depth(problem);
+    for (const bool backward : {false, true}) {
+      Grid::current().work = {};
+      backward ? run_depth_backward(problem) : run_depth_forward(problem);
+      CHECK(compare_work(Grid::current().work, depth_work(one, backward)) == "");
+    }
     const Verdict verdict = check_depth(problem);
     CHECK(verdict.wrong == "");
-    CHECK(compare_work(Grid::current().work, depth_work(one)) == "");
     worst = std::max(worst, verdict.worst);
   }
   WARN("largest error: " << worst << " times the same-precision reference's");
@@ -46,9 +48,11 @@ TEST_CASE("an entry is read once and its gradient written once, in whole sectors
     for (const int head_dim : {64, 128}) {
       INFO(group << " heads a group of " << head_dim);
       DepthProblem problem({"", 16, 2 * group, 2, head_dim, 6, false, 1, 0, 0, false});
-      Grid::current().traffic.clear();
-      run_depth(problem);
-      CHECK(check_traffic(problem) == "");
+      for (const bool backward : {false, true}) {
+        Grid::current().traffic.clear();
+        backward ? run_depth_backward(problem) : run_depth_forward(problem);
+        CHECK(check_traffic(problem, backward) == "");
+      }
     }
   }
 }

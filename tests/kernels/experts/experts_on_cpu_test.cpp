@@ -61,7 +61,7 @@ TEST_CASE("a row is read once and written once, in whole sectors") {
 
 TEST_CASE("choices are sorted in whole sectors") {
   for (const int tokens : {512, 1280}) {
-    ExpertProblem problem({"", tokens, 2, 64, 8});
+    ExpertProblem problem({"", tokens, 2, 128, 8});
     Grid::current().traffic.clear();
     run_sort(problem);
     CHECK(check_sort_traffic(problem) == "");

@@ -25,6 +25,7 @@ std::string expert_faults(const ExpertCase& one, bool sort) {
     run_sort(problem);
     found = of_kind("wrong", check_sorted(problem));
   } else {
+    Grid::current().settings.shared_limit = 0;
     sort_on_host(problem);
     run_rows(problem);
     found = of_kind("wrong", check_rows(problem).wrong);
@@ -43,7 +44,7 @@ int main(int argc, char** argv) {
   if (argv[1] == std::string("refusals"))
     return run_mutant({{"refusals", [] { return of_kind("refusal", wrong_expert_refusals()); }}}, argc, argv);
   const bool sort = argv[1] == std::string("sort");
-  std::vector<ExpertCase> cases{sort ? ExpertCase{kDense, 1280, 2, 64, 8} : ExpertCase{kDense, 12, 4, 8, 256}};
+  std::vector<ExpertCase> cases{sort ? ExpertCase{kDense, 1280, 2, 128, 8} : ExpertCase{kDense, 12, 4, 8, 256}};
   for (const ExpertCase& one : expert_cases()) cases.push_back(one);
   for (const ExpertCase& one : random_expert_cases(10)) cases.push_back(one);
   std::vector<MutantProblem> problems;

@@ -1,8 +1,9 @@
-// How many blocks and barriers a problem needs and how many bytes it leaves: a block too many, or an element that two lanes write, changes
-// no result.
+// How many blocks, barriers and exchanges a problem needs and how many bytes it leaves: a block too many, or an element that two lanes
+// write, changes no result.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/attention/work.h"
 #include "kernels/experts/problem.h"
@@ -18,6 +19,9 @@ inline Work sort_work(const ExpertCase& given) {
   work.blocks = counting + scanning + placing;
   work.barriers = 16 * scanning + 4 * 2 * placing;
   work.stored = 4 * (tiles * experts + (tiles + 1) * experts + choices + experts);  // counts; those before each tile, sums; places, ends
+  // Five shuffles sum up a warp's counts. For every 32 choices of a tile: which lanes have one, and which have each bit that an expert's
+  // number may have.
+  work.exchanges = 4 * 5 * placing + tiles * (512 / 32) * (1 + std::bit_width(static_cast<unsigned>(given.experts - 1)));
   return work;
 }
 
@@ -30,6 +34,7 @@ inline Work rows_work(const ExpertCase& given) {
   const std::int64_t choices = std::int64_t{given.tokens} * given.choices;
   Work work;
   work.blocks = 3 * ((std::int64_t{given.tokens} + 7) / 8);
+  work.exchanges = given.tokens * ((given.choices + 3) / 4 * 4 * 5);                 // d_weights of four choices at once
   work.stored = 2 * given.width * (choices + given.tokens + choices) + 4 * choices;  // gathered, y, d_rows; d_weights
   return work;
 }
