@@ -68,6 +68,7 @@ inline std::vector<DepthRefusal> depth_refusals() {
       {"9 query heads a key head of 128; allowed: 1 to 8", shaped(18, 2, 128)},
       {"9 query heads a key head of 72; allowed: 1 to 8", shaped(9, 1, 72)},
       {"5 query heads a key head of 256; allowed: 1 to 4", shaped(5, 1, 256)},
+      {"129 query heads a key head of 8; allowed: 1 to 128", shaped(129, 1, 8)},
       {"the scale must be positive", [](DepthCall& c) { c.shape.scale = 0; }},
       {"the scale must be positive", [](DepthCall& c) { c.shape.scale = -1; }},
       {"the scale must be positive", [](DepthCall& c) { c.shape.scale = std::nanf(""); }},
@@ -83,9 +84,10 @@ inline std::vector<DepthRefusal> depth_refusals() {
   };
 }
 
-// Refused by the backward pass, which alone is given these.
+// Refused by the backward pass, which alone is given most of these.
 inline std::vector<DepthRefusal> depth_backward_refusals() {
   return {
+      {"-1 entries; allowed: 0 to 128", [](DepthCall& c) { c.shape.entries = -1; }},
       {"d_out is not aligned", [](DepthCall& c) { c.d_out.data += 1; }},
       {"dq is not aligned", [](DepthCall& c) { c.dq.data += 1; }},
       {"key gradient 0 is not aligned", [](DepthCall& c) { c.d_keys[0].rows.data += 1; }},
@@ -113,6 +115,7 @@ inline std::string wrong_depth_refusals() {
                                                           {1 << 30, 1, 1, 64},
                                                           {1 << 29, 2, 2, 8},
                                                           {3, 16, 1, 64},
+                                                          {3, 128, 1, 8},
                                                           {3, 8, 1, 72},
                                                           {3, 8, 1, 128},
                                                           {3, 4, 1, 256},
