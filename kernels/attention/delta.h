@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/parameters.h"
+#include "depth_attention/chunk.h"
 #include "device/layer.h"
 
 namespace meristem::kernels::detail {
@@ -10,16 +11,6 @@ namespace meristem::kernels::detail {
 inline constexpr int kDeltaThreads = 128;
 template <int D>
 inline constexpr int kDeltaRows = kDeltaThreads / (D / 8);  // of a block
-
-MERISTEM_DEVICE float dot_words(const device::Vec4& a, const device::Vec4& b) {
-  float sum = 0;
-  MERISTEM_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    sum += device::low_bf16(a.x[i]) * device::low_bf16(b.x[i]);
-    sum += device::high_bf16(a.x[i]) * device::high_bf16(b.x[i]);
-  }
-  return sum;
-}
 
 template <int D>
 MERISTEM_KERNEL(kDeltaThreads, 8)
@@ -32,7 +23,7 @@ attention_delta_kernel(const MERISTEM_GRID_CONSTANT BackwardParameters p) {
   float sum = 0;
   if (valid) {
     const device::gptr<const std::uint16_t> out(p.out.data), d_out(p.d_out.data);
-    sum = dot_words(device::ldg<device::Vec4>(out + (token * p.out.row_stride + head * p.out.head_stride + chunk * 8)),
+    sum = dot_chunk(device::ldg<device::Vec4>(out + (token * p.out.row_stride + head * p.out.head_stride + chunk * 8)),
                     device::ldg<device::Vec4>(d_out + (token * p.d_out.row_stride + head * p.d_out.head_stride + chunk * 8)));
   }
   MERISTEM_UNROLL

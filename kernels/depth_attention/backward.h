@@ -101,16 +101,7 @@ depth_attention_backward_kernel(const MERISTEM_GRID_CONSTANT DepthBackwardParame
   load_row(row, p, lane);
   for (int first = 0; first < p.shape.entries; first += kBatch) {
     Registers<Vec4, kBatch * chunks> keys, values;
-    MERISTEM_UNROLL
-    for (int u = 0; u < kBatch; ++u) {
-      const int entry = first + u;
-      MERISTEM_UNROLL
-      for (int c = 0; c < chunks; ++c) {
-        const bool valid = entry < p.shape.entries && lane.has(c);
-        keys[u * chunks + c] = load_chunk(p.entries.keys[valid ? entry : 0], lane, lane.key_column(c), valid);
-        values[u * chunks + c] = load_chunk(p.entries.values[valid ? entry : 0], lane, lane.key_column(c), valid);
-      }
-    }
+    load_entries<kBatch, chunks>(keys, values, p, lane, first);
     MERISTEM_UNROLL
     for (int u = 0; u < kBatch; ++u) {
       if (first + u < p.shape.entries) take_entry(row, p, lane, first + u, keys, values, u * chunks);

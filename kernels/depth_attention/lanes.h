@@ -64,6 +64,22 @@ MERISTEM_DEVICE void load_queries(Registers<Vec4, heads * chunks>& to, const Row
   }
 }
 
+// `batch` entries from `first` on, this lane's chunks of their keys and values; what lies beyond the last entry is zeros.
+template <int batch, int chunks, class Parameters>
+MERISTEM_DEVICE void load_entries(Registers<Vec4, batch * chunks>& keys, Registers<Vec4, batch * chunks>& values, const Parameters& p,
+                                  const DepthLane& lane, int first) {
+  MERISTEM_UNROLL
+  for (int u = 0; u < batch; ++u) {
+    MERISTEM_UNROLL
+    for (int c = 0; c < chunks; ++c) {
+      const bool valid = first + u < p.shape.entries && lane.has(c);
+      const int entry = valid ? first + u : 0;
+      keys[u * chunks + c] = load_chunk(p.entries.keys[entry], lane, lane.key_column(c), valid);
+      values[u * chunks + c] = load_chunk(p.entries.values[entry], lane, lane.key_column(c), valid);
+    }
+  }
+}
+
 // Over the lane's chunks of a head: `a` from chunk `first_a` on with `b` from chunk `first_b` on.
 template <int chunks, int count_a, int count_b>
 MERISTEM_DEVICE float dot_chunks(const Registers<Vec4, count_a>& a, int first_a, const Registers<Vec4, count_b>& b, int first_b) {

@@ -51,6 +51,7 @@ class Block {
     if (Group* group = arrive(op, lanes, site, argument)) {
       act(group->arguments);
       work_.products += op == Collective::kMma;
+      work_.exchanges += op == Collective::kShuffle || op == Collective::kVote;
       release(*group);
     }
   }

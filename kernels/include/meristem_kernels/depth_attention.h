@@ -15,8 +15,8 @@ namespace meristem::kernels {
 // M at most: the table of the entries' addresses is an argument of the kernel.
 inline constexpr int kDepthEntries = 128;
 
-// D: a multiple of 8, at most 256, or 1,024 with one query head a key head. H/G: at most 4 at D above 128, 8 above 64, else 16. N * G at
-// most 2^30.
+// D: a multiple of 8, at most 256, or 1,024 with one query head a key head. H/G: at most 4 at D above 128, else 1,024 over D rounded up to a
+// power of two. N * G at most 2^30.
 struct DepthAttentionShape {
   int tokens, heads, kv_heads, head_dim, entries;
   float scale;  // positive, usually 1/sqrt(D)

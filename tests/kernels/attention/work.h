@@ -67,6 +67,9 @@ inline Work forward_work(const AttentionCase& given) {
   const int keys = given.head_dim == 64 ? 64 : 32;
   Work work = tiled_work(given, 128, keys, false, given.heads, 128, 2 * keys, 2);
   work.stored = tokens_of(given) * given.heads * (2 * given.head_dim + 4);  // out and log-sum-exp
+  // Of four warps with two tiles of 16 rows each: the maximum of the four lanes of a row in each step, their sum at the end.
+  const std::int64_t steps = work.barriers / 4, tiles = std::int64_t{count_tiles(given, 128, keys, false).tiles} * given.heads;
+  work.exchanges = 4 * 2 * 2 * 2 * (steps + tiles);
   return work;
 }
 
@@ -76,18 +79,24 @@ inline Work backward_work(const AttentionCase& given) {
   const Work rows = tiled_work(given, 64, 64, false, given.heads, 128, 128, 3);
   const std::int64_t numbers = tokens_of(given) * given.heads;  // delta's
   const int delta_rows = 128 / (given.head_dim / 8);            // of a block of the kernel that computes it
-  return {keys.blocks + rows.blocks + (numbers + delta_rows - 1) / delta_rows, keys.products + rows.products, keys.copies + rows.copies,
-          keys.barriers + rows.barriers, numbers * 4 + tokens_of(given) * (given.heads + 2 * given.kv_heads) * given.head_dim * 2};
+  const std::int64_t delta_blocks = (numbers + delta_rows - 1) / delta_rows;
+  return {keys.blocks + rows.blocks + delta_blocks,
+          keys.products + rows.products,
+          keys.copies + rows.copies,
+          keys.barriers + rows.barriers,
+          numbers * 4 + tokens_of(given) * (given.heads + 2 * given.kv_heads) * given.head_dim * 2,
+          delta_blocks * 4 * (given.head_dim == 64 ? 3 : 4)};  // delta's sum over the lanes of a row
 }
 
 inline std::string describe(const Work& work) {
   return std::to_string(work.blocks) + " blocks, " + std::to_string(work.products) + " products, " + std::to_string(work.copies) +
-         " copies, " + std::to_string(work.barriers) + " barriers, " + std::to_string(work.stored) + " bytes stored";
+         " copies, " + std::to_string(work.barriers) + " barriers, " + std::to_string(work.stored) + " bytes stored, " +
+         std::to_string(work.exchanges) + " exchanges";
 }
 
 // Empty where `done` is what was needed.
 inline std::string compare_work(const Work& done, const Work& needed) {
-  return done == needed ? "" : describe(done) + "; needed: " + describe(needed);
+  return done == needed && done.exchanges == needed.exchanges ? "" : describe(done) + "; needed: " + describe(needed);
 }
 
 }  // namespace meristem::test

@@ -1,6 +1,8 @@
 // The depth attention kernels' own source on the CPU layer, against the reference.
 #include "kernels/depth_attention/cases.h"
+#include "kernels/depth_attention/refusals.h"
 #include "kernels/depth_attention/run.h"
+#include "kernels/depth_attention/work.h"
 #include "support/catch.h"
 
 using namespace meristem::test;
@@ -14,7 +16,11 @@ TEST_CASE("depth attention agrees with the reference, without an access out of b
   for (const DepthCase& one : cases) {
     INFO(one.name);
     DepthProblem problem(one);
-    run_depth(problem);
+    for (const bool backward : {false, true}) {
+      Grid::current().work = {};
+      backward ? run_depth_backward(problem) : run_depth_forward(problem);
+      CHECK(compare_work(Grid::current().work, depth_work(one, backward)) == "");
+    }
     const Verdict verdict = check_depth(problem);
     CHECK(verdict.wrong == "");
     worst = std::max(worst, verdict.worst);
@@ -42,9 +48,11 @@ TEST_CASE("an entry is read once and its gradient written once, in whole sectors
     for (const int head_dim : {64, 128}) {
       INFO(group << " heads a group of " << head_dim);
       DepthProblem problem({"", 16, 2 * group, 2, head_dim, 6, false, 1, 0, 0, false});
-      Grid::current().traffic.clear();
-      run_depth(problem);
-      CHECK(check_traffic(problem) == "");
+      for (const bool backward : {false, true}) {
+        Grid::current().traffic.clear();
+        backward ? run_depth_backward(problem) : run_depth_forward(problem);
+        CHECK(check_traffic(problem, backward) == "");
+      }
     }
   }
 }
@@ -66,35 +74,10 @@ TEST_CASE("offsets beyond 2^31 elements") {
   }
 }
 
-TEST_CASE("what a caller must not ask for, and no entries to join") {
+TEST_CASE("what a caller must not ask for") { CHECK(wrong_depth_refusals() == ""); }
+
+TEST_CASE("no entries to join") {
   DepthProblem problem({"", 3, 2, 1, 64, 2, true});
-  auto keys = inputs_of(problem.keys);
-  const auto refused = [&](const std::string& part, auto change) {
-    auto shape = problem.shape();
-    auto q = problem.q.input();
-    auto changed = keys;
-    change(shape, q, changed);
-    std::string refusal;
-    try {
-      kernels::depth_attention_forward(shape, q, changed.data(), keys.data(), problem.out.output(), problem.lse(), nullptr);
-    } catch (const std::invalid_argument& error) {
-      refusal = error.what();
-    }
-    INFO(refusal);
-    CHECK(refusal.find(part) != std::string::npos);
-  };
-  refused("head dim 68", [](auto& shape, auto&, auto&) { shape.head_dim = 68; });
-  refused("head dim 264 with 2 query heads", [](auto& shape, auto&, auto&) { shape.head_dim = 264; });
-  refused("head dim 1032", [](auto& shape, auto&, auto&) { shape.head_dim = 1032, shape.kv_heads = 2; });
-  refused("12 query heads a key head of 128; allowed: 1 to 8", [](auto& shape, auto&, auto&) { shape.head_dim = 128, shape.heads = 12; });
-  refused("2 query heads over 3", [](auto& shape, auto&, auto&) { shape.kv_heads = 3; });
-  refused("129 entries; allowed: 1 to 128", [](auto& shape, auto&, auto&) { shape.entries = 129; });
-  refused("0 entries", [](auto& shape, auto&, auto&) { shape.entries = 0; });
-  refused("scale", [](auto& shape, auto&, auto&) { shape.scale = 0; });
-  refused("tokens", [](auto& shape, auto&, auto&) { shape.tokens = -1; });
-  refused("2^30", [](auto& shape, auto&, auto&) { shape.tokens = 0x7FFFFFFF; });
-  refused("q is not aligned", [](auto&, auto& q, auto&) { q.data += 1; });
-  refused("key 1: a row stride", [](auto&, auto&, auto& changed) { changed[1].row_stride = 65; });
   auto none = problem.shape();
   none.entries = 0;
   const std::uint16_t first = problem.out.words[0];

@@ -24,6 +24,7 @@ inline std::vector<ExpertCase> expert_cases() {
       {"more tiles than a block has", 1200, 2, 3, 8, false, false, 2},
       {"more tiles than the scan has warps", 4500, 2, 2, 8, true, true},
       {"a tile to the last choice", 256, 2, 33, 8},
+      {"one expert, four tiles, the last not full", 1600, 1, 1, 8},
       {"the most experts", 20, 2, 4096, 8},
       {"sums without weights", 11, 4, 5, 72, false, false},
   };

@@ -1,10 +1,12 @@
 // The expert kernels' own source on the CPU layer.
 #include "kernels/experts/cases.h"
+#include "kernels/experts/refusals.h"
 #include "kernels/experts/run.h"
+#include "kernels/experts/work.h"
 #include "support/catch.h"
 
 using namespace meristem::test;
-namespace kernels = meristem::kernels;
+using meristem::kernels::device::host::Grid;
 
 TEST_CASE("choices are sorted, rows follow and come back, without a race or an access out of bounds") {
   auto cases = expert_cases();
@@ -13,7 +15,12 @@ TEST_CASE("choices are sorted, rows follow and come back, without a race or an a
   for (const ExpertCase& one : cases) {
     INFO(one.name);
     ExpertProblem problem(one);
-    run_experts(problem);
+    Grid::current().work = {};
+    run_sort(problem);
+    CHECK(compare_work(Grid::current().work, sort_work(one)) == "");
+    Grid::current().work = {};
+    run_rows(problem);
+    CHECK(compare_work(Grid::current().work, rows_work(one)) == "");
     const Verdict verdict = check_experts(problem);
     CHECK(verdict.wrong == "");
     worst = std::max(worst, verdict.worst);
@@ -52,27 +59,13 @@ TEST_CASE("a row is read once and written once, in whole sectors") {
   }
 }
 
-TEST_CASE("what a caller must not ask for") {
-  ExpertProblem problem({"", 3, 2, 4, 16});
-  const auto refused = [&](const std::string& part, auto change) {
-    auto shape = problem.shape();
-    const std::uint16_t* x = problem.x.data();
-    change(shape, x);
-    std::string refusal;
-    try {
-      kernels::expert_gather(shape, x, problem.place.data(), problem.gathered.data(), nullptr);
-    } catch (const std::invalid_argument& error) {
-      refusal = error.what();
-    }
-    INFO(refusal);
-    CHECK(refusal.find(part) != std::string::npos);
-  };
-  refused("4097 experts; allowed: 1 to 4096", [](auto& shape, auto&) { shape.experts = 4097; });
-  refused("0 experts", [](auto& shape, auto&) { shape.experts = 0; });
-  refused("5 choices a token of 4", [](auto& shape, auto&) { shape.choices = 5; });
-  refused("0 choices", [](auto& shape, auto&) { shape.choices = 0; });
-  refused("width 12", [](auto& shape, auto&) { shape.width = 12; });
-  refused("2^30", [](auto& shape, auto&) { shape.tokens = 1 << 30; });
-  refused("tokens", [](auto& shape, auto&) { shape.tokens = -1; });
-  refused("x is not aligned", [](auto&, auto& x) { ++x; });
+TEST_CASE("choices are sorted in whole sectors") {
+  for (const int tokens : {512, 1280}) {
+    ExpertProblem problem({"", tokens, 2, 128, 8});
+    Grid::current().traffic.clear();
+    run_sort(problem);
+    CHECK(check_sort_traffic(problem) == "");
+  }
 }
+
+TEST_CASE("what a caller must not ask for") { CHECK(wrong_expert_refusals() == ""); }

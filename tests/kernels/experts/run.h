@@ -120,6 +120,20 @@ inline Verdict check_experts(const ExpertProblem& p) {
   return wrong.empty() ? check_rows(p) : Verdict{wrong, 0};
 }
 
+// Whether the three kernels of the sorting moved each number that they need once, in whole 32-byte sectors, after Grid::traffic was
+// cleared. For experts that divide by 32, at most 128 (each thread of the last scan has one of them then), and choices that fill their
+// tiles.
+inline std::string check_sort_traffic(const ExpertProblem& p) {
+  std::int64_t sectors = 0;
+  for (const auto& [line, of_line] : kernels::device::host::by_line(kernels::device::host::Grid::current().traffic))
+    sectors += of_line.sectors;
+  const std::int64_t tiles = p.rows_count / 512, blocks = (tiles + 3) / 4;
+  // Of each choice: its expert, counted and placed, and its place. Of each tile: counts written, read twice, written and read. Sums
+  // written, read twice by each block; ends.
+  const std::int64_t needed = (8 + 8 + 4) * std::int64_t{p.rows_count} + 4 * p.given.experts * (5 * tiles + 1 + 2 * blocks + 1);
+  return 32 * sectors == needed ? "" : "bytes: " + std::to_string(32 * sectors) + " moved, " + std::to_string(needed) + " needed";
+}
+
 // Whether the three kernels of rows moved each row between global memory and warps once, in whole 32-byte sectors, after Grid::traffic was
 // cleared. For widths of 256 with up to four choices: each lane then has one chunk.
 inline std::string check_row_traffic(ExpertProblem& p) {

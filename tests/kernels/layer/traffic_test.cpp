@@ -80,9 +80,12 @@ TEST_CASE("work is counted by warps, and copies by lanes") {
     dev::Registers<std::uint32_t, 4> a;
     for (int i = 0; i < 4; ++i) c[i] = 0, a[i] = 0;
     for (int i = 0; i < 3; ++i) dev::mma_m16n8k16(c, a, 0, 0);
+    (void)dev::ballot(true);
+    (void)dev::shuffle_xor(1, 1);
     if (dev::lane_index() == 0) dev::stg(dev::gptr<std::uint32_t>(from.data()), std::uint32_t{1});
   });
   CHECK(grid.work == dev::host::Work{1, 6, 64, 2, 8});
+  CHECK(grid.work.exchanges == 4);
 }
 
 TEST_CASE("sectors of global accesses") {
