@@ -37,6 +37,7 @@ inline std::vector<DepthCase> depth_cases() {
       {"joined to far larger scores", 5, 2, 1, 64, 3, true, 1, 200},
       {"joined to far smaller scores", 5, 2, 1, 64, 3, true, 1, -200},
       {"joined, one entry", 1, 1, 1, 64, 1, true},
+      {"joined, a head wider than a warp", 3, 1, 1, 520, 2, true},
       {"gradients gathered over calls", 5, 4, 2, 64, 5, false, 1, 0, 1, true, true},
       {"gathered, eight heads a group, joined", 3, 8, 1, 128, 3, true, 1, 0, 0, true, true},
       {"gathered, heads wider than a warp", 3, 1, 1, 400, 3, false, 1, 0, 0, true, true},

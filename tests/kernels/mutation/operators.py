@@ -42,11 +42,11 @@ class Change:
         return source[:self.end] + " " * grown + source[self.end:] if grown > 0 and "\n" not in source[self.begin:self.end] else source
 
     def lines(self, source):
-        """(which of the equal ones, the lines as they were, the lines as they are), on one line each."""
+        """(which of the equal ones, the line as it was, the line as it is), blanks folded; where a change spans lines, they make one."""
         first, last = source.rfind("\n", 0, self.begin) + 1, source.find("\n", self.end)
-        before = source[first:last]
+        before = " ".join(source[first:last].split())
         after = source[first:self.begin] + self.text + source[self.end:last]
-        return source.count(before, 0, first + 1) + 1, " ".join(before.split()), " ".join(after.split())
+        return sum(" ".join(line.split()) == before for line in source[:first].splitlines()) + 1, before, " ".join(after.split())
 
 
 def blanked(source):
