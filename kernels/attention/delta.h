@@ -3,8 +3,8 @@
 #pragma once
 
 #include "attention/parameters.h"
-#include "depth_attention/chunk.h"
 #include "device/layer.h"
+#include "rows/chunk.h"
 
 namespace meristem::kernels::detail {
 

@@ -31,11 +31,11 @@ void check(const DepthAttentionShape& shape, int fewest_entries) {
   require(static_cast<std::int64_t>(shape.tokens) * shape.kv_heads <= kMostRows, "more than 2^30 tokens times key heads");
   require(shape.entries >= fewest_entries && shape.entries <= kDepthEntries,
           std::to_string(shape.entries) + " entries; allowed: " + std::to_string(fewest_entries) + " to " + std::to_string(kDepthEntries));
-  const int group = shape.heads / shape.kv_heads, widest = group == 1 ? 1024 : 256;
+  const int group = shape.heads / shape.kv_heads, widest = depth_head_dim_most(group);
   require(shape.head_dim > 0 && shape.head_dim % kChunk == 0 && shape.head_dim <= widest,
           "head dim " + std::to_string(shape.head_dim) + " with " + std::to_string(group) +
               " query heads a key head; allowed: multiples of 8 up to " + std::to_string(widest));
-  const int most = kPartHeads * 32 / lanes_of(shape.head_dim);
+  const int most = depth_group_most(shape.head_dim);
   require(group <= most, std::to_string(group) + " query heads a key head of " + std::to_string(shape.head_dim) + "; allowed: 1 to " +
                              std::to_string(most));
   require(shape.scale > 0, "the scale must be positive");

@@ -3,8 +3,8 @@
 // the same bytes in the same instruction.
 #pragma once
 
-#include "depth_attention/chunk.h"
 #include "depth_attention/parameters.h"
+#include "rows/chunk.h"
 
 namespace meristem::kernels::detail {
 

@@ -2,8 +2,8 @@
 // token and one choice, so every element one writer.
 #pragma once
 
-#include "depth_attention/chunk.h"
 #include "experts/parameters.h"
+#include "rows/chunk.h"
 
 namespace meristem::kernels::detail {
 

@@ -1,5 +1,6 @@
 #include "nn/attention.h"
 
+#include "nn/depth_attention.h"
 #include "ops/depth_attention.h"
 
 namespace meristem::nn {
@@ -8,6 +9,7 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
     : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim}, width_(config.width), paths_(paths) {
   if (config.depth_attention && config.depth_attention->kind == "joint") depth_ = Depth::kJoint;
   if (config.depth_attention && config.depth_attention->kind == "values") depth_ = Depth::kValues;
+  if (config.depth_attention) depth_shape_ = depth_heads(config);
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   qkv_ = register_module("qkv", Linear(width_, shape_.columns(), kInitStd, placement));
   if (config.attention.qk_norm) {
@@ -28,8 +30,7 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
   memory.keys.push_back(k);
   std::vector<at::Tensor> values = memory.values;
   values.push_back(v);
-  const ops::HeadShape by_key{shape_.kv_heads, shape_.kv_heads, shape_.head_dim};
-  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, by_key, paths_.depth_attention,
+  memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, depth_shape_, paths_.depth_attention,
                                                 memory.shared(memory.keys.size(), memory.values.size())));
   return memory.values.back();
 }

@@ -31,6 +31,7 @@ class AttentionImpl : public Mixer {
   at::Tensor attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;
 
   ops::HeadShape shape_;
+  ops::HeadShape depth_shape_{};  // of kind values
   Depth depth_ = Depth::kNone;
   std::int64_t width_;
   ops::Paths paths_;

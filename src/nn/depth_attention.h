@@ -11,6 +11,10 @@
 
 namespace meristem::nn {
 
+// How ops/depth_attention.h is called for config.depth_attention, which is set: kind `separate` has heads of its own, `joint` those of
+// sequence attention, `values` mixes by key head.
+ops::HeadShape depth_heads(const ModelConfig& config);
+
 class DepthAttentionImpl : public Mixer {
  public:
   // config.depth_attention is set, resolved, and of kind `separate`.

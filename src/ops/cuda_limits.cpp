@@ -1,7 +1,5 @@
 #include "ops/cuda_limits.h"
 
-#include <bit>
-
 #include <fmt/format.h>
 
 #include "meristem_kernels/depth_attention.h"
@@ -21,9 +19,10 @@ std::string depth_limit(at::ScalarType compute, const ModelShapes& shapes) {
   if (compute != at::kBFloat16) return " (its kernel takes BFloat16)";
   if (!shapes.depth) return "";
   if (shapes.joint && !attention_limit(compute, shapes).empty()) return attention_limit(compute, shapes);
-  const std::int64_t dim = shapes.depth->head_dim, group = shapes.depth->heads / shapes.depth->kv_heads, widest = group == 1 ? 1024 : 256;
+  const int dim = static_cast<int>(shapes.depth->head_dim), group = static_cast<int>(shapes.depth->heads / shapes.depth->kv_heads);
+  const int widest = kernels::depth_head_dim_most(group);
   if (dim % 8 != 0 || dim > widest) return fmt::format(" with head dim {} (its kernel takes multiples of 8 up to {})", dim, widest);
-  const std::int64_t most = dim > 128 ? 4 : 1024 / static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(dim)));
+  const int most = kernels::depth_group_most(dim);
   if (group > most) return fmt::format(" with {} query heads a key head of {} (its kernel takes up to {})", group, dim, most);
   if (shapes.entries > kernels::kDepthEntries) {
     return fmt::format(" over {} entries (its kernel takes up to {})", shapes.entries, kernels::kDepthEntries);

@@ -3,25 +3,20 @@
 #include <algorithm>
 
 #include "growth/remap.h"
+#include "nn/depth_attention.h"
 
 namespace meristem {
 namespace {
 
-// As the mixers take them: kind `separate` has heads of its own, `values` mixes by key head.
-std::optional<ops::HeadShape> depth_heads(const ModelConfig& model) {
-  if (!model.depth_attention) return std::nullopt;
-  const AttentionConfig& attention = model.attention;
-  const std::int64_t own = model.depth_attention->heads;
-  if (model.depth_attention->kind == "separate") return ops::HeadShape{own, own, model.width / own};
-  const bool joint = model.depth_attention->kind == "joint";
-  return ops::HeadShape{joint ? attention.heads : attention.kv_heads, attention.kv_heads, attention.head_dim};
-}
-
+// What the CUDA kernels are asked about.
 ops::ModelShapes shapes_of(const RunConfig& config) {
   const ModelConfig& model = config.model;
-  ops::ModelShapes shapes{model.width, model.attention.head_dim, depth_heads(model), false, 0, 0};
-  shapes.joint = shapes.depth && model.depth_attention->kind == "joint";
-  if (shapes.depth) {
+  ops::ModelShapes shapes;
+  shapes.width = model.width;
+  shapes.head_dim = model.attention.head_dim;
+  if (model.depth_attention) {
+    shapes.depth = nn::depth_heads(model);
+    shapes.joint = model.depth_attention->kind == "joint";
     for (const Segment& segment : segments(config)) shapes.entries = std::max(shapes.entries, longest_plan(config, segment).num_calls());
   }
   if (model.feed_forward.kind == "experts") shapes.experts = model.feed_forward.count;

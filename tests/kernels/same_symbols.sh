@@ -8,6 +8,6 @@ symbols() { # LIBRARY: external functions of the namespace, without what nvcc ma
 nm=${3:-nm}
 difference=$(diff <(symbols "$1") <(symbols "$2")) || { printf 'FAILED: < only with CUDA, > only without\n%s\n' "$difference"; exit 1; }
 [[ -n $(symbols "$1") ]] || { echo "FAILED: $1 defines nothing"; exit 1; }
-of_cpu_layer=$("$nm" -C "$1" 2>/dev/null | sed -n '/kernels::device::host::/p')
+of_cpu_layer=$("$nm" -C "$1" | sed -n '/kernels::device::host::/p')
 [[ -z $of_cpu_layer ]] || { printf 'FAILED: the CUDA library holds code for the CPU layer\n%s\n' "${of_cpu_layer:0:500}"; exit 1; }
 symbols "$1"

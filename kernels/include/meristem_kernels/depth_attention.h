@@ -6,6 +6,7 @@
 // and out, as 16-bit words; fp32 inside. Equal bits on every run: each element has one writer, which sums in a fixed order.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "meristem_kernels/stream.h"
@@ -15,8 +16,12 @@ namespace meristem::kernels {
 // M at most: the table of the entries' addresses is an argument of the kernel.
 inline constexpr int kDepthEntries = 128;
 
-// D: a multiple of 8, at most 256, or 1,024 with one query head a key head. H/G: at most 4 at D above 128, else 1,024 over D rounded up to a
-// power of two. N * G at most 2^30.
+// The largest D, a multiple of 8, for a number H/G of query heads a key head.
+constexpr int depth_head_dim_most(int group) { return group == 1 ? 1024 : 256; }
+// The largest H/G: the lanes of a warp that a row leaves, four heads each.
+constexpr int depth_group_most(int head_dim) { return 4 * 32 / (head_dim >= 256 ? 32 : static_cast<int>(std::bit_ceil(head_dim / 8u))); }
+
+// D and H/G within the limits above, N * G at most 2^30.
 struct DepthAttentionShape {
   int tokens, heads, kv_heads, head_dim, entries;
   float scale;  // positive, usually 1/sqrt(D)

@@ -18,6 +18,7 @@ struct AdamwCase {
 inline std::vector<AdamwCase> adamw_cases() {
   std::vector<AdamwCase> cases{{"segments of whole vectors", {4, 2048, 2052, 8192, 12}, 4},
                                {"without the copy", {8192}, 0, false},
+                               {"without the copy, a ragged end", {2051}, 0, false},
                                {"odd counts, so odd offsets", {1, 3, 2047, 2049, 5000, 6145}, 64},
                                {"empty segments", {4, 0, 2048, 0, 0, 8}, 4},
                                {"nothing", {}, 4},

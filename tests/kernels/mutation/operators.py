@@ -94,13 +94,17 @@ def tokens(code):
         yield match.start(), match.end(), ""
 
 
+def conditions(code):
+    """Conditions made constant."""
+    for match in re.finditer(r"\bif \(", code):
+        for text in ("true", "false"):
+            yield match.end(), closing(code, match.end() - 1), text
+
+
 def calls(code, source):
-    """Conditions made constant, neighbouring arguments swapped."""
+    """Neighbouring arguments swapped."""
     for match in re.finditer(r"\b([A-Za-z_]\w*)((?:<[^;(){}]*?>)?)\(", code):
         opening = match.end() - 1
-        if match[1] == "if":
-            for text in ("true", "false"):
-                yield opening + 1, closing(code, opening), text
         if match[1] in KEYWORDS:
             continue
         given = arguments(code, opening)
@@ -128,7 +132,7 @@ def changes(file, source):
     """Every change, each once, in the order of the source."""
     code = blanked(source)
     found = {}
-    for drawn in (tokens(code), calls(code, source), statements(code)):
+    for drawn in (tokens(code), conditions(code), calls(code, source), statements(code)):
         for begin, end, text in drawn:
             change = Change(file, begin, end, text)
             found.setdefault("".join(change.applied(source).split()), change)

@@ -1,4 +1,4 @@
-// Eight bf16, the 16 bytes that a lane loads at once, and sums of them in fp32: for the experts' rows and attention's delta too.
+// Eight bf16, the 16 bytes that a lane loads at once, and sums of them in fp32.
 #pragma once
 
 #include "device/layer.h"
