@@ -9,7 +9,9 @@ namespace meristem::kernels::detail {
 template <int heads, int chunks>
 inline constexpr int kBackwardBatch = heads == 4 ? 2 : 4 / chunks;
 template <int heads, int chunks>
-inline constexpr int kBackwardBlocks = heads * chunks <= 2 ? 4 : chunks == 4 ? 2 : 3;  // of an SM
+inline constexpr int kBackwardBlocks = heads * chunks <= 2 ? 4
+                                       : chunks == 4       ? 2
+                                                           : 3;  // of an SM
 
 // The queries' side of a row: what stays in registers for all entries.
 template <int heads, int chunks>

@@ -10,7 +10,7 @@ namespace meristem::kernels::detail {
 template <int heads, int chunks>
 inline constexpr int kForwardBatch = heads == 4 ? 2 : 4 / chunks;
 template <int heads, int chunks>
-inline constexpr int kForwardBlocks = heads* chunks < 3 ? 7 - heads* chunks : 4;  // of an SM
+inline constexpr int kForwardBlocks = heads * chunks < 3 ? 7 - heads * chunks : 4;  // of an SM
 
 // One query head's softmax so far, in base 2; out: sum of weights times values, not divided yet.
 template <int heads, int chunks>

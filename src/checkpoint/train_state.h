@@ -15,8 +15,8 @@ inline constexpr int kCheckpointFormatVersion = 1;
 struct GrowthEvent {
   std::int64_t step = 0;
   std::int64_t from_blocks = 0, to_blocks = 0;
-  std::string op;                        // "lidas", "midas", …
-  std::vector<std::int64_t> source_of;   // [to_blocks], each in [0, from_blocks)
+  std::string op;                       // "lidas", "midas", …
+  std::vector<std::int64_t> source_of;  // [to_blocks], each in [0, from_blocks)
   bool operator==(const GrowthEvent&) const = default;
 };
 
@@ -30,13 +30,13 @@ struct EarlyStopState {
 
 struct TrainState {
   int format_version = kCheckpointFormatVersion;
-  std::int64_t step = 0;     // optimizer updates done
-  std::int64_t tokens = 0;   // input positions seen
-  std::int64_t seed = 0;     // all random numbers are functions of (seed, counter): this and the step are the RNG's state
-  std::string depth_plan;    // text form
+  std::int64_t step = 0;    // optimizer updates done
+  std::int64_t tokens = 0;  // input positions seen
+  std::int64_t seed = 0;    // all random numbers are functions of (seed, counter): this and the step are the RNG's state
+  std::string depth_plan;   // text form
   std::int64_t blocks = 0;
   std::vector<GrowthEvent> growth_history;
-  std::string loader;        // LoaderPosition as JSON text; kept as it is
+  std::string loader;  // LoaderPosition as JSON text; kept as it is
   std::string config_yaml, config_hash;
   std::vector<double> recent_losses, recent_grad_norms;  // window of the spike detector, oldest first; finite
   std::optional<EarlyStopState> early_stop;              // nothing before the first validation, or where the config has none

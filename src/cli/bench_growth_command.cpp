@@ -42,11 +42,15 @@ nlohmann::ordered_json growth_report(const std::vector<BenchLane>& lanes, const 
     const double updates = static_cast<double>(stage.until_step - stage.from_step);
     const double step = median(lanes[i].step_seconds), growth = median(growths[i]);
     seconds += updates * step + growth;
-    json["stages"].push_back({{"blocks", stage.blocks}, {"updates", updates}, {"step_seconds", step}, {"growth_seconds", growth},
+    json["stages"].push_back({{"blocks", stage.blocks},
+                              {"updates", updates},
+                              {"step_seconds", step},
+                              {"growth_seconds", growth},
                               {"growth_in_steps", growth / step}});
   }
   const double tokens = steps * static_cast<double>(config.batch.tokens);
-  const double predicted = 1 - total_flops(config, registry) / (lanes.back().cost.flops.train * tokens), realised = 1 - seconds / (steps * full_step);
+  const double predicted = 1 - total_flops(config, registry) / (lanes.back().cost.flops.train * tokens),
+               realised = 1 - seconds / (steps * full_step);
   json["predicted_saving"] = predicted;
   json["realised_saving"] = realised;
   json["ratio"] = realised / predicted;
@@ -73,7 +77,8 @@ ExitCode measure_growth(const GrowthArguments& a) {
 
 void add_bench_growth(CLI::App& app, Action& run) {
   auto a = std::make_shared<GrowthArguments>();
-  CLI::App* command = app.add_subcommand("bench-growth", "Measure a growing run's step at each depth, alternating, and its growth events")->group("");
+  CLI::App* command =
+      app.add_subcommand("bench-growth", "Measure a growing run's step at each depth, alternating, and its growth events")->group("");
   command->add_option("config", a->config, "RUN.yaml")->required();
   command->add_option("overrides", a->overrides, "key=value: replaces values of the config");
   command->add_option("--rounds", a->rounds, "")->check(CLI::Range(1, 1000));

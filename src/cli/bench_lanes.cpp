@@ -21,8 +21,9 @@ void bench_round(std::vector<BenchLane>& lanes, at::Device device, std::int64_t 
     const std::int64_t micro = std::min(config.batch.micro_sequences, sequences);
     const HostBatch batch = random_batch(micro, config.data.sequence_length, config.model.vocab_size);
     const double seconds = seconds_of(device, [&] {
-      train_step(*lane.live, config.optimizer, device, 1, [&](std::int64_t) { return batch; },
-                 {number, lane.cost.stage.plan, config.optimizer.lr, sequences / micro, micro}, lane.spikes);
+      train_step(
+          *lane.live, config.optimizer, device, 1, [&](std::int64_t) { return batch; },
+          {number, lane.cost.stage.plan, config.optimizer.lr, sequences / micro, micro}, lane.spikes);
     });
     if (timed) lane.step_seconds.push_back(seconds);
   }

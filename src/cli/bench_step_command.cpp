@@ -69,8 +69,10 @@ std::string device_peak_field(at::Device device) {
 class StepServer {
  public:
   explicit StepServer(const BenchArguments& a)
-      : config_(config_of(a)), device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
-        live_(config_, registry_, device_, a.layers, true), stepper_(config_, device_, live_.paths()),
+      : config_(config_of(a)),
+        device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
+        live_(config_, registry_, device_, a.layers, true),
+        stepper_(config_, device_, live_.paths()),
         batch_(random_batch(a.batch, a.sequence, a.vocab)) {}
 
   std::string ready() {
@@ -104,8 +106,9 @@ class StepServer {
 
  private:
   std::vector<StepResult> update() {
-    return stepper_.step(live_, [&](std::int64_t) { return batch_; },
-                         {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences}, spikes_);
+    return stepper_.step(
+        live_, [&](std::int64_t) { return batch_; },
+        {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences}, spikes_);
   }
 
   RunConfig config_;

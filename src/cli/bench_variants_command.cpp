@@ -55,7 +55,8 @@ ExitCode measure_variants(const VariantArguments& a) {
 
 void add_bench_variants(CLI::App& app, Action& run) {
   auto a = std::make_shared<VariantArguments>();
-  CLI::App* command = app.add_subcommand("bench-variants", "Measure the step of each variant of a file, alternating, beside its FLOPs")->group("");
+  CLI::App* command =
+      app.add_subcommand("bench-variants", "Measure the step of each variant of a file, alternating, beside its FLOPs")->group("");
   command->add_option("config", a->config, "RUN.yaml with variants")->required();
   command->add_option("overrides", a->overrides, "key=value: replaces values of the config");
   command->add_option("--rounds", a->rounds, "")->check(CLI::Range(1, 1000));

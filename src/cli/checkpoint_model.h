@@ -19,7 +19,7 @@ struct CheckpointModel {
   RunConfig config;  // as trained; model.blocks is the checkpoint's
   std::shared_ptr<Model> model;
   std::unique_ptr<FlatParameters> parameters;
-  DepthPlan plan;    // as trained
+  DepthPlan plan;  // as trained
 };
 // positions: how long a text is expected to be, where that is more than the model was trained on.
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0);

@@ -31,7 +31,8 @@ double gpu_idle_share(const std::function<void()>& work) {
   const auto trace = torch::autograd::profiler::disableProfiler();
   std::vector<BusyInterval> busy;
   for (const auto& event : trace->events()) {
-    if (occupies_the_gpu(event.activityType())) busy.push_back({static_cast<std::int64_t>(event.startNs()), static_cast<std::int64_t>(event.endNs())});
+    if (occupies_the_gpu(event.activityType()))
+      busy.push_back({static_cast<std::int64_t>(event.startNs()), static_cast<std::int64_t>(event.endNs())});
   }
   if (busy.empty()) throw InputError("bench-step: idle: the profiler saw nothing run on a GPU");
   return idle_share(std::move(busy));

@@ -17,7 +17,8 @@ namespace {
 
 std::vector<std::int32_t> token_ids(const JsonCursor& list) {
   std::vector<std::int32_t> ids;
-  for (const JsonCursor& id : list.items()) ids.push_back(static_cast<std::int32_t>(id.integer(0, std::numeric_limits<std::int32_t>::max())));
+  for (const JsonCursor& id : list.items())
+    ids.push_back(static_cast<std::int32_t>(id.integer(0, std::numeric_limits<std::int32_t>::max())));
   return ids;
 }
 
@@ -46,7 +47,8 @@ ExitCode evaluate(const std::string& checkpoint, const std::string& file, const 
   CheckpointModel opened = open_checkpoint_model(checkpoint, device, longest_positions(items));
   const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
   if (longest_positions(items) > opened.config.data.sequence_length) {
-    fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length, longest_positions(items));
+    fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
+               longest_positions(items));
   }
   for (const auto& scores : score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device)) {
     std::string line;
@@ -63,11 +65,13 @@ void add_eval(CLI::App& app, Action& run) {
     std::string checkpoint, items, plan;
   };
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("eval", "Log-likelihoods of multiple-choice items of token ids (scripts/meristem eval takes tasks and text)");
+  CLI::App* command =
+      app.add_subcommand("eval", "Log-likelihoods of multiple-choice items of token ids (scripts/meristem eval takes tasks and text)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
   command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
-  command->callback([arguments, &run] { run = [arguments] { return evaluate(arguments->checkpoint, arguments->items, arguments->plan); }; });
+  command->callback(
+      [arguments, &run] { run = [arguments] { return evaluate(arguments->checkpoint, arguments->items, arguments->plan); }; });
 }
 
 }  // namespace meristem::cli

@@ -23,8 +23,8 @@ struct GrowArguments {
 // The run's config with the grown model in it: full depth from here on, no further growth.
 RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& plan) {
   if (config.model.loop.is_set() && !plan.has_one_loop()) {
-    throw InputError(fmt::format("--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2",
-                                 plan.print()));
+    throw InputError(fmt::format(
+        "--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2", plan.print()));
   }
   config.model.blocks = blocks;
   config.model.depth_plan = plan_text(config, plan);

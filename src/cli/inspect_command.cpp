@@ -21,7 +21,8 @@ void print_tensors(const SafetensorsFile& file) {
     fmt::print("  {:<52} {:>4}  [{}]\n", tensor.name, dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "));
     elements += tensor.elements();
   }
-  fmt::print("  {} tensors, {} elements, {}\n", file.tensors().size(), grouped_digits(elements), bytes_text(static_cast<double>(file.file_bytes().size())));
+  fmt::print("  {} tensors, {} elements, {}\n", file.tensors().size(), grouped_digits(elements),
+             bytes_text(static_cast<double>(file.file_bytes().size())));
 }
 
 void inspect_checkpoint(const fs::path& path) {

@@ -58,12 +58,9 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
                              {"head", last.flops.head},
                              {"attention_scores", last.flops.scores}};
   json["kv_bytes_per_token"] = last.kv_bytes_per_token;
-  json["memory"] = {{"weights", last.memory.weights},
-                    {"optimizer", last.memory.optimizer},
-                    {"gradients", last.memory.gradients},
-                    {"activations", last.memory.activations},
-                    {"loop_gradients", last.memory.loop_gradients},
-                    {"growth_peak", cost.growth_peak}};
+  json["memory"] = {
+      {"weights", last.memory.weights},         {"optimizer", last.memory.optimizer},           {"gradients", last.memory.gradients},
+      {"activations", last.memory.activations}, {"loop_gradients", last.memory.loop_gradients}, {"growth_peak", cost.growth_peak}};
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageCost& stage : cost.stages) {
     json["stages"].push_back({{"from_step", stage.stage.from_step},
@@ -92,20 +89,22 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
 void print_segments(const RunCost& cost) {
   fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "phase", "FLOPs/token");
   for (const SegmentCost& part : cost.segments) {
-    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", part.segment.from_step + 1, part.segment.until_step), part.blocks,
-               part.phase, part.flops_per_token_train, part.plan);
+    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", part.segment.from_step + 1, part.segment.until_step),
+               part.blocks, part.phase, part.flops_per_token_train, part.plan);
   }
 }
 
 void print_table(const RunConfig& config, const RunCost& cost) {
   const StageCost& last = cost.stages.back();
-  fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks, plan_text(config, last.stage.plan));
-  fmt::print("  parameters       {} ({} in the embedding)\n", grouped_digits(last.parameters.total), grouped_digits(last.parameters.embedding));
+  fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks,
+             plan_text(config, last.stage.plan));
+  fmt::print("  parameters       {} ({} in the embedding)\n", grouped_digits(last.parameters.total),
+             grouped_digits(last.parameters.embedding));
   fmt::print("  FLOPs per token  {:.4g} forward, {:.4g} training (causal attention counted half)\n", last.flops.forward, last.flops.train);
   fmt::print("  KV cache         {} per token\n", bytes_text(last.kv_bytes_per_token));
-  fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n", bytes_text(last.memory.weights),
-             bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients), bytes_text(last.memory.activations),
-             config.batch.micro_sequences, config.data.sequence_length);
+  fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n",
+             bytes_text(last.memory.weights), bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients),
+             bytes_text(last.memory.activations), config.batch.micro_sequences, config.data.sequence_length);
   if (last.memory.loop_gradients > 0) {
     fmt::print("  loop gradients   {}: sums of blocks called more than once, beside the activations while backward is in the loop\n",
                bytes_text(last.memory.loop_gradients));
@@ -119,10 +118,13 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   }
   if (cost.segments.size() > cost.stages.size()) print_segments(cost);
   if (config.model.loop.repeats.sampled) {
-    fmt::print("\n  repeats are drawn for each update: {} on average, at most {}; figures above are for the plan as written, memory for the most\n",
-               number_text(config.model.loop.repeats.sampled->mean), config.model.loop.repeats.sampled->max);
+    fmt::print(
+        "\n  repeats are drawn for each update: {} on average, at most {}; figures above are for the plan as written, memory for the "
+        "most\n",
+        number_text(config.model.loop.repeats.sampled->mean), config.model.loop.repeats.sampled->max);
   }
-  fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total, grouped_digits(total_steps(config) * config.batch.tokens));
+  fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total,
+             grouped_digits(total_steps(config) * config.batch.tokens));
   if (config.growth) fmt::print("; {:.1f} % less than at full depth throughout", 100 * (1 - cost.flops_total / cost.flops_full_depth));
   fmt::print("\n");
 }
@@ -130,24 +132,30 @@ void print_table(const RunConfig& config, const RunCost& cost) {
 nlohmann::ordered_json to_json(const Match& match) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const MatchedBaseline& b : match.baselines) {
-    list.push_back({{"name", b.name},
-                    {"config", overrides_of(b)},
-                    {"parameters", {{"total", b.cost.parameters.total}, {"active", b.cost.parameters.active}}},
-                    {"flops_per_token", {{"forward", b.cost.flops.forward}, {"train", b.cost.flops.train}}},
-                    {"kv_bytes_per_token", b.cost.kv_bytes_per_token},
-                    {"memory", {{"weights", b.cost.memory.weights}, {"optimizer", b.cost.memory.optimizer}, {"gradients", b.cost.memory.gradients},
-                                {"activations", b.cost.memory.activations}}},
-                    {"difference_percent", {{"flops", b.flops_percent}, {"parameters", b.parameters_percent}, {"kv_bytes", b.kv_percent}}}});
+    list.push_back(
+        {{"name", b.name},
+         {"config", overrides_of(b)},
+         {"parameters", {{"total", b.cost.parameters.total}, {"active", b.cost.parameters.active}}},
+         {"flops_per_token", {{"forward", b.cost.flops.forward}, {"train", b.cost.flops.train}}},
+         {"kv_bytes_per_token", b.cost.kv_bytes_per_token},
+         {"memory",
+          {{"weights", b.cost.memory.weights},
+           {"optimizer", b.cost.memory.optimizer},
+           {"gradients", b.cost.memory.gradients},
+           {"activations", b.cost.memory.activations}}},
+         {"difference_percent", {{"flops", b.flops_percent}, {"parameters", b.parameters_percent}, {"kv_bytes", b.kv_percent}}}});
   }
   return list;
 }
 
 void print_match(const Match& match) {
   fmt::print("\nbaselines of the same FLOPs per token, parameters and KV memory, counted from built models\n");
-  fmt::print("  {:34}  {:>12} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", "", "FLOPs/token", "", "parameters", "", "KV/token", "", "memory");
-  const auto row = [](const std::string& name, const StageCost& cost, const std::string& flops, const std::string& parameters, const std::string& kv) {
-    fmt::print("  {:34}  {:>12.5g} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", name, cost.flops.forward, flops, grouped_digits(cost.parameters.total),
-               parameters, bytes_text(cost.kv_bytes_per_token), kv, bytes_text(cost.memory.total()));
+  fmt::print("  {:34}  {:>12} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", "", "FLOPs/token", "", "parameters", "", "KV/token", "",
+             "memory");
+  const auto row = [](const std::string& name, const StageCost& cost, const std::string& flops, const std::string& parameters,
+                      const std::string& kv) {
+    fmt::print("  {:34}  {:>12.5g} {:>8}  {:>14} {:>8}  {:>12} {:>7}  {:>10}\n", name, cost.flops.forward, flops,
+               grouped_digits(cost.parameters.total), parameters, bytes_text(cost.kv_bytes_per_token), kv, bytes_text(cost.memory.total()));
   };
   row("this model", match.original, "", "", "");
   for (const MatchedBaseline& b : match.baselines) {

@@ -22,7 +22,8 @@ void add_train(CLI::App& app, Action& run) {
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
   command->add_flag("--dry-run", arguments->dry_run, "Build model and loader, run one step, print the plan; write nothing");
   command->add_option("--resume", arguments->start.resume, "auto | none | a checkpoint's path");
-  command->add_option("--branch", arguments->start.branch, "A new run from this checkpoint of another run; with --resume auto, one cut short goes on");
+  command->add_option("--branch", arguments->start.branch,
+                      "A new run from this checkpoint of another run; with --resume auto, one cut short goes on");
   command->callback([arguments, &run] {
     run = [arguments] {
       const RunVariants loaded = load_variants(arguments->config, arguments->overrides, initial_model);

@@ -28,10 +28,12 @@ std::string yaml(const Amount& x) { return amount_text(x); }
 std::string yaml(const RepeatsConfig& x) {
   if (x.number) return std::to_string(*x.number);
   if (x.sampled) {
-    return fmt::format("{{kind: poisson_lognormal, mean: {}, sigma: {}, max: {}}}", yaml(x.sampled->mean), yaml(x.sampled->sigma), x.sampled->max);
+    return fmt::format("{{kind: poisson_lognormal, mean: {}, sigma: {}, max: {}}}", yaml(x.sampled->mean), yaml(x.sampled->sigma),
+                       x.sampled->max);
   }
   std::string entries;
-  for (const auto& [from, repeats] : x.schedule) entries += fmt::format("{}{}: {}", entries.empty() ? "" : ", ", amount_text(from), repeats);
+  for (const auto& [from, repeats] : x.schedule)
+    entries += fmt::format("{}{}: {}", entries.empty() ? "" : ", ", amount_text(from), repeats);
   return entries.empty() ? "null" : "{" + entries + "}";
 }
 std::string yaml(const ActivationCheckpointing& x) {
@@ -104,7 +106,9 @@ class Dumper {
   std::string text;
 
  private:
-  void line(const std::string& key, const std::string& value) { text += fmt::format("{}{}:{}{}\n", indent_, key, value.empty() ? "" : " ", value); }
+  void line(const std::string& key, const std::string& value) {
+    text += fmt::format("{}{}:{}{}\n", indent_, key, value.empty() ? "" : " ", value);
+  }
   template <class S>
   void nested(S& member) {
     Dumper inner(static_cast<int>(indent_.size()) + 2);

@@ -17,8 +17,10 @@ void check_growth_effects(const GrowthConfig& growth) {
   const bool by_hand = schedule.kind == "at_steps";
   if (by_hand && schedule.alpha) no_effect("growth.schedule.alpha", " with growth.schedule.kind: at_steps; null takes it out");
   if (by_hand && schedule.until) no_effect("growth.schedule.until", " with growth.schedule.kind: at_steps; null takes it out");
-  if (growth.op == "stack" && growth.add_blocks) no_effect("growth.add_blocks", " with growth.operator: stack, which doubles the model; null takes it out");
-  if (growth.op == "map" && growth.add_blocks) no_effect("growth.add_blocks", " with growth.operator: map, whose maps say how many blocks are added; null takes it out");
+  if (growth.op == "stack" && growth.add_blocks)
+    no_effect("growth.add_blocks", " with growth.operator: stack, which doubles the model; null takes it out");
+  if (growth.op == "map" && growth.add_blocks)
+    no_effect("growth.add_blocks", " with growth.operator: map, whose maps say how many blocks are added; null takes it out");
 }
 
 }  // namespace

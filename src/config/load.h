@@ -19,8 +19,8 @@ RunConfig load_config(const std::filesystem::path& file, const std::vector<std::
 // A file whose top-level `variants` describes several runs. Each is the rest of the file with the variant's keys laid over it: a plain key
 // merges as `include` does, a path ("phases[1].mixture") replaces as on the command line. Overrides come last. Its run is NAME-VARIANT.
 struct RunVariants {
-  std::string name;              // run.name of the file
-  std::vector<RunConfig> runs;   // in file order; one, called `name`, where the file has no variants or variant=NAME chose it
+  std::string name;             // run.name of the file
+  std::vector<RunConfig> runs;  // in file order; one, called `name`, where the file has no variants or variant=NAME chose it
 };
 // load_config takes such a file only with the override variant=NAME.
 RunVariants load_variants(const std::filesystem::path& file, const std::vector<std::string>& overrides, const InitialModel& initial = {});

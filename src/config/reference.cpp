@@ -90,7 +90,8 @@ class Page {
   }
 
  private:
-  void row(const std::string& key, const std::string& type, const std::string& value, const std::string& allowed, const std::string& meaning) {
+  void row(const std::string& key, const std::string& type, const std::string& value, const std::string& allowed,
+           const std::string& meaning) {
     text += fmt::format("| `{}` | {} | {} | {} | {} |\n", path_ + key, type, value, allowed, meaning);
   }
   template <class S>
@@ -108,9 +109,12 @@ class Page {
 std::string configuration_reference() {
   Page page;
   page.text =
-      "# Configuration reference\n\nOne YAML file is one run. Every key, its type, default, allowed values and meaning. Unknown and duplicate keys, wrong "
-      "types,\nvalues out of range and contradictions are refused before any work, with file, line and key path. `include: base/model.yaml` merges\n"
-      "another file under this one; `key=value` on the command line replaces a value (`phases[0].mixture.web=0.5`). This page is written from the\n"
+      "# Configuration reference\n\nOne YAML file is one run. Every key, its type, default, allowed values and meaning. Unknown and "
+      "duplicate keys, wrong "
+      "types,\nvalues out of range and contradictions are refused before any work, with file, line and key path. `include: "
+      "base/model.yaml` merges\n"
+      "another file under this one; `key=value` on the command line replaces a value (`phases[0].mixture.web=0.5`). This page is written "
+      "from the\n"
       "program's own schema (`meristem config-reference`), and a test holds it to that.\n";
   RunConfig defaults;
   describe(page, defaults);

@@ -58,7 +58,8 @@ class RuleCheck {
     if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, double>) {
       const bool whole = std::is_same_v<T, std::int64_t>;
       if (in_range(static_cast<double>(member), rule)) return;
-      throw InputError(fmt::format("{}: comes to {}; allowed: {}", key, number_text(static_cast<double>(member)), range_text(rule, whole ? "a whole number" : "a number")));
+      throw InputError(fmt::format("{}: comes to {}; allowed: {}", key, number_text(static_cast<double>(member)),
+                                   range_text(rule, whole ? "a whole number" : "a number")));
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (rule.allowed.empty() || std::find(rule.allowed.begin(), rule.allowed.end(), member) != rule.allowed.end()) return;
       throw InputError(fmt::format("{}: comes to {}; allowed: {}", key, in_quotes(member), fmt::join(rule.allowed, ", ")));

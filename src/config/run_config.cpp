@@ -14,11 +14,13 @@ namespace {
 
 SourceMap growth_map_of(const GrowthConfig& growth, std::size_t event, std::int64_t blocks) {
   if (growth.op == "map") {
-    if (event >= growth.maps.size()) throw InputError(fmt::format("growth.maps: has {} maps; growth {} needs one more", growth.maps.size(), event + 1));
+    if (event >= growth.maps.size())
+      throw InputError(fmt::format("growth.maps: has {} maps; growth {} needs one more", growth.maps.size(), event + 1));
     check_source_map(growth.maps[event], blocks);
     return growth.maps[event];
   }
-  return grow_map(parse_growth_operator(growth.op), blocks, growth.op == "stack" ? blocks : growth.add_blocks.value_or(GrowthConfig::kAddBlocks));
+  return grow_map(parse_growth_operator(growth.op), blocks,
+                  growth.op == "stack" ? blocks : growth.add_blocks.value_or(GrowthConfig::kAddBlocks));
 }
 
 // The maps that lead from growth.from_blocks to model.blocks.
@@ -26,15 +28,18 @@ std::vector<SourceMap> growth_maps(const RunConfig& config) {
   std::vector<SourceMap> maps;
   for (std::int64_t blocks = config.growth->from_blocks; blocks != config.model.blocks;) {
     if (blocks > config.model.blocks) {
-      throw InputError(fmt::format("growth: reaches {} blocks from {}, never model.blocks = {}", blocks, config.growth->from_blocks, config.model.blocks));
+      throw InputError(fmt::format("growth: reaches {} blocks from {}, never model.blocks = {}", blocks, config.growth->from_blocks,
+                                   config.model.blocks));
     }
     maps.push_back(growth_map_of(*config.growth, maps.size(), blocks));
     const auto next = static_cast<std::int64_t>(maps.back().size());
-    if (next <= blocks) throw InputError(fmt::format("growth.maps[{}]: has {} blocks; growing from {} needs more", maps.size() - 1, next, blocks));
+    if (next <= blocks)
+      throw InputError(fmt::format("growth.maps[{}]: has {} blocks; growing from {} needs more", maps.size() - 1, next, blocks));
     blocks = next;
   }
   if (config.growth->op == "map" && config.growth->maps.size() > maps.size()) {
-    throw InputError(fmt::format("growth.maps: has {} maps; {} lead to model.blocks = {}", config.growth->maps.size(), maps.size(), config.model.blocks));
+    throw InputError(fmt::format("growth.maps: has {} maps; {} lead to model.blocks = {}", config.growth->maps.size(), maps.size(),
+                                 config.model.blocks));
   }
   return maps;
 }
@@ -46,19 +51,24 @@ std::vector<std::int64_t> growth_steps(const RunConfig& config, std::size_t grow
   if (schedule.kind == "at_steps") {
     for (const Amount& amount : schedule.at_steps) steps.push_back(steps_of(amount, config));
     if (steps.size() != growths) {
-      throw InputError(fmt::format("growth.schedule.at_steps: has {} entries; from {} to {} blocks takes {} growths", steps.size(), config.growth->from_blocks, config.model.blocks, growths));
+      throw InputError(fmt::format("growth.schedule.at_steps: has {} entries; from {} to {} blocks takes {} growths", steps.size(),
+                                   config.growth->from_blocks, config.model.blocks, growths));
     }
   } else {
-    const auto share = static_cast<std::int64_t>(std::llround(schedule.until.value_or(GrowthScheduleConfig::kUntil) * static_cast<double>(total_steps(config))));
+    const auto share = static_cast<std::int64_t>(
+        std::llround(schedule.until.value_or(GrowthScheduleConfig::kUntil) * static_cast<double>(total_steps(config))));
     std::int64_t at = 0;
-    for (const std::int64_t length : prop_stage_lengths(share, static_cast<std::int64_t>(growths) + 1, schedule.alpha.value_or(GrowthScheduleConfig::kAlpha))) steps.push_back(at += length);
+    for (const std::int64_t length :
+         prop_stage_lengths(share, static_cast<std::int64_t>(growths) + 1, schedule.alpha.value_or(GrowthScheduleConfig::kAlpha)))
+      steps.push_back(at += length);
     steps.pop_back();
   }
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const std::int64_t before = i == 0 ? 0 : steps[i - 1];
     if (steps[i] <= before || steps[i] >= total_steps(config)) {
       const std::string key = schedule.kind == "at_steps" ? fmt::format("growth.schedule.at_steps[{}]", i) : "growth.schedule";
-      throw InputError(fmt::format("{}: growth {} falls on step {}; allowed: after step {} and before the last, {}", key, i + 1, steps[i], before, total_steps(config)));
+      throw InputError(fmt::format("{}: growth {} falls on step {}; allowed: after step {} and before the last, {}", key, i + 1, steps[i],
+                                   before, total_steps(config)));
     }
   }
   return steps;
@@ -150,7 +160,9 @@ std::vector<Segment> segments(const RunConfig& config) {
   return out;
 }
 
-std::string plan_text(const RunConfig& config, const DepthPlan& plan) { return config.model.loop.is_set() ? plan.print_loop() : plan.print(); }
+std::string plan_text(const RunConfig& config, const DepthPlan& plan) {
+  return config.model.loop.is_set() ? plan.print_loop() : plan.print();
+}
 
 DepthPlan plan_of_step(const RunConfig& config, const Segment& segment, std::int64_t n) {
   const auto& sampled = config.model.loop.repeats.sampled;

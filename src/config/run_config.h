@@ -46,18 +46,18 @@ struct FeedForwardConfig {
   std::string kind = "swiglu";
   std::int64_t inner = 0;  // swiglu, 0: the multiple of 64 nearest to 8/3 width (resolved by validate); experts: of each, required
   // Of kind experts alone.
-  std::int64_t count = 0, active = 0;    // routed experts, and how many of them a call uses; required
-  std::int64_t shared = 0;               // experts that are always on, beside the routed ones
-  std::int64_t router_dim = 0;           // 0: 64 (resolved by validate)
-  std::optional<double> balance_rate;    // null: 1e-3 (resolved by validate)
+  std::int64_t count = 0, active = 0;  // routed experts, and how many of them a call uses; required
+  std::int64_t shared = 0;             // experts that are always on, beside the routed ones
+  std::int64_t router_dim = 0;         // 0: 64 (resolved by validate)
+  std::optional<double> balance_rate;  // null: 1e-3 (resolved by validate)
 };
 
 struct DepthAttentionConfig {
   std::string kind = "separate";  // separate | joint | values
   // Of kind separate alone; resolved by validate.
-  std::int64_t heads = 0;         // 0: one for each 256 of width
-  std::string keys;               // states | updates; empty: states
-  std::string position;           // rope | none; empty: rope
+  std::int64_t heads = 0;  // 0: one for each 256 of width
+  std::string keys;        // states | updates; empty: states
+  std::string position;    // rope | none; empty: rope
 };
 
 // How often the plan's one loop runs (model.loop.repeats). At most one member is set; none: as the plan's text says.
@@ -70,8 +70,8 @@ struct RepeatsConfig {
 
 struct LoopConfig {
   RepeatsConfig repeats;
-  std::string injection = "none";              // none | add | concat: what a repeat is told of the loop's first input
-  std::optional<std::int64_t> backprop_last;   // gradients flow through the last so many repeats; null: through all
+  std::string injection = "none";             // none | add | concat: what a repeat is told of the loop's first input
+  std::optional<std::int64_t> backprop_last;  // gradients flow through the last so many repeats; null: through all
   bool is_set() const { return !repeats.is_written() || injection != "none" || backprop_last.has_value(); }
 };
 
@@ -92,57 +92,57 @@ struct ModelConfig {
 
 struct GrowthScheduleConfig {
   static constexpr double kAlpha = 1, kUntil = 0.85;
-  std::string kind = "prop";            // prop | at_steps
-  std::optional<double> alpha;          // prop: exponent; null: 1 (resolved)
-  std::optional<double> until;          // prop: fraction of the run that the stages share; null: 0.85 (resolved)
-  std::vector<Amount> at_steps;         // at_steps: growth happens after these updates
+  std::string kind = "prop";     // prop | at_steps
+  std::optional<double> alpha;   // prop: exponent; null: 1 (resolved)
+  std::optional<double> until;   // prop: fraction of the run that the stages share; null: 0.85 (resolved)
+  std::vector<Amount> at_steps;  // at_steps: growth happens after these updates
 };
 
 struct GrowthConfig {
   static constexpr std::int64_t kAddBlocks = 4;
-  std::string op = "lidas";             // YAML key `operator`: midas | lidas | append | stack | map
+  std::string op = "lidas";  // YAML key `operator`: midas | lidas | append | stack | map
   std::int64_t from_blocks = 4;
-  std::optional<std::int64_t> add_blocks;  // null: 4, and none with stack and map (resolved)
+  std::optional<std::int64_t> add_blocks;       // null: 4, and none with stack and map (resolved)
   std::vector<std::vector<std::int64_t>> maps;  // operator map: source_of of each growth step
   GrowthScheduleConfig schedule;
-  std::string moments = "copy";         // copy | zero
+  std::string moments = "copy";  // copy | zero
   std::int64_t rewarm_steps = 0;
-  std::vector<std::string> plans;       // one plan text a stage, the last equal to model.depth_plan; empty: plain plans
+  std::vector<std::string> plans;  // one plan text a stage, the last equal to model.depth_plan; empty: plain plans
 };
 
 struct SourceConfig {
-  std::string path;                     // prefix of PATH.bin/PATH.idx, or a file that data/ can read
-  double max_repeats = 0;               // 0: unlimited; else the source may be read at most this many epochs
+  std::string path;        // prefix of PATH.bin/PATH.idx, or a file that data/ can read
+  double max_repeats = 0;  // 0: unlimited; else the source may be read at most this many epochs
 };
 
 struct ValidationConfig {
   std::vector<std::pair<std::string, SourceConfig>> sources;  // the keys beside `every` and `tokens`
-  std::int64_t every = 0;               // steps; 0: only at the end of the run
-  double tokens = 0;                    // per source and validation; 0: the whole source once
+  std::int64_t every = 0;                                     // steps; 0: only at the end of the run
+  double tokens = 0;                                          // per source and validation; 0: the whole source once
 };
 
 struct DataConfig {
   std::string tokenizer;
   std::int64_t sequence_length = 256;
   bool document_mask = true;
-  std::string packing = "concat";       // concat | best_fit
+  std::string packing = "concat";                             // concat | best_fit
   std::vector<std::pair<std::string, SourceConfig>> sources;  // in file order: ties of the mixture go by it
   ValidationConfig validation;
 };
 
 // The run ends where validation has not improved for `patience` validations in a row.
 struct EarlyStopConfig {
-  std::int64_t patience = 0;            // required
-  std::string source;                   // the validation source that is watched; empty: the mean of all
-  double min_delta = 0;                 // nats that count as an improvement
+  std::int64_t patience = 0;  // required
+  std::string source;         // the validation source that is watched; empty: the mean of all
+  double min_delta = 0;       // nats that count as an improvement
 };
 
 struct PhaseConfig {
   std::string name;
-  Amount from_step;                     // applies to updates n > from_step
+  Amount from_step;  // applies to updates n > from_step
   std::vector<std::pair<std::string, double>> mixture;
-  std::int64_t ramp_steps = 0;          // updates over which the shares move there from those of the phase before; 0: at once
-  std::string depth_plan;               // empty: unchanged
+  std::int64_t ramp_steps = 0;  // updates over which the shares move there from those of the phase before; 0: at once
+  std::string depth_plan;       // empty: unchanged
 };
 
 struct OptimizerConfig {
@@ -151,7 +151,7 @@ struct OptimizerConfig {
   std::vector<double> betas{0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.01;
-  double clip_norm = 1.0;               // 0: no clipping
+  double clip_norm = 1.0;  // 0: no clipping
   bool decay_embeddings = false;
   bool skip_spikes = false;
 };
@@ -163,23 +163,23 @@ struct DecayConfig {
 
 struct ScheduleConfig {
   Amount steps{1000, false};
-  std::optional<Amount> warmup;         // null: 1 % of the run
+  std::optional<Amount> warmup;  // null: 1 % of the run
   DecayConfig decay;
 };
 
 struct BatchConfig {
-  std::int64_t tokens = 16384;          // global, a multiple of sequence_length
-  std::int64_t micro_sequences = 0;     // sequences of one forward pass; accumulation is derived. 0: the largest divisor up to 8 (resolved)
+  std::int64_t tokens = 16384;       // global, a multiple of sequence_length
+  std::int64_t micro_sequences = 0;  // sequences of one forward pass; accumulation is derived. 0: the largest divisor up to 8 (resolved)
 };
 
 struct PrecisionConfig {
-  std::string compute = "fp32";         // bf16 | fp32
-  std::string residual;                 // bf16 | fp32; empty: as compute
+  std::string compute = "fp32";  // bf16 | fp32
+  std::string residual;          // bf16 | fp32; empty: as compute
 };
 
 // Which calls drop their activations and run again in backward: call i where i is a multiple of `every`.
 struct ActivationCheckpointing {
-  std::int64_t every = 0;               // 0: none; 1: block, every call
+  std::int64_t every = 0;  // 0: none; 1: block, every call
 };
 
 struct MemoryConfig {
@@ -187,16 +187,16 @@ struct MemoryConfig {
 };
 
 struct CheckpointConfig {
-  std::int64_t every = 1000;            // steps; 0: only the steps that are always written
+  std::int64_t every = 1000;  // steps; 0: only the steps that are always written
   std::int64_t keep_last = 3;
-  std::int64_t keep_every = 0;          // steps; 0: none kept beyond keep_last
-  bool async_ = true;                   // YAML key `async`
+  std::int64_t keep_every = 0;  // steps; 0: none kept beyond keep_last
+  bool async_ = true;           // YAML key `async`
 };
 
 struct LoggingConfig {
   std::int64_t every = 10;
   bool tensorboard = true;
-  std::int64_t sample_every = 0;        // steps; 0: a sample at the end of the run only
+  std::int64_t sample_every = 0;  // steps; 0: a sample at the end of the run only
   std::int64_t sample_tokens = 200;
 };
 
@@ -206,7 +206,7 @@ struct RunConfig {
   ModelConfig model;
   std::optional<GrowthConfig> growth;
   DataConfig data;
-  std::vector<PhaseConfig> phases;      // empty in the file: one phase of equal weights (resolved by validate)
+  std::vector<PhaseConfig> phases;  // empty in the file: one phase of equal weights (resolved by validate)
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   std::optional<EarlyStopConfig> early_stop;

@@ -49,7 +49,11 @@ class Reader {
   void section(const std::string& key, S& member, const std::string&) {
     const YamlNode* found = look_up(key);
     // A section with required keys must complain about them even where it is absent.
-    static const YamlNode kEmpty = [] { YamlNode n; n.kind = YamlNode::Kind::kMap; return n; }();
+    static const YamlNode kEmpty = [] {
+      YamlNode n;
+      n.kind = YamlNode::Kind::kMap;
+      return n;
+    }();
     const bool given = found != nullptr && found->kind != YamlNode::Kind::kNull;
     YamlNode empty = kEmpty;
     empty.origin = found != nullptr ? found->origin : node_.origin;
@@ -115,8 +119,8 @@ class Reader {
     for (const auto& [name, node] : node_.members) {
       if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
       const auto near = did_you_mean(name, known_);
-      throw InputError(fmt::format("{}: {}: unknown key; allowed: {}{}", node.origin, printable(path_of(name), 200), fmt::join(known_, ", "),
-                                   near ? fmt::format(" (did you mean {}?)", *near) : ""));
+      throw InputError(fmt::format("{}: {}: unknown key; allowed: {}{}", node.origin, printable(path_of(name), 200),
+                                   fmt::join(known_, ", "), near ? fmt::format(" (did you mean {}?)", *near) : ""));
     }
   }
 
@@ -184,7 +188,8 @@ class Reader {
   // model.loop.repeats: a number, {UPDATE: number, …}, or {kind: poisson_lognormal, …}.
   void read(const YamlNode& node, const std::string& path, RepeatsConfig& out, const Rule& rule) {
     if (node.kind != YamlNode::Kind::kMap) {
-      if (node.kind != YamlNode::Kind::kScalar) fail(node, path, node.describe(), "a number, {UPDATE: number, …}, {kind: poisson_lognormal, …}");
+      if (node.kind != YamlNode::Kind::kScalar)
+        fail(node, path, node.describe(), "a number, {UPDATE: number, …}, {kind: poisson_lognormal, …}");
       read(node, path, out.number.emplace(), rule);
     } else if (node.members.empty() || parse_amount(node.members.front().first, false)) {
       read_schedule(node, path, out, rule);

@@ -63,7 +63,8 @@ class TreeBuilder : public YAML::EventHandler {
     return top.node->members.emplace_back(top.key, YamlNode{}).second;
   }
 
-  void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind, const std::string& value, bool quoted) {
+  void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind, const std::string& value,
+              bool quoted) {
     check_plain(mark, tag, anchor);
     if (!open_.empty() && open_.back().node->kind == YamlNode::Kind::kMap && !open_.back().has_key) {
       take_key(mark, value);
@@ -112,7 +113,8 @@ class TreeBuilder : public YAML::EventHandler {
 void check_text(std::string_view text, const std::string& file) {
   if (text.size() > kMaxBytes) throw InputError(fmt::format("{}: {} bytes; a config has at most {}", file, text.size(), kMaxBytes));
   if (const auto bad = first_invalid_utf8(text)) throw InputError(fmt::format("{}: byte offset {}: not UTF-8 text", file, *bad));
-  if (const auto nul = text.find('\0'); nul != std::string_view::npos) throw InputError(fmt::format("{}: byte offset {}: NUL byte", file, nul));
+  if (const auto nul = text.find('\0'); nul != std::string_view::npos)
+    throw InputError(fmt::format("{}: byte offset {}: NUL byte", file, nul));
 }
 
 }  // namespace

@@ -11,10 +11,10 @@ namespace meristem {
 struct YamlNode {
   enum class Kind { kNull, kScalar, kSequence, kMap };
   Kind kind = Kind::kNull;
-  std::string text;      // kScalar
-  bool quoted = false;   // kScalar
-  std::string origin;    // "run.yaml:12", or the argument that set it
-  std::vector<YamlNode> items;                           // kSequence
+  std::string text;                                       // kScalar
+  bool quoted = false;                                    // kScalar
+  std::string origin;                                     // "run.yaml:12", or the argument that set it
+  std::vector<YamlNode> items;                            // kSequence
   std::vector<std::pair<std::string, YamlNode>> members;  // kMap, in file order, keys unique
 
   const YamlNode* find(std::string_view key) const;

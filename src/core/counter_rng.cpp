@@ -9,9 +9,7 @@
 
 namespace meristem {
 
-std::uint64_t stream_key(std::uint64_t seed, std::string_view name) {
-  return XXH3_64bits_withSeed(name.data(), name.size(), seed);
-}
+std::uint64_t stream_key(std::uint64_t seed, std::string_view name) { return XXH3_64bits_withSeed(name.data(), name.size(), seed); }
 
 std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter) {
   constexpr std::uint32_t kMul0 = 0xD2511F53, kMul1 = 0xCD9E8D57;
@@ -20,8 +18,8 @@ std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter) {
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{kMul0} * c[0], p1 = std::uint64_t{kMul1} * c[2];
-    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1),
-         static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
+    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1), static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k1,
+         static_cast<std::uint32_t>(p0)};
     k0 += kWeyl0;
     k1 += kWeyl1;
   }
@@ -34,9 +32,7 @@ std::uint64_t random_u64(std::uint64_t key, std::uint64_t index) {
   return (std::uint64_t{words[at]} << 32) | words[at + 1];
 }
 
-double random_uniform(std::uint64_t key, std::uint64_t index) {
-  return static_cast<double>(random_u64(key, index) >> 11) * 0x1p-53;
-}
+double random_uniform(std::uint64_t key, std::uint64_t index) { return static_cast<double>(random_u64(key, index) >> 11) * 0x1p-53; }
 
 void fill_normal(float* out, std::int64_t count, double std, std::uint64_t key) {
   for (std::int64_t base = 0; base < count; base += 4) {

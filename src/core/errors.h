@@ -9,11 +9,11 @@ namespace meristem {
 
 enum class ExitCode : int {
   kOk = 0,
-  kInternal = 1,    // anything else, a full disk included
-  kUserInput = 2,   // the user's input is wrong: config, arguments, a read-only folder
-  kNonFinite = 3,   // training stopped on a non-finite value
-  kDamaged = 4,     // a checkpoint or data file is damaged
-  kInterrupted = 75 // stopped by a signal after saving
+  kInternal = 1,     // anything else, a full disk included
+  kUserInput = 2,    // the user's input is wrong: config, arguments, a read-only folder
+  kNonFinite = 3,    // training stopped on a non-finite value
+  kDamaged = 4,      // a checkpoint or data file is damaged
+  kInterrupted = 75  // stopped by a signal after saving
 };
 
 // Base of all errors whose message is meant for the user: one line, naming the place, what was found, what is allowed.

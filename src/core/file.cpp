@@ -32,10 +32,8 @@ void throw_errno(const std::filesystem::path& path, const char* what) {
     case EISDIR:
     case EEXIST:
     case ENAMETOOLONG:
-    case ELOOP:
-      throw InputError(message);
-    default:
-      throw SystemError(message);
+    case ELOOP: throw InputError(message);
+    default: throw SystemError(message);
   }
 }
 
@@ -181,8 +179,6 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-std::string xxh3_hex(std::span<const std::byte> bytes) {
-  return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
-}
+std::string xxh3_hex(std::span<const std::byte> bytes) { return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size())); }
 
 }  // namespace meristem

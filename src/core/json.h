@@ -27,10 +27,10 @@ class JsonCursor {
   JsonCursor(const nlohmann::json& value, std::string origin) : value_(&value), origin_(std::move(origin)) {}
 
   bool has(const std::string& key) const;
-  JsonCursor at(const std::string& key) const;                           // the member; it must exist
-  std::vector<JsonCursor> items() const;                                 // of an array
-  std::vector<std::pair<std::string, JsonCursor>> members() const;       // of an object, sorted by key
-  void allow_only(std::initializer_list<std::string_view> keys) const;   // any other key is refused
+  JsonCursor at(const std::string& key) const;                          // the member; it must exist
+  std::vector<JsonCursor> items() const;                                // of an array
+  std::vector<std::pair<std::string, JsonCursor>> members() const;      // of an object, sorted by key
+  void allow_only(std::initializer_list<std::string_view> keys) const;  // any other key is refused
 
   std::string text() const;
   bool boolean() const;

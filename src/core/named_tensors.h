@@ -15,9 +15,9 @@ class NamedTensors {
  public:
   using Entry = std::pair<std::string, at::Tensor>;
 
-  void add(std::string name, at::Tensor tensor);                // a name twice is a bug: throws c10::Error
+  void add(std::string name, at::Tensor tensor);  // a name twice is a bug: throws c10::Error
   bool contains(const std::string& name) const { return index_.contains(name); }
-  const at::Tensor& at(const std::string& name) const;          // throws c10::Error where it is missing
+  const at::Tensor& at(const std::string& name) const;  // throws c10::Error where it is missing
   std::size_t size() const { return entries_.size(); }
   bool empty() const { return entries_.empty(); }
   auto begin() const { return entries_.begin(); }

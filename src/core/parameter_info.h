@@ -22,12 +22,14 @@ inline bool is_decayed(Role role, bool decay_embeddings) {
   return role == Role::kLinear || role == Role::kHead || role == Role::kRouter || (role == Role::kEmbedding && decay_embeddings);
 }
 // Whether the model computes with the fp32 master itself, whatever its compute type.
-inline bool stays_fp32(Role role) { return role == Role::kNorm || role == Role::kRouter || role == Role::kRouterKey || role == Role::kBalance; }
+inline bool stays_fp32(Role role) {
+  return role == Role::kNorm || role == Role::kRouter || role == Role::kRouterKey || role == Role::kBalance;
+}
 
 struct ParameterInfo {
   std::string name;  // full name, "blocks.3.attention.qkv.weight"
   Role role;
-  double init_std;   // 0: filled with ones where it is a norm, with zeros where not
+  double init_std;  // 0: filled with ones where it is a norm, with zeros where not
   at::Tensor tensor;
 };
 

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <numeric>
 #include <utility>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>

@@ -1,4 +1,5 @@
-// The weights of a phase that ramps in: over its first updates the shares move in a straight line from those of the phase before to its own.
+// The weights of a phase that ramps in: over its first updates the shares move in a straight line from those of the phase before to its
+// own.
 #pragma once
 
 #include <cstdint>

@@ -58,7 +58,8 @@ std::vector<std::shared_ptr<const TokenSource>> open_sources(const DataConfig& c
   if (config.sources.empty()) throw InputError("data.sources: names no source");
   const std::string hash = checked_tokenizer_hash(config, vocab_size);
   std::vector<std::shared_ptr<const TokenSource>> sources;
-  for (const auto& [name, source] : config.sources) sources.push_back(open_source("data.sources." + name, source, config, vocab_size, hash));
+  for (const auto& [name, source] : config.sources)
+    sources.push_back(open_source("data.sources." + name, source, config, vocab_size, hash));
   for (const auto& [name, source] : config.validation.sources) open_source("data.validation." + name, source, config, vocab_size, hash);
   return sources;
 }

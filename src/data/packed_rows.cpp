@@ -24,16 +24,16 @@ std::int64_t count_trained(const TokenSource& source, std::int64_t document, std
 
 std::vector<std::string> packing_notes(const PackingReport& report, std::int64_t length, std::int64_t sequences_per_step) {
   const auto rows = static_cast<double>(report.rows);
-  std::vector<std::string> notes{fmt::format("source {}: {} documents in {} sequences an epoch, {:.1f} % filled; {:.4g} updates an epoch", report.name,
-                                             grouped_digits(report.documents), grouped_digits(report.rows),
+  std::vector<std::string> notes{fmt::format("source {}: {} documents in {} sequences an epoch, {:.1f} % filled; {:.4g} updates an epoch",
+                                             report.name, grouped_digits(report.documents), grouped_digits(report.rows),
                                              100.0 * static_cast<double>(report.tokens) / (rows * static_cast<double>(length)),
                                              rows / static_cast<double>(sequences_per_step))};
   if (report.cut_documents > 0) {
     const bool more = report.cut_documents > static_cast<std::int64_t>(report.cut.size());
-    notes.push_back(fmt::format("warning: source {}: {} documents are longer than data.sequence_length {} and are cut there: {} tokens lost, {} of "
-                                "them trained; documents {}{}",
-                                report.name, report.cut_documents, length, report.cut_tokens, report.cut_trained, fmt::join(report.cut, ", "),
-                                more ? ", …" : ""));
+    notes.push_back(fmt::format(
+        "warning: source {}: {} documents are longer than data.sequence_length {} and are cut there: {} tokens lost, {} of "
+        "them trained; documents {}{}",
+        report.name, report.cut_documents, length, report.cut_tokens, report.cut_trained, fmt::join(report.cut, ", "), more ? ", …" : ""));
   }
   return notes;
 }
@@ -52,8 +52,7 @@ std::uint64_t PackedRows::key(const char* what, std::int64_t epoch) const {
 void PackedRows::enter_epoch(std::int64_t epoch) {
   if (epoch == epoch_) return;
   const Permutation documents(key("data", epoch), source_->num_documents());
-  rows_ = best_fit_decreasing(
-      source_->num_documents(), length_, [&](std::int64_t d) { return source_->document_length(d); }, documents);
+  rows_ = best_fit_decreasing(source_->num_documents(), length_, [&](std::int64_t d) { return source_->document_length(d); }, documents);
   order_ = Permutation(key("rows", epoch), static_cast<std::int64_t>(rows_.size()));
   epoch_ = epoch;
 }

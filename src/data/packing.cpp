@@ -4,10 +4,10 @@ namespace meristem {
 namespace {
 
 struct Tokens {
-  std::vector<std::int32_t> ids;             // T + 1
-  std::vector<std::uint8_t> trained;         // T + 1: 1 where the token may be a target
-  std::vector<std::int64_t> document_starts; // places where a document's first token stands, in ascending order
-  std::int64_t count = 0;                    // of `ids` that are tokens; padding behind
+  std::vector<std::int32_t> ids;              // T + 1
+  std::vector<std::uint8_t> trained;          // T + 1: 1 where the token may be a target
+  std::vector<std::int64_t> document_starts;  // places where a document's first token stands, in ascending order
+  std::int64_t count = 0;                     // of `ids` that are tokens; padding behind
 };
 
 Tokens read_slices(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format) {

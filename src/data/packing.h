@@ -12,14 +12,15 @@
 namespace meristem {
 
 struct RowFormat {
-  std::int64_t length = 0;    // T
+  std::int64_t length = 0;  // T
   bool document_mask = true;
   std::int64_t vocab_size = 0;
 };
 
-// `slices` hold the T inputs and one token more, the last target; or whole documents of at most T tokens, and less. With document_mask positions restart and a segment begins at each
-// document, and a document's first token is no target; nor is a token that the source's mask leaves out. Where the slices hold fewer tokens, the rest of the row is padding: id 0, no
-// target, a segment of its own. Appends one row to `batch`, whose boundaries stay closed: see HostBatch. Errors as TokenSource::read.
+// `slices` hold the T inputs and one token more, the last target; or whole documents of at most T tokens, and less. With document_mask
+// positions restart and a segment begins at each document, and a document's first token is no target; nor is a token that the source's mask
+// leaves out. Where the slices hold fewer tokens, the rest of the row is padding: id 0, no target, a segment of its own. Appends one row to
+// `batch`, whose boundaries stay closed: see HostBatch. Errors as TokenSource::read.
 void append_row(const TokenSource& source, std::span<const DocumentSlice> slices, const RowFormat& format, std::int32_t source_index,
                 HostBatch& batch);
 

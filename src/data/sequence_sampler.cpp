@@ -53,8 +53,8 @@ void SequenceSampler::add_phase(const PhaseConfig& config) {
         fmt::format("phases.{}.from_step: found {}, allowed: steps, 0 for the first phase, then ascending", config.name, from_step));
   }
   if (!phases_.empty() && phases_.back().ramp && from_step < phases_.back().from_step + phases_.back().ramp->steps()) {
-    throw InputError(fmt::format("phases.{}.from_step: found {}, inside the ramp of the phase before, which ends after step {}", config.name,
-                                 from_step, phases_.back().from_step + phases_.back().ramp->steps()));
+    throw InputError(fmt::format("phases.{}.from_step: found {}, inside the ramp of the phase before, which ends after step {}",
+                                 config.name, from_step, phases_.back().from_step + phases_.back().ramp->steps()));
   }
   Phase phase{from_step, Mixture(weights_of(config, sources_)), {}};
   if (config.ramp_steps > 0) {

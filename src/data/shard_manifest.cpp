@@ -56,8 +56,8 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
     throw InputError(
         fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
   }
-  json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text", "trained_tokens",
-                   "files"});
+  json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text",
+                   "trained_tokens", "files"});
   ShardManifest manifest;
   manifest.tokens = json.at("tokens").integer(0);
   manifest.documents = json.at("documents").integer(0);

@@ -21,8 +21,8 @@ struct ShardManifest {
   std::string tokenizer_hash;               // xxh3_hex of tokenizer.json; empty where unknown
   std::optional<std::int64_t> end_of_text;  // the id that closes every document
   ShardFile bin, idx;
-  std::optional<ShardFile> mask;   // PREFIX.mask: one byte a token, 1 where it is trained on
-  std::int64_t trained_tokens = 0; // ones in the mask
+  std::optional<ShardFile> mask;    // PREFIX.mask: one byte a token, 1 where it is trained on
+  std::int64_t trained_tokens = 0;  // ones in the mask
 };
 
 std::string shard_manifest_json(const ShardManifest& manifest);

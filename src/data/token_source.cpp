@@ -162,7 +162,8 @@ void TokenSource::read_mask(std::int64_t document, std::int64_t begin, std::int6
   }
   std::memcpy(out, mask_->bytes().data() + first, static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i) {
-    if (out[i] > 1) throw DamagedError(fmt::format("{}: byte {}: found {}, a mask holds 0 and 1", mask_->path().string(), first + i, out[i]));
+    if (out[i] > 1)
+      throw DamagedError(fmt::format("{}: byte {}: found {}, a mask holds 0 and 1", mask_->path().string(), first + i, out[i]));
   }
 }
 

@@ -1,5 +1,6 @@
 // One source of tokens: a memory-mapped sequence of documents. Reads Megatron pairs (documents kept), and as one document each llm.c
-// files and bare uint16 files. A mask beside a pair (PREFIX.mask) says which tokens are trained on. Everything but the token ids is checked when it is opened; ids are checked when they are read.
+// files and bare uint16 files. A mask beside a pair (PREFIX.mask) says which tokens are trained on. Everything but the token ids is checked
+// when it is opened; ids are checked when they are read.
 #pragma once
 
 #include <cstdint>

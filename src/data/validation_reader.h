@@ -17,7 +17,8 @@ namespace meristem {
 class ValidationReader {
  public:
   // Reads at most `tokens` inputs, whole sequences of them, but at least one sequence; 0: the whole source, its last sequence padded.
-  // best_fit: whole documents packed into rows, in an order that is always the same. InputError where the source has no token with a target.
+  // best_fit: whole documents packed into rows, in an order that is always the same. InputError where the source has no token with a
+  // target.
   ValidationReader(const SourceConfig& source, std::int64_t sequence_length, bool document_mask, std::int64_t vocab_size, double tokens,
                    bool best_fit = false);
 

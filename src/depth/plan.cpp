@@ -45,7 +45,8 @@ void DepthPlan::check(std::int64_t blocks, bool every_block) const {
   if (const auto block = first_uncalled(calls_, blocks)) {
     throw InputError(fmt::format("depth plan: never calls block {}; training needs every block called", *block));
   }
-  if (const auto block = overlapping_block()) throw InputError(fmt::format("depth plan: loops overlap: block {} is in two of them", *block));
+  if (const auto block = overlapping_block())
+    throw InputError(fmt::format("depth plan: loops overlap: block {} is in two of them", *block));
 }
 
 DepthPlan DepthPlan::repeat(std::int64_t start, std::int64_t length, std::int64_t extra) const {

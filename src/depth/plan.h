@@ -50,8 +50,8 @@ class DepthPlan {
   // block is never called or loops overlap.
   void check(std::int64_t blocks, bool every_block) const;
 
-  // The plan's loop: known where the text had exactly one group "(…)xN" (N = 1 included) and where with_repeats() made the plan. It says how
-  // a plan was written, so it takes no part in comparisons: equal calls are equal plans.
+  // The plan's loop: known where the text had exactly one group "(…)xN" (N = 1 included) and where with_repeats() made the plan. It says
+  // how a plan was written, so it takes no part in comparisons: equal calls are equal plans.
   const std::optional<LoopSpan>& loop() const { return loop_; }
   // Whether there is a loop() and nothing outside or inside its group repeats in the canonical print: what `model.loop` asks of a plan.
   bool has_one_loop() const;

@@ -23,7 +23,8 @@ DepthPlan DepthPlan::with_repeats(std::int64_t repeats) const {
   if (repeats < 1 || repeats > (kMaxCalls - outside) / loop_->length) {
     throw InputError(fmt::format("depth plan {}: {} repeats; allowed: 1 to a plan of {} calls", print_loop(), repeats, kMaxCalls));
   }
-  const DepthPlan prelude = part(0, loop_->start), body = part(loop_->start, loop_->start + loop_->length), coda = part(loop_->end(), num_calls());
+  const DepthPlan prelude = part(0, loop_->start), body = part(loop_->start, loop_->start + loop_->length),
+                  coda = part(loop_->end(), num_calls());
   std::vector<std::int64_t> calls = prelude.calls_;
   for (std::int64_t r = 0; r < repeats; ++r) calls.insert(calls.end(), body.calls_.begin(), body.calls_.end());
   calls.insert(calls.end(), coda.calls_.begin(), coda.calls_.end());

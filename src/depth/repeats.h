@@ -6,9 +6,9 @@
 namespace meristem {
 
 struct RepeatDistribution {
-  double mean = 1;        // of the repeats before `max` bounds them; at least 1
-  double sigma = 0.5;     // of the rate's logarithm
-  std::int64_t max = 1;   // draws above it are `max`
+  double mean = 1;       // of the repeats before `max` bounds them; at least 1
+  double sigma = 0.5;    // of the rate's logarithm
+  std::int64_t max = 1;  // draws above it are `max`
 };
 
 // The repeats of update `step`: 1 + Poisson(rate), rate log-normal with mean `mean` - 1. A pure function of its arguments, so the same on

@@ -22,7 +22,8 @@ void check(const std::vector<std::int32_t>& prompt, const GenerateOptions& optio
     throw InputError(fmt::format("temperature: found {}; allowed: a number >= 0", options.temperature));
   }
   if (options.top_k < 0) throw InputError(fmt::format("top-k: found {}; allowed: >= 0", options.top_k));
-  if (!(options.top_p > 0 && options.top_p <= 1)) throw InputError(fmt::format("top-p: found {}; allowed: above 0, at most 1", options.top_p));
+  if (!(options.top_p > 0 && options.top_p <= 1))
+    throw InputError(fmt::format("top-p: found {}; allowed: above 0, at most 1", options.top_p));
   if (options.max_tokens < 0) throw InputError(fmt::format("max-tokens: found {}; allowed: >= 0", options.max_tokens));
 }
 

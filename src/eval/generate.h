@@ -11,10 +11,10 @@ namespace meristem {
 
 struct GenerateOptions {
   std::int64_t max_tokens = 200;
-  double temperature = 0.8;      // 0: the most likely token
-  std::int64_t top_k = 0;        // 0: off
-  double top_p = 1.0;            // 1: off
-  std::uint64_t seed = 1;        // token i of the answer is a function of (seed, i) and the logits
+  double temperature = 0.8;               // 0: the most likely token
+  std::int64_t top_k = 0;                 // 0: off
+  double top_p = 1.0;                     // 1: off
+  std::uint64_t seed = 1;                 // token i of the answer is a function of (seed, i) and the logits
   std::vector<std::int64_t> stop_tokens;  // end the answer, not part of it
 };
 

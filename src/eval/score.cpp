@@ -13,7 +13,8 @@ namespace {
 void check_ids(const std::vector<std::int32_t>& ids, std::int64_t vocab_size, std::size_t item, const char* what) {
   if (ids.empty()) throw InputError(fmt::format("item {}: {} has no token", item, what));
   for (const std::int32_t id : ids) {
-    if (id < 0 || id >= vocab_size) throw InputError(fmt::format("item {}: token id {} is outside the vocabulary of {}", item, id, vocab_size));
+    if (id < 0 || id >= vocab_size)
+      throw InputError(fmt::format("item {}: token id {} is outside the vocabulary of {}", item, id, vocab_size));
   }
 }
 
@@ -67,8 +68,8 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items) {
   return static_cast<std::int64_t>(longest);
 }
 
-std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size, const std::vector<ChoiceItem>& items,
-                                               at::Device device, std::int64_t batch_tokens) {
+std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
+                                               const std::vector<ChoiceItem>& items, at::Device device, std::int64_t batch_tokens) {
   check_items(items, vocab_size);
   torch::NoGradGuard no_grad;
   std::vector<std::vector<double>> scores(items.size());

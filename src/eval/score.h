@@ -19,7 +19,7 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items);
 // [item][choice]: sum of log-probabilities of the choice's tokens, natural logarithm, under `plan`. Contexts are read once a choice, in
 // batches of at most about `batch_tokens` tokens; the logits of a whole batch are never held (Model::loss).
 // InputError names the item where a context or choice is empty or an id is outside the vocabulary.
-std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size, const std::vector<ChoiceItem>& items,
-                                               at::Device device, std::int64_t batch_tokens = 8192);
+std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
+                                               const std::vector<ChoiceItem>& items, at::Device device, std::int64_t batch_tokens = 8192);
 
 }  // namespace meristem

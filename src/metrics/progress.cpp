@@ -12,9 +12,7 @@
 namespace meristem {
 namespace {
 
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double steady_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 bool wants_bar(const ProgressOptions& options) {
   if (options.mode != ProgressOptions::Mode::kAuto) return options.mode == ProgressOptions::Mode::kBar;

@@ -15,17 +15,17 @@ struct ProgressState {
   double lr = std::numeric_limits<double>::quiet_NaN();
   double grad_norm = std::numeric_limits<double>::quiet_NaN();
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
-  std::int64_t blocks = 0, calls = 0;                                // unique blocks; block calls a token passes through
-  double eta = std::numeric_limits<double>::quiet_NaN();             // seconds left
+  std::int64_t blocks = 0, calls = 0;                     // unique blocks; block calls a token passes through
+  double eta = std::numeric_limits<double>::quiet_NaN();  // seconds left
 };
 
 struct ProgressOptions {
   int fd = 2;
-  enum class Mode { kAuto, kBar, kPlain } mode = Mode::kAuto;        // auto: a bar where fd is a terminal that can move the cursor
-  std::int64_t plain_every = 1;                                      // plain: a line every so many steps, and at the last
-  double redraw_seconds = 0.1;                                       // bar: at most one redraw in this time
-  int columns = 0;                                                   // 0: ask the terminal, 80 where it does not say
-  std::function<double()> clock;                                     // seconds, monotonic; empty: the steady clock
+  enum class Mode { kAuto, kBar, kPlain } mode = Mode::kAuto;  // auto: a bar where fd is a terminal that can move the cursor
+  std::int64_t plain_every = 1;                                // plain: a line every so many steps, and at the last
+  double redraw_seconds = 0.1;                                 // bar: at most one redraw in this time
+  int columns = 0;                                             // 0: ask the terminal, 80 where it does not say
+  std::function<double()> clock;                               // seconds, monotonic; empty: the steady clock
 };
 
 class Progress {
@@ -43,8 +43,8 @@ class Progress {
  private:
   ProgressOptions options_;
   bool bar_ = false;
-  bool drawn_ = false;       // a bar stands on the screen
-  bool shown_ = true;        // the newest state has been written
+  bool drawn_ = false;  // a bar stands on the screen
+  bool shown_ = true;   // the newest state has been written
   double last_draw_ = 0;
   ProgressState state_;
 

@@ -12,13 +12,13 @@ struct Peak {
 };
 
 // From the makers' data sheets: bf16, dense, fp32 accumulation. The first match counts, so the longer name of a family comes first.
-constexpr std::array kPeaks{
-    Peak{"GB200", 2500e12},    Peak{"B200", 2250e12},       Peak{"B100", 1750e12},      Peak{"GH200", 989e12},    Peak{"H200", 989e12},
-    Peak{"H100 PCIe", 756e12}, Peak{"H100 NVL", 835e12},    Peak{"H100", 989e12},       Peak{"H800 PCIe", 756e12},
-    Peak{"H800", 989e12},      Peak{"H20", 148e12},         Peak{"A100", 312e12},       Peak{"A800", 312e12},     Peak{"L40S", 362e12},
-    Peak{"L40", 181e12},       Peak{"L4", 121e12},          Peak{"A10G", 70e12},        Peak{"A10", 125e12},      Peak{"A30", 165e12},
-    Peak{"A40", 149.7e12},     Peak{"RTX 6000 Ada", 364e12}, Peak{"RTX A6000", 154.8e12},
-    Peak{"RTX 5090", 209.5e12}, Peak{"RTX 4090", 165e12},   Peak{"RTX 4080", 97.5e12},  Peak{"RTX 3090", 71e12}};
+constexpr std::array kPeaks{Peak{"GB200", 2500e12},       Peak{"B200", 2250e12},       Peak{"B100", 1750e12},      Peak{"GH200", 989e12},
+                            Peak{"H200", 989e12},         Peak{"H100 PCIe", 756e12},   Peak{"H100 NVL", 835e12},   Peak{"H100", 989e12},
+                            Peak{"H800 PCIe", 756e12},    Peak{"H800", 989e12},        Peak{"H20", 148e12},        Peak{"A100", 312e12},
+                            Peak{"A800", 312e12},         Peak{"L40S", 362e12},        Peak{"L40", 181e12},        Peak{"L4", 121e12},
+                            Peak{"A10G", 70e12},          Peak{"A10", 125e12},         Peak{"A30", 165e12},        Peak{"A40", 149.7e12},
+                            Peak{"RTX 6000 Ada", 364e12}, Peak{"RTX A6000", 154.8e12}, Peak{"RTX 5090", 209.5e12}, Peak{"RTX 4090", 165e12},
+                            Peak{"RTX 4080", 97.5e12},    Peak{"RTX 3090", 71e12}};
 
 // "A10" names the A10 alone, not the A100: a match must end where a word does.
 bool names(std::string_view device, std::string_view part) {

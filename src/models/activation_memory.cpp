@@ -85,9 +85,7 @@ class Walk {
     return element_ * (chunk * vocab + 3 * tokens_ * width_) + weight * vocab * width_;
   }
   // Both saved gradients, and both scaled.
-  double head_backward() const {
-    return element_ * (3 * tokens_ * width_ + 2 * static_cast<double>(config_.model.vocab_size) * width_);
-  }
+  double head_backward() const { return element_ * (3 * tokens_ * width_ + 2 * static_cast<double>(config_.model.vocab_size) * width_); }
   // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
   struct BlockGradient {
     double bytes = 0, largest = 0;

@@ -30,7 +30,12 @@ class GeneratorStates {
 // the depth so far -> the call's output, and the keys and values that it adds. Holds copies of what its context pointed to.
 struct RepeatableCall : torch::CustomClassHolder {
   RepeatableCall(const nn::Block& called, const nn::CallContext& context, at::Device device)
-      : block(called), call(context), positions_N(*context.positions_N), segments(*context.segments), rope(*context.rope), generators(device) {
+      : block(called),
+        call(context),
+        positions_N(*context.positions_N),
+        segments(*context.segments),
+        rope(*context.rope),
+        generators(device) {
     call.positions_N = &positions_N;
     call.segments = &segments;
     call.rope = &rope;
@@ -108,7 +113,8 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
       reached_grads.push_back(grads[i]);
     }
     for (const at::Tensor& parameter : context->saved_data["parameters"].toTensorVector()) inputs.push_back(parameter);
-    auto inner = torch::autograd::grad(reached, inputs, reached_grads, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+    auto inner =
+        torch::autograd::grad(reached, inputs, reached_grads, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
     inner.resize(inner.size() + 2);  // the last two arguments are no tensors
     return inner;
   }

@@ -15,19 +15,19 @@ struct ParameterCount {
 };
 
 struct FlopCount {
-  double forward = 0, train = 0;     // per token, the head included
-  std::vector<double> by_call;       // forward, per token
-  double head = 0, scores = 0;       // parts of `forward`
+  double forward = 0, train = 0;  // per token, the head included
+  std::vector<double> by_call;    // forward, per token
+  double head = 0, scores = 0;    // parts of `forward`
 };
 
 // Bytes at peak on one rank.
 struct MemoryEstimate {
-  double weights = 0;      // fp32 masters and the compute copy
-  double optimizer = 0;    // both moments
-  double gradients = 0;    // the flat fp32 buffer
-  double activations = 0;  // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
+  double weights = 0;         // fp32 masters and the compute copy
+  double optimizer = 0;       // both moments
+  double gradients = 0;       // the flat fp32 buffer
+  double activations = 0;     // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
   double loop_gradients = 0;  // part of the above while backward is in a loop: sums for blocks that are called more than once
-  double growth_peak = 0;  // old and new weights and moments while a growth is under way; 0 without growth
+  double growth_peak = 0;     // old and new weights and moments while a growth is under way; 0 without growth
   // At the peak of an update; a growth has its own.
   double total() const { return weights + optimizer + gradients + activations; }
 };
@@ -43,7 +43,8 @@ struct StageCost {
 // Costs of a config whose model has `blocks` blocks under `plan`.
 StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage);
 
-// All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth attributed to the stage it leads to.
+// All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth
+// attributed to the stage it leads to.
 std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry);
 
 // Training FLOPs of the whole run: over segments, so that phases with their own plans count as they run,

@@ -30,7 +30,8 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
   if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
-  if (config.loop.injection == "concat") injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
+  if (config.loop.injection == "concat")
+    injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
 
@@ -101,7 +102,8 @@ at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
 at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) {
   torch::NoGradGuard no_grad;
   if (cache.slots.empty()) cache.slots.resize(plan.calls().size());
-  TORCH_CHECK(cache.slots.size() == plan.calls().size(), "the cache has ", cache.slots.size(), " slots, the plan ", plan.num_calls(), " calls");
+  TORCH_CHECK(cache.slots.size() == plan.calls().size(), "the cache has ", cache.slots.size(), " slots, the plan ", plan.num_calls(),
+              " calls");
   const std::int64_t count = tokens_t.size(0);
   grow_rope_table(cache.length + count);
   const at::Tensor positions = at::arange(cache.length, cache.length + count, tokens_t.options().dtype(at::kInt));

@@ -8,13 +8,16 @@
 
 namespace meristem {
 
-LoopRun::LoopRun(const LoopConfig& config, const DepthPlan& plan, const nn::Linear& adapter) : injection_(config.injection), adapter_(adapter) {
+LoopRun::LoopRun(const LoopConfig& config, const DepthPlan& plan, const nn::Linear& adapter)
+    : injection_(config.injection), adapter_(adapter) {
   if (plan.loop()) {
     span_ = *plan.loop();
     if (config.backprop_last) first_learning_ = std::max<std::int64_t>(0, span_.repeats - *config.backprop_last);
   } else if (injection_ != "none") {
-    throw InputError(fmt::format("depth plan {}: this model injects into its loop (model.loop.injection: {}); write that loop as one group, "
-                                 "such as (0-3)x2, with x1 where it runs once", plan.print(), injection_));
+    throw InputError(
+        fmt::format("depth plan {}: this model injects into its loop (model.loop.injection: {}); write that loop as one group, "
+                    "such as (0-3)x2, with x1 where it runs once",
+                    plan.print(), injection_));
   }
 }
 

@@ -24,10 +24,10 @@ class LoopRun {
 
  private:
   std::string injection_;
-  LoopSpan span_;                     // length 0: no loop
-  std::int64_t first_learning_ = 0;   // repeat
+  LoopSpan span_;                    // length 0: no loop
+  std::int64_t first_learning_ = 0;  // repeat
   const nn::Linear& adapter_;
-  at::Tensor first_input_ND_;         // e, once the loop has begun
+  at::Tensor first_input_ND_;  // e, once the loop has begun
 };
 
 }  // namespace meristem

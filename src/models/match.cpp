@@ -52,7 +52,8 @@ class ExpertCosts {
   }
 
   double flops(const ExpertShape& s) const {
-    return flops_rest_ + flops_width_ * (static_cast<double>(s.active) + shared_) * static_cast<double>(s.inner) + flops_count_ * static_cast<double>(s.count);
+    return flops_rest_ + flops_width_ * (static_cast<double>(s.active) + shared_) * static_cast<double>(s.inner) +
+           flops_count_ * static_cast<double>(s.count);
   }
   double parameters(const ExpertShape& s) const {
     const double count = static_cast<double>(s.count);
@@ -75,7 +76,7 @@ class ExpertCosts {
 struct Candidate {
   ExpertShape shape{};
   double worst = std::numeric_limits<double>::infinity();  // percent
-  double coarser = 0;  // |log(f'/f)|: how far the experts' size is from the original's
+  double coarser = 0;                                      // |log(f'/f)|: how far the experts' size is from the original's
 
   // The granularity of experts is an effect of its own: of the close ones the nearest in size, else the closest.
   bool better_than(const Candidate& other) const {
@@ -130,7 +131,8 @@ RunConfig dense(RunConfig config, std::int64_t inner) {
 MatchedBaseline counted(const char* name, const RunConfig& config, const StageCost& original, const ModelRegistry& registry) {
   MatchedBaseline baseline{name, config, cost_at_full_depth(config, registry)};
   baseline.flops_percent = percent(baseline.cost.flops.forward, original.flops.forward);
-  baseline.parameters_percent = percent(static_cast<double>(baseline.cost.parameters.total), static_cast<double>(original.parameters.total));
+  baseline.parameters_percent =
+      percent(static_cast<double>(baseline.cost.parameters.total), static_cast<double>(original.parameters.total));
   baseline.kv_percent = percent(baseline.cost.kv_bytes_per_token, original.kv_bytes_per_token);
   return baseline;
 }
@@ -139,12 +141,15 @@ MatchedBaseline counted(const char* name, const RunConfig& config, const StageCo
   const FeedForwardConfig& ff = config.model.feed_forward;
   const double calls = static_cast<double>(DepthPlan::parse(config.model.depth_plan).num_calls());
   const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
-  throw InputError(fmt::format("model.feed_forward: no {} comes within {} % of this model{}; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = {:.4g}, the right side {:.4g}",
-                               name, kMatchPercent, nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "", static_cast<double>(ff.count) / calls,
-                               static_cast<double>(ff.active) + extra * (2 - 2 / calls)));
+  throw InputError(
+      fmt::format("model.feed_forward: no {} comes within {} % of this model{}; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = "
+                  "{:.4g}, the right side {:.4g}",
+                  name, kMatchPercent, nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "", static_cast<double>(ff.count) / calls,
+                  static_cast<double>(ff.active) + extra * (2 - 2 / calls)));
 }
 
-MatchedBaseline matched_experts(const char* name, const RunConfig& start, const RunConfig& config, const StageCost& original, const ModelRegistry& registry) {
+MatchedBaseline matched_experts(const char* name, const RunConfig& start, const RunConfig& config, const StageCost& original,
+                                const ModelRegistry& registry) {
   const Candidate best = search(ExpertCosts(start, registry), original, config.model.feed_forward.inner);
   if (!std::isfinite(best.worst)) refuse_match(config, name, std::nullopt);
   MatchedBaseline baseline = counted(name, with_experts(start, best.shape), original, registry);
@@ -172,8 +177,10 @@ double MatchedBaseline::worst_percent() const {
 
 Match match_baselines(const RunConfig& config, const ModelRegistry& registry) {
   const ModelConfig& model = config.model;
-  if (model.feed_forward.kind != "experts") throw InputError(fmt::format("model.feed_forward.kind: found {}; --match needs experts", model.feed_forward.kind));
-  if (!model.depth_attention) throw InputError("model.depth_attention: found null; --match compares a model that has it with those that have not");
+  if (model.feed_forward.kind != "experts")
+    throw InputError(fmt::format("model.feed_forward.kind: found {}; --match needs experts", model.feed_forward.kind));
+  if (!model.depth_attention)
+    throw InputError("model.depth_attention: found null; --match compares a model that has it with those that have not");
   const RunConfig still = without_changes_over_time(config);
   Match match{cost_at_full_depth(still, registry), {}};
   RunConfig without_depth_attention = still;

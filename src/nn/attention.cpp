@@ -31,7 +31,7 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
   std::vector<at::Tensor> values = memory.values;
   values.push_back(v);
   memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, depth_shape_, paths_.depth_attention,
-                                                memory.shared(memory.keys.size(), memory.values.size())));
+                                               memory.shared(memory.keys.size(), memory.values.size())));
   return memory.values.back();
 }
 
@@ -39,7 +39,8 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
   if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.segments, paths_.attention);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
-  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.segments, paths_.depth_attention, memory.shared(entries, entries));
+  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.segments, paths_.depth_attention,
+                              memory.shared(entries, entries));
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {

@@ -1,5 +1,5 @@
-// A block: its mixers in order, each added to the residual stream. `norm: pre` leaves the sum as it is; `norm: sandwich` norms it after each
-// addition (Geiping et al., 2025), which bounds the residual stream however often the block is called.
+// A block: its mixers in order, each added to the residual stream. `norm: pre` leaves the sum as it is; `norm: sandwich` norms it after
+// each addition (Geiping et al., 2025), which bounds the residual stream however often the block is called.
 #pragma once
 
 #include <algorithm>

@@ -49,7 +49,8 @@ at::Tensor DepthAttentionImpl::forward(const at::Tensor& h_ND, CallContext& call
   const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND)), call.depth_index + 1);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
-  return output_->forward(ops::depth_attention(q, memory.keys, memory.values, shape_, paths_.depth_attention, memory.shared(entries, entries)));
+  return output_->forward(
+      ops::depth_attention(q, memory.keys, memory.values, shape_, paths_.depth_attention, memory.shared(entries, entries)));
 }
 
 CallCost DepthAttentionImpl::cost(const CallPlace& place) const {

@@ -12,8 +12,8 @@ namespace meristem::nn {
 // A call is a function of its input (`state`), `previous`, and the keys and values so far; what it appends to them is a further output.
 // It never changes what stands there: a call that is computed again gets the same memory as the first time.
 struct DepthMemory {
-  at::Tensor state;     // [N, D], residual type: what the running call begins with; the first one's is the embedding, h_0
-  at::Tensor previous;  // [N, D]: what the call before began with; undefined in the first call
+  at::Tensor state;                      // [N, D], residual type: what the running call begins with; the first one's is the embedding, h_0
+  at::Tensor previous;                   // [N, D]: what the call before began with; undefined in the first call
   std::vector<at::Tensor> keys, values;  // one entry a call, of a shape that the mixers agree on
 
   c10::intrusive_ptr<ops::DepthGradients> gradients;  // where calls gather those of the entries; null where each call hands on its own

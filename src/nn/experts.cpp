@@ -36,7 +36,8 @@ ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, 
 at::Tensor ExpertsImpl::encoding_of(std::int64_t depth) {
   if (!encodings_.defined() || encodings_.size(0) <= depth) {
     std::vector<at::Tensor> rows;
-    for (std::int64_t r = 0; r < std::max<std::int64_t>(64, 2 * depth); ++r) rows.push_back(depth_encoding(r, config_.router_dim, torch::kDouble));
+    for (std::int64_t r = 0; r < std::max<std::int64_t>(64, 2 * depth); ++r)
+      rows.push_back(depth_encoding(r, config_.router_dim, torch::kDouble));
     encodings_ = torch::stack(rows).to(router_keys_.options().requires_grad(false));
   }
   return encodings_[depth];

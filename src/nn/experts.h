@@ -34,10 +34,10 @@ class ExpertsImpl : public Mixer {
   std::int64_t width_;
   ops::Paths paths_;
   RmsNorm norm_{nullptr};
-  Linear router_{nullptr};                        // [d_r, D]
-  at::Tensor router_keys_, balance_bias_;         // [E, d_r], [E]
-  at::Tensor gate_up_, down_;                     // [E, 2F, D], [E, D, F]
-  at::Tensor encodings_;                          // [depths, d_r], on the device: a captured step may not copy from the host
+  Linear router_{nullptr};                                 // [d_r, D]
+  at::Tensor router_keys_, balance_bias_;                  // [E, d_r], [E]
+  at::Tensor gate_up_, down_;                              // [E, 2F, D], [E, D, F]
+  at::Tensor encodings_;                                   // [depths, d_r], on the device: a captured step may not copy from the host
   Linear shared_gate_up_{nullptr}, shared_down_{nullptr};  // n shared experts are one of n times the inner width; empty without
 };
 TORCH_MODULE(Experts);

@@ -19,27 +19,27 @@ struct KvSlot {
 
 // What a call of a block may know beside its input.
 struct CallContext {
-  std::int64_t depth_index = 0;                // place in the depth plan
-  std::int64_t block = 0;                      // the block that is called
-  const at::Tensor* positions_N = nullptr;     // int32, restarting at each document
-  const ops::Segments* segments = nullptr;     // training and prefill
+  std::int64_t depth_index = 0;             // place in the depth plan
+  std::int64_t block = 0;                   // the block that is called
+  const at::Tensor* positions_N = nullptr;  // int32, restarting at each document
+  const ops::Segments* segments = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
-  KvSlot* cache = nullptr;                     // decoding: this call's slot
-  DepthMemory* memory = nullptr;               // one object for all calls of a forward pass
-  ExpertLoads* loads = nullptr;                // where experts count their tokens; null in evaluation and where a call is computed again
+  KvSlot* cache = nullptr;        // decoding: this call's slot
+  DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
+  ExpertLoads* loads = nullptr;   // where experts count their tokens; null in evaluation and where a call is computed again
 };
 
 // What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
 struct CallCost {
-  double matmul_flops = 0;      // per token, forward, without attention scores
-  double score_flops = 0;       // per token, forward, causal attention counted half
-  double kv_elements = 0;       // cached per token
-  double saved_elements = 0;    // of the compute type, kept per token for backward
-  double saved_fp32 = 0;        // elements kept per token in fp32, whatever the compute type
-  double saved_casts = 0;       // fp32 copies kept per token, which only another compute type needs
-  double memory_elements = 0;   // of the compute type, part of saved_elements: what the call leaves per token for later calls of its depth
-  double expert_parameters = 0; // of the block's routed experts, all of them
-  double active_share = 0;      // part of them that one call uses
+  double matmul_flops = 0;       // per token, forward, without attention scores
+  double score_flops = 0;        // per token, forward, causal attention counted half
+  double kv_elements = 0;        // cached per token
+  double saved_elements = 0;     // of the compute type, kept per token for backward
+  double saved_fp32 = 0;         // elements kept per token in fp32, whatever the compute type
+  double saved_casts = 0;        // fp32 copies kept per token, which only another compute type needs
+  double memory_elements = 0;    // of the compute type, part of saved_elements: what the call leaves per token for later calls of its depth
+  double expert_parameters = 0;  // of the block's routed experts, all of them
+  double active_share = 0;       // part of them that one call uses
 };
 
 // Where a call stands, as far as its cost depends on it.

@@ -34,7 +34,8 @@ void adamw_reference(const AdamwSegment& segment, const at::Tensor& lr, const at
 
 void adamw_library(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
   // ATen divides the gradient by its grad_scale and writes it back; it counts steps from the number it is given.
-  const at::Tensor found_inf = grad_scale.isfinite().logical_not().to(at::kFloat), step = at::full({}, static_cast<double>(segment.t), segment.master.options());
+  const at::Tensor found_inf = grad_scale.isfinite().logical_not().to(at::kFloat),
+                   step = at::full({}, static_cast<double>(segment.t), segment.master.options());
   at::_fused_adamw_({segment.master}, {segment.grad}, {segment.exp_avg}, {segment.exp_avg_sq}, {}, {step}, lr, s.beta1, s.beta2,
                     s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale.reciprocal(), found_inf);
 }

@@ -14,8 +14,8 @@ namespace {
 CrossEntropy cross_entropy_reference(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N) {
   const at::Tensor logits = at::linear(hidden_ND, weight_VD).to(accumulate_type(hidden_ND.scalar_type()));
   const at::Tensor targets = targets_N.to(at::kLong);
-  const at::Tensor losses =
-      torch::nn::functional::cross_entropy(logits, targets.clamp_min(-1), torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1).reduction(torch::kNone));
+  const at::Tensor losses = torch::nn::functional::cross_entropy(
+      logits, targets.clamp_min(-1), torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1).reduction(torch::kNone));
   return {losses.sum(), losses.detach()};
 }
 

@@ -12,8 +12,8 @@
 namespace meristem::ops {
 
 bool cuda_kernel_linked(std::string_view op) {
-  constexpr std::array<std::string_view, 8> kLinked{"adamw", "attention", "cross_entropy", "depth_attention", "experts", "rms_norm", "rope",
-                                                    "swiglu"};
+  constexpr std::array<std::string_view, 8> kLinked{"adamw",   "attention", "cross_entropy", "depth_attention",
+                                                    "experts", "rms_norm",  "rope",          "swiglu"};
   return std::find(kLinked.begin(), kLinked.end(), op) != kLinked.end() && kernels::available();
 }
 
@@ -27,8 +27,10 @@ void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const a
   buffers.half = segment.half.defined() ? static_cast<std::uint16_t*>(segment.half.data_ptr()) : nullptr;
   const kernels::AdamwSegment whole{0, segment.master.numel(), static_cast<float>(bias1), static_cast<float>(bias2_sqrt),
                                     static_cast<float>(settings.weight_decay)};
-  const kernels::AdamwConstants constants{static_cast<float>(settings.beta1), static_cast<float>(settings.beta2), static_cast<float>(settings.eps)};
-  kernels::adamw(buffers, &whole, 1, constants, lr.data_ptr<float>(), grad_scale.data_ptr<float>(), c10::cuda::getCurrentCUDAStream().stream());
+  const kernels::AdamwConstants constants{static_cast<float>(settings.beta1), static_cast<float>(settings.beta2),
+                                          static_cast<float>(settings.eps)};
+  kernels::adamw(buffers, &whole, 1, constants, lr.data_ptr<float>(), grad_scale.data_ptr<float>(),
+                 c10::cuda::getCurrentCUDAStream().stream());
 }
 
 }  // namespace meristem::ops

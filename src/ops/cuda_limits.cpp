@@ -32,7 +32,8 @@ std::string depth_limit(at::ScalarType compute, const ModelShapes& shapes) {
 
 std::string experts_limit(at::ScalarType compute, const ModelShapes& shapes) {
   if (compute != at::kBFloat16) return " (its kernel takes BFloat16)";
-  if (shapes.experts > kernels::kExpertsMost) return fmt::format(" with {} experts (its kernel takes up to {})", shapes.experts, kernels::kExpertsMost);
+  if (shapes.experts > kernels::kExpertsMost)
+    return fmt::format(" with {} experts (its kernel takes up to {})", shapes.experts, kernels::kExpertsMost);
   return shapes.width % 8 == 0 ? "" : fmt::format(" with width {} (its kernel takes multiples of 8)", shapes.width);
 }
 

@@ -90,8 +90,7 @@ at::Tensor qk_norm_rope_backward_cuda(const at::Tensor& dy_NC, const at::Tensor&
   const at::Tensor partials = at::empty({kernels::kRopePartials * 2 * head_dim}, norm.q_gain.options());
   kernels::qk_norm_rope_backward(rope_shape(x_NC, norm.query_heads + norm.key_heads, positions_N, table), qk_norm_of(norm),
                                  static_cast<int>(x_NC.size(1)), dy_NC.data_ptr(), dy_NC.stride(0), x_NC.data_ptr(), x_NC.stride(0),
-                                 dx_NC.data_ptr(), dx_NC.stride(0), d_gains.data_ptr<float>(), partials.data_ptr<float>(),
-                                 rows_stream());
+                                 dx_NC.data_ptr(), dx_NC.stride(0), d_gains.data_ptr<float>(), partials.data_ptr<float>(), rows_stream());
   return d_gains;
 }
 

@@ -59,7 +59,9 @@ at::Tensor joint_softmax(const at::Tensor& q, const at::Tensor& k, const at::Ten
                          const HeadShape& shape) {
   const auto wide = accumulate_type(q.scalar_type());
   const std::int64_t queries = q.size(0), seen = k.size(0), group = shape.heads / shape.kv_heads;
-  const auto heads_first = [&](const at::Tensor& x, std::int64_t heads) { return x.to(wide).view({x.size(0), heads, shape.head_dim}).transpose(0, 1); };
+  const auto heads_first = [&](const at::Tensor& x, std::int64_t heads) {
+    return x.to(wide).view({x.size(0), heads, shape.head_dim}).transpose(0, 1);
+  };
   at::Tensor scores = at::matmul(heads_first(q, shape.heads), heads_first(k, shape.kv_heads).repeat_interleave(group, 0).transpose(1, 2)) /
                       std::sqrt(static_cast<double>(shape.head_dim));  // [H, t, S]
   const at::Tensor hidden = at::ones({queries, seen}, q.options().dtype(at::kBool)).triu(seen - queries + 1);

@@ -38,7 +38,8 @@ std::size_t scratch_floats(const HeadShape& shape, std::int64_t of_a_pair) {
 }
 
 // y [N, H*K] and lse [N, H] float32 are changed in place.
-void join_entries(const at::Tensor& q, at::TensorList keys, at::TensorList values, const HeadShape& shape, const at::Tensor& y, const at::Tensor& lse) {
+void join_entries(const at::Tensor& q, at::TensorList keys, at::TensorList values, const HeadShape& shape, const at::Tensor& y,
+                  const at::Tensor& lse) {
   dispatch_cpu(q.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto k = rows_of<X>(keys), v = rows_of<X>(values);
@@ -73,8 +74,9 @@ variable_list entry_gradients(const at::Tensor& dy, const at::Tensor& q, at::Ten
     const auto dk_rows = pointers_of<X>(dk), dv_rows = pointers_of<X>(dv);
     parallel_rows(q.size(0), [&](std::int64_t begin, std::int64_t end) {
       std::vector<float> scratch(scratch_floats(shape, 3 * shape.head_dim + 3));
-      kernels.depth_attention_backward(rows_of<X>(dy), rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse), data_of<X>(grads[0]),
-                                       dk_rows.data(), dv_rows.data(), begin, end, kernel_shape(shape, entries), scratch.data());
+      kernels.depth_attention_backward(rows_of<X>(dy), rows_of<X>(q), k.data(), v.data(), data_of<X>(y), data_of<float>(lse),
+                                       data_of<X>(grads[0]), dk_rows.data(), dv_rows.data(), begin, end, kernel_shape(shape, entries),
+                                       scratch.data());
     });
   });
   for (std::size_t i = handed_on.keys; i < entries; ++i) grads[1 + i] = std::move(*dk.all[i]);
@@ -88,7 +90,8 @@ at::TensorList values_of(at::TensorList entries) { return entries.slice(entries.
 
 class DepthAttentionCpu : public torch::autograd::Function<DepthAttentionCpu> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries, const c10::intrusive_ptr<DepthCall>& call) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries,
+                            const c10::intrusive_ptr<DepthCall>& call) {
     const at::Tensor y = at::zeros({q.size(0), call->shape.query_columns()}, q.options());
     const at::Tensor lse = at::full({q.size(0), call->shape.heads}, -std::numeric_limits<float>::infinity(), q.options().dtype(at::kFloat));
     join_entries(q, keys_of(entries), values_of(entries), call->shape, y, lse);
@@ -102,8 +105,8 @@ class DepthAttentionCpu : public torch::autograd::Function<DepthAttentionCpu> {
     const auto saved = context->get_saved_variables();
     const at::TensorList entries = at::TensorList(saved).slice(3);
     const DepthCall& call = saved_call(context);
-    variable_list out = entry_gradients(with_dense_rows(grads[0]), saved[0], keys_of(entries), values_of(entries), call.shape, saved[1], saved[2],
-                                        call.shared, call.handed_on);
+    variable_list out = entry_gradients(with_dense_rows(grads[0]), saved[0], keys_of(entries), values_of(entries), call.shape, saved[1],
+                                        saved[2], call.shared, call.handed_on);
     out.emplace_back();  // the call
     return out;
   }
@@ -141,14 +144,16 @@ at::Tensor join_heads(const at::Tensor& x, std::int64_t heads, const HeadShape& 
 
 class JointAttentionCpu : public torch::autograd::Function<JointAttentionCpu> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv_NC, at::TensorList entries, const c10::intrusive_ptr<DepthCall>& call) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv_NC, at::TensorList entries,
+                            const c10::intrusive_ptr<DepthCall>& call) {
     const HeadShape& shape = call->shape;
     const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
     const at::Tensor y = at::empty({qkv_NC.size(0), shape.query_columns()}, qkv_NC.options());
     const at::Tensor lse = at::empty({qkv_NC.size(0), shape.heads}, qkv_NC.options().dtype(at::kFloat));
     for (const Stretch& stretch : stretches_of(call->lengths)) {
       const auto [out, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
-          split_heads(stretch.of(parts[0]), stretch.sequences, shape.heads, shape), split_heads(stretch.of(parts[1]), stretch.sequences, shape.kv_heads, shape),
+          split_heads(stretch.of(parts[0]), stretch.sequences, shape.heads, shape),
+          split_heads(stretch.of(parts[1]), stretch.sequences, shape.kv_heads, shape),
           split_heads(stretch.of(parts[2]), stretch.sequences, shape.kv_heads, shape), 0.0, /*is_causal=*/true);
       stretch.of(y).copy_(join_heads(out, shape.heads, shape));
       stretch.of(lse).copy_(sums.transpose(1, 2).reshape({-1, shape.heads}));
@@ -171,11 +176,13 @@ class JointAttentionCpu : public torch::autograd::Function<JointAttentionCpu> {
     variable_list out = entry_gradients(dy, parts[0], keys_of(entries), values_of(entries), shape, y, lse, call.shared, call.handed_on);
     const at::Tensor d_qkv = at::empty(saved[0].sizes(), saved[0].options());
     for (const Stretch& stretch : stretches_of(call.lengths)) {
-      const auto heads_of = [&](const at::Tensor& x, std::int64_t heads) { return split_heads(stretch.of(x), stretch.sequences, heads, shape); };
+      const auto heads_of = [&](const at::Tensor& x, std::int64_t heads) {
+        return split_heads(stretch.of(x), stretch.sequences, heads, shape);
+      };
       const at::Tensor sums = stretch.of(lse).view({stretch.sequences, stretch.length, shape.heads}).transpose(1, 2).contiguous();
       const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          heads_of(dy, shape.heads), heads_of(parts[0], shape.heads), heads_of(parts[1], shape.kv_heads), heads_of(parts[2], shape.kv_heads),
-          heads_of(y, shape.heads), sums, 0.0, /*is_causal=*/true);
+          heads_of(dy, shape.heads), heads_of(parts[0], shape.heads), heads_of(parts[1], shape.kv_heads),
+          heads_of(parts[2], shape.kv_heads), heads_of(y, shape.heads), sums, 0.0, /*is_causal=*/true);
       const auto into = stretch.of(d_qkv).split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
       at::add_out(const_cast<at::Tensor&>(into[0]), join_heads(dq, shape.heads, shape), stretch.of(out[0]));
       into[1].copy_(join_heads(dk, shape.kv_heads, shape));

@@ -42,7 +42,8 @@ struct DepthCall : torch::CustomClassHolder {
 };
 
 // A call that records no gradient reads nothing for the first time: it would never hand anything on.
-inline c10::intrusive_ptr<DepthCall> make_call(const HeadShape& shape, const SharedEntries& shared, const at::Tensor& q, at::TensorList entries) {
+inline c10::intrusive_ptr<DepthCall> make_call(const HeadShape& shape, const SharedEntries& shared, const at::Tensor& q,
+                                               at::TensorList entries) {
   auto call = c10::make_intrusive<DepthCall>();
   call->shape = shape;
   const auto learns = [](const at::Tensor& x) { return x.requires_grad(); };
@@ -54,6 +55,8 @@ inline c10::intrusive_ptr<DepthCall> make_call(const HeadShape& shape, const Sha
   return call;
 }
 
-inline const DepthCall& saved_call(torch::autograd::AutogradContext* context) { return static_cast<const DepthCall&>(*context->saved_data["call"].toCapsule()); }
+inline const DepthCall& saved_call(torch::autograd::AutogradContext* context) {
+  return static_cast<const DepthCall&>(*context->saved_data["call"].toCapsule());
+}
 
 }  // namespace meristem::ops

@@ -29,7 +29,8 @@ at::Tensor readable(const at::Tensor& x) {
   return in_place ? x : x.contiguous();
 }
 
-kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, std::int64_t window_left) {
+kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets,
+                                     std::int64_t window_left) {
   kernels::AttentionShape out{};
   out.tokens = static_cast<int>(qkv_NC.size(0));
   out.heads = static_cast<int>(shape.heads);

@@ -17,8 +17,8 @@ void check_widths(const at::Tensor& weight_EOI) {
               weight_EOI.sizes());
 }
 
-// body(group, first row, rows) for every group that has any. On the CPU groups run beside each other, each product on one thread: products of
-// a few rows are too small to be shared out, and waiting for the other threads after each would cost more than the products.
+// body(group, first row, rows) for every group that has any. On the CPU groups run beside each other, each product on one thread: products
+// of a few rows are too small to be shared out, and waiting for the other threads after each would cost more than the products.
 template <class Body>
 void for_groups(const std::vector<std::int64_t>& ends, bool on_cpu, const Body& body) {
   const auto groups = static_cast<std::int64_t>(ends.size());

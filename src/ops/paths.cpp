@@ -13,8 +13,8 @@ struct Operator {
   const char* key;
   std::string KernelsConfig::*asked;
   Path Paths::*path;
-  bool has_library;   // LibTorch has an operator, or a composition of them that is faster than the reference
-  bool has_own_cpu;   // ops/cpu holds a kernel of our own; not for attention and experts, whose library path is fused already
+  bool has_library;  // LibTorch has an operator, or a composition of them that is faster than the reference
+  bool has_own_cpu;  // ops/cpu holds a kernel of our own; not for attention and experts, whose library path is fused already
 };
 
 const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attention, &Paths::attention, true, false},

@@ -59,8 +59,8 @@ class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
 // In one pass over memory, on a CUDA device.
 class FusedAddRmsNorm : public torch::autograd::Function<FusedAddRmsNorm> {
  public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& update,
-                                                const at::Tensor& w, double eps) {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& input,
+                                                const at::Tensor& update, const at::Tensor& w, double eps) {
     const at::Tensor x = input.contiguous();
     const std::int64_t rows = x.numel() / std::max<std::int64_t>(x.size(-1), 1);
     at::Tensor h = at::empty_like(x), y = at::empty_like(x), rstd = at::empty({rows}, x.options().dtype(at::kFloat));

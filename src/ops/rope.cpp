@@ -15,7 +15,8 @@ at::Tensor rope_reference(const at::Tensor& x_NC, std::int64_t heads, const at::
   const auto wide = accumulate_type(x_NC.scalar_type());
   const at::Tensor rotated = x_NC.narrow(1, 0, columns).to(wide).view({-1, heads, 2, half});
   const at::Tensor index = positions_N.to(at::kLong);
-  const at::Tensor cos = table.cos.index_select(0, index).to(wide).unsqueeze(1), sin = table.sin.index_select(0, index).to(wide).unsqueeze(1);
+  const at::Tensor cos = table.cos.index_select(0, index).to(wide).unsqueeze(1),
+                   sin = table.sin.index_select(0, index).to(wide).unsqueeze(1);
   const at::Tensor a = rotated.select(2, 0), b = rotated.select(2, 1);
   const at::Tensor turned = at::stack({a * cos - b * sin, b * cos + a * sin}, 2).reshape({-1, columns}).to(x_NC.scalar_type());
   return at::cat({turned, x_NC.narrow(1, columns, x_NC.size(1) - columns)}, 1);
@@ -89,7 +90,8 @@ class FusedQkNormRope : public torch::autograd::Function<FusedQkNormRope> {
 at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Tensor& positions_N, const RopeTable& table, Path norm_path,
                         Path rope_path) {
   if (!x_NC.is_cpu() && norm_path == Path::kFused && rope_path == Path::kFused) {
-    return FusedQkNormRope::apply(x_NC, norm.q_gain, norm.k_gain, norm.query_heads, norm.key_heads, norm.eps, positions_N, table.cos, table.sin);
+    return FusedQkNormRope::apply(x_NC, norm.q_gain, norm.k_gain, norm.query_heads, norm.key_heads, norm.eps, positions_N, table.cos,
+                                  table.sin);
   }
   const std::int64_t head_dim = norm.q_gain.size(0), query = norm.query_heads * head_dim, key = norm.key_heads * head_dim;
   const auto parts = x_NC.split_with_sizes({query, key, x_NC.size(1) - query - key}, 1);

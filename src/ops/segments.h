@@ -11,8 +11,8 @@ namespace meristem::ops {
 
 struct Segments {
   std::vector<std::int64_t> lengths;  // sum = N, each >= 1
-  // int32, on the batch's device: the segments' starts, then N, as often as wanted (empty segments). Undefined: made from `lengths` by whoever
-  // needs it, which is a copy from the host.
+  // int32, on the batch's device: the segments' starts, then N, as often as wanted (empty segments). Undefined: made from `lengths` by
+  // whoever needs it, which is a copy from the host.
   at::Tensor offsets = {};
 
   static Segments uniform(std::int64_t count, std::int64_t length) {

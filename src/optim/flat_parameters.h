@@ -20,7 +20,7 @@ struct FlatEntry {
 };
 
 struct FlatSegment {
-  std::string name;          // "embedding", "blocks.3.decay", "blocks.3.no_decay", "norm", "head"
+  std::string name;  // "embedding", "blocks.3.decay", "blocks.3.no_decay", "norm", "head"
   bool decay = false;
   std::int64_t offset = 0, count = 0;  // alignment padding included; padding stays zero
 };

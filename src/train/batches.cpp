@@ -9,7 +9,8 @@ namespace {
 
 at::Tensor ints(const std::vector<std::int32_t>& values, at::Device device) {
   // A copy: the host batch may be gone before the device has read it.
-  const at::Tensor view = torch::from_blob(const_cast<std::int32_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, torch::kInt);
+  const at::Tensor view =
+      torch::from_blob(const_cast<std::int32_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, torch::kInt);
   return view.clone().to(device, /*non_blocking=*/true);
 }
 

@@ -31,13 +31,16 @@ void check_tensors(const SafetensorsFile& file, const NamedTensors& expected) {
     const TensorView& tensor = file.at(name);
     const std::string place = fmt::format("{}: tensor {}", file.path().string(), name);
     const Dtype type = model.scalar_type() == at::kLong ? Dtype::kI64 : Dtype::kF32;
-    if (tensor.dtype != type) throw DamagedError(fmt::format("{}: has type {}; allowed: {}", place, dtype_name(tensor.dtype), dtype_name(type)));
+    if (tensor.dtype != type)
+      throw DamagedError(fmt::format("{}: has type {}; allowed: {}", place, dtype_name(tensor.dtype), dtype_name(type)));
     if (tensor.shape != model.sizes().vec()) {
-      throw DamagedError(fmt::format("{}: has shape [{}]; the model has [{}]", place, fmt::join(tensor.shape, ", "), fmt::join(model.sizes(), ", ")));
+      throw DamagedError(
+          fmt::format("{}: has shape [{}]; the model has [{}]", place, fmt::join(tensor.shape, ", "), fmt::join(model.sizes(), ", ")));
     }
   }
   for (const TensorView& tensor : file.tensors()) {
-    if (!expected.contains(tensor.name)) throw DamagedError(fmt::format("{}: tensor {}: the model has none of this name", file.path().string(), printable(tensor.name)));
+    if (!expected.contains(tensor.name))
+      throw DamagedError(fmt::format("{}: tensor {}: the model has none of this name", file.path().string(), printable(tensor.name)));
   }
 }
 
@@ -50,7 +53,8 @@ void check_model(const LoadedCheckpoint& checkpoint, const RunConfig& config, co
   FlatParameters parameters(model->parameter_infos(), at::kFloat, config.optimizer.decay_embeddings);
   check_tensors(checkpoint.model, parameters.masters());
   // A file without a tensor is a checkpoint without moments.
-  if (!checkpoint.optimizer.tensors().empty()) check_tensors(checkpoint.optimizer, AdamW(parameters, config.optimizer, ops::Path::kReference).state());
+  if (!checkpoint.optimizer.tensors().empty())
+    check_tensors(checkpoint.optimizer, AdamW(parameters, config.optimizer, ops::Path::kReference).state());
 }
 
 }  // namespace
@@ -59,7 +63,8 @@ RunConfig config_of(const LoadedCheckpoint& checkpoint, const std::filesystem::p
   const std::string& text = checkpoint.state.config_yaml;
   const std::string hash = xxh3_hex(std::as_bytes(std::span(text)));
   if (hash != checkpoint.state.config_hash) {
-    throw DamagedError(fmt::format("{}: config_hash: found {}, config_yaml has {}", state_path(folder), printable(checkpoint.state.config_hash), hash));
+    throw DamagedError(
+        fmt::format("{}: config_hash: found {}, config_yaml has {}", state_path(folder), printable(checkpoint.state.config_hash), hash));
   }
   return parse_config(text, state_path(folder) + ": config_yaml");
 }

@@ -14,9 +14,9 @@
 #include "models/costs.h"
 #include "ops/device.h"
 #include "train/batches.h"
+#include "train/graph_step.h"
 #include "train/initial.h"
 #include "train/run.h"
-#include "train/graph_step.h"
 
 namespace meristem {
 namespace {
@@ -45,14 +45,15 @@ double timed_step(Loader& loader, const RunConfig& config, const ModelRegistry& 
     if (!config.growth) load_initial(initial, config, live);
   }
   SpikeDetector spikes;
-  const std::int64_t sequences = config.batch.tokens / config.data.sequence_length, micro = std::min(config.batch.micro_sequences, sequences);
+  const std::int64_t sequences = config.batch.tokens / config.data.sequence_length,
+                     micro = std::min(config.batch.micro_sequences, sequences);
   double seconds = 0;
   for (std::int64_t n = 1; n <= 2; ++n) {
     const auto begin = std::chrono::steady_clock::now();
     // Learning rate 0 on the warm-up step: the loss shown is that of the starting weights.
-    const StepResult result =
-        train_step(live, config.optimizer, device, config.data.sources.size(), [&](std::int64_t count) { return loader.next(count); },
-                   {n, cost.stage.plan, 0.0, sequences / micro, micro}, spikes);
+    const StepResult result = train_step(
+        live, config.optimizer, device, config.data.sources.size(), [&](std::int64_t count) { return loader.next(count); },
+        {n, cost.stage.plan, 0.0, sequences / micro, micro}, spikes);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     loss = result.loss;
   }
@@ -64,8 +65,8 @@ void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, 
   for (const StageCost& cost : costs) {
     const double steps = static_cast<double>(cost.stage.until_step - cost.stage.from_step);
     const double seconds = steps * cost.flops.train * static_cast<double>(config.batch.tokens) * seconds_per_flop;
-    fmt::print("  updates {} - {}: {} blocks, plan {}, peak memory {}{}", cost.stage.from_step + 1, cost.stage.until_step, cost.stage.blocks,
-               cost.stage.plan.print(), bytes_text(total_bytes(cost)),
+    fmt::print("  updates {} - {}: {} blocks, plan {}, peak memory {}{}", cost.stage.from_step + 1, cost.stage.until_step,
+               cost.stage.blocks, cost.stage.plan.print(), bytes_text(total_bytes(cost)),
                cost.memory.growth_peak > 0 ? " (growth: " + bytes_text(cost.memory.growth_peak) + ")" : "");
     if (seconds_per_flop > 0) {
       at += std::chrono::duration_cast<std::chrono::system_clock::duration>(std::chrono::duration<double>(seconds));
@@ -96,8 +97,8 @@ void dry_run(const RunConfig& config, const ModelRegistry& registry) {
     fmt::print("one step at full depth: {:.2f} s, loss {:.4f}, peak memory {}\n", seconds, loss,
                bytes_text(static_cast<double>(process_memory().peak_bytes)));
   } else {
-    fmt::print("full depth needs {}, this machine has {}: shapes were checked without storage, no step was run\n", bytes_text(total_bytes(full)),
-               bytes_text(machine_bytes()));
+    fmt::print("full depth needs {}, this machine has {}: shapes were checked without storage, no step was run\n",
+               bytes_text(total_bytes(full)), bytes_text(machine_bytes()));
   }
   print_stages(costs, seconds_per_flop, config);
   for (const PhaseConfig& phase : config.phases) {

@@ -7,7 +7,9 @@
 namespace meristem {
 namespace {
 
-double largest_over_mean(const at::Tensor& counts_E) { return counts_E.max().item<double>() / std::max(1e-300, counts_E.mean().item<double>()); }
+double largest_over_mean(const at::Tensor& counts_E) {
+  return counts_E.max().item<double>() / std::max(1e-300, counts_E.mean().item<double>());
+}
 
 double entropy_of(const at::Tensor& counts_E) {
   const at::Tensor share = counts_E / counts_E.sum().clamp_min(1);

@@ -27,9 +27,9 @@ using Capture = std::function<std::unique_ptr<CapturedGraph>(const std::function
 
 // What a graph is good for. Everything in a graph but the contents of its buffers is fixed when it is captured.
 struct GraphKey {
-  std::vector<std::int64_t> calls;    // the depth plan's: a sampled number of repeats is another plan
-  std::string shape;                  // of the input buffers
-  bool records_stream = false;        // logged steps measure the residual stream
+  std::vector<std::int64_t> calls;  // the depth plan's: a sampled number of repeats is another plan
+  std::string shape;                // of the input buffers
+  bool records_stream = false;      // logged steps measure the residual stream
   auto operator<=>(const GraphKey&) const = default;
 };
 
@@ -51,8 +51,8 @@ class GraphCache {
  private:
   Capture capture_;
   std::size_t most_;
-  std::set<std::string> warm_;                                                // shapes
-  std::list<std::pair<GraphKey, std::unique_ptr<CapturedGraph>>> graphs_;     // newest use first
+  std::set<std::string> warm_;                                             // shapes
+  std::list<std::pair<GraphKey, std::unique_ptr<CapturedGraph>>> graphs_;  // newest use first
 };
 
 }  // namespace meristem

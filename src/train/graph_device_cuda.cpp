@@ -41,7 +41,8 @@ class CudaGraph : public CapturedGraph {
 
 class CudaCopies : public SlotCopies {
  public:
-  explicit CudaCopies(at::Device device) : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {}
+  explicit CudaCopies(at::Device device)
+      : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())) {}
 
   std::int32_t* host(int slot, std::int64_t words) override {
     Slot& s = slots_[slot];

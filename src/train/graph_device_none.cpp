@@ -4,6 +4,8 @@
 
 namespace meristem {
 
-GraphDevice cuda_graph_device(at::Device) { throw InputError("kernels.graph: on needs a build with CUDA (cmake --preset cuda); allowed: off, auto"); }
+GraphDevice cuda_graph_device(at::Device) {
+  throw InputError("kernels.graph: on needs a build with CUDA (cmake --preset cuda); allowed: off, auto");
+}
 
 }  // namespace meristem

@@ -54,8 +54,8 @@ class GraphStep {
   InputPipeline inputs_;
   GraphCache graphs_;
   StepLosses sums_;
-  at::Tensor stopped_;     // [] bool: an update was not finite
-  at::Tensor stream_rms_;  // [calls + 1] of the step that last recorded it
+  at::Tensor stopped_;              // [] bool: an update was not finite
+  at::Tensor stream_rms_;           // [calls + 1] of the step that last recorded it
   std::vector<at::Tensor> counts_;  // of the step under way, [experts] for each place in the plan
   std::vector<Queued> queued_;
 };

@@ -30,7 +30,8 @@ bool is_depth(const std::string& key) { return key == "model.depth_plan" || key 
 void refuse_other_injection(const RunConfig& config, const RunConfig& saved, const fs::path& path) {
   const std::string &found = config.model.loop.injection, &there = saved.model.loop.injection;
   if ((found == "concat") == (there == "concat")) return;
-  const char* why = found == "concat" ? "has no weights for concat; allowed: none, add" : "has weights for concat, which would be lost; allowed: concat";
+  const char* why =
+      found == "concat" ? "has no weights for concat; allowed: none, add" : "has weights for concat, which would be lost; allowed: concat";
   throw InputError(fmt::format("model.loop.injection: found {}; initial.checkpoint {} has {}, so it {}", found, path.string(), there, why));
 }
 

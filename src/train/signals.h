@@ -1,4 +1,5 @@
-// Stop requests: SIGTERM, SIGUSR1 and the first Ctrl-C ask the run to save and end with exit code 75; a second Ctrl-C ends it at once (130).
+// Stop requests: SIGTERM, SIGUSR1 and the first Ctrl-C ask the run to save and end with exit code 75; a second Ctrl-C ends it at once
+// (130).
 #pragma once
 
 namespace meristem {

@@ -10,8 +10,8 @@ namespace meristem {
 
 class SpikeDetector {
  public:
-  static constexpr std::size_t kWindow = 128;    // steps remembered
-  static constexpr std::size_t kMinimum = 32;    // steps before any verdict
+  static constexpr std::size_t kWindow = 128;  // steps remembered
+  static constexpr std::size_t kMinimum = 32;  // steps before any verdict
   static constexpr double kDeviations = 6;
 
   SpikeDetector() = default;

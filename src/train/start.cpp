@@ -29,9 +29,10 @@ void refuse_changes(const RunConfig& config, const LoadedCheckpoint& checkpoint,
   const RunConfig saved = config_of(checkpoint, path);
   for (const ConfigDifference& difference : config_differences(saved, config)) {
     if (may_change(difference.key)) continue;
-    throw InputError(fmt::format("{}: was {}, now {}; an exact resume changes only logging, checkpoint, run.out and data.validation.every. "
-                                 "Start a new run from this checkpoint with --branch {}",
-                                 difference.key, difference.first, difference.second, path.string()));
+    throw InputError(
+        fmt::format("{}: was {}, now {}; an exact resume changes only logging, checkpoint, run.out and data.validation.every. "
+                    "Start a new run from this checkpoint with --branch {}",
+                    difference.key, difference.first, difference.second, path.string()));
   }
 }
 
@@ -43,7 +44,8 @@ void refuse_other_depth(const RunConfig& config, const LoadedCheckpoint& checkpo
   }
   const std::int64_t expected = stages.at(stage_of_step(stages, step)).blocks;
   if (expected == checkpoint.state.blocks) return;
-  throw InputError(fmt::format("{}: holds {} blocks; this config has {} at step {}", path.string(), checkpoint.state.blocks, expected, step));
+  throw InputError(
+      fmt::format("{}: holds {} blocks; this config has {} at step {}", path.string(), checkpoint.state.blocks, expected, step));
 }
 
 // RUN/checkpoints/step-N, wherever the folder of runs was moved to.
@@ -66,7 +68,8 @@ void check_origin(const fs::path& folder, const fs::path& branch, bool has_check
   const fs::path origin = branch_origin(folder);
   if (branch.empty()) {
     if (origin.empty() || has_checkpoint) return;
-    throw InputError(fmt::format("{}: began as a branch and has no checkpoint of its own yet; add --branch {}", folder.string(), origin.string()));
+    throw InputError(
+        fmt::format("{}: began as a branch and has no checkpoint of its own yet; add --branch {}", folder.string(), origin.string()));
   }
   if (origin.empty() && !has_checkpoint) return;  // ended before it had begun
   if (!origin.empty() && place_among_runs(origin) == place_among_runs(branch)) return;
@@ -106,8 +109,8 @@ Start from_named(const RunConfig& config, const fs::path& path, const ModelRegis
   for (const auto& entry : fs::directory_iterator(own)) {
     const auto step = checkpoint_step(entry.path().filename().string());
     if (!step || *step <= start.checkpoint->state.step) continue;
-    throw InputError(fmt::format("{}: is newer than {}; move it away, or start a new run with --branch {}", entry.path().string(), path.string(),
-                                 path.string()));
+    throw InputError(fmt::format("{}: is newer than {}; move it away, or start a new run with --branch {}", entry.path().string(),
+                                 path.string(), path.string()));
   }
   return start;
 }

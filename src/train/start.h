@@ -21,10 +21,10 @@ struct StartRequest {
 struct Start {
   std::optional<LoadedCheckpoint> checkpoint;  // empty: from the beginning
   std::filesystem::path checkpoint_path;
-  std::optional<Initial> initial;              // from the beginning, with these weights
-  bool new_run = true;                         // the run folder must not exist yet
-  bool from_trunk = false;                     // the checkpoint is another run's: nothing of this run has happened yet
-  std::vector<std::string> notes;              // lines to be said aloud: skipped damaged checkpoints, a changed machine
+  std::optional<Initial> initial;  // from the beginning, with these weights
+  bool new_run = true;             // the run folder must not exist yet
+  bool from_trunk = false;         // the checkpoint is another run's: nothing of this run has happened yet
+  std::vector<std::string> notes;  // lines to be said aloud: skipped damaged checkpoints, a changed machine
 };
 
 // The checkpoint that the run in `folder` began from as a branch, as its metrics.jsonl says; empty for any other run.

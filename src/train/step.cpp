@@ -39,8 +39,8 @@ class StreamRecording {
 void refuse_non_finite(std::int64_t step, double loss, double grad_norm) {
   if (std::isfinite(loss) && std::isfinite(grad_norm)) return;
   throw NonFiniteError(fmt::format("step {}: {} is {}; stopped before the update, weights are those of step {}", step,
-                                   std::isfinite(loss) ? "the gradient norm" : "the loss", number_text(std::isfinite(loss) ? grad_norm : loss),
-                                   step - 1));
+                                   std::isfinite(loss) ? "the gradient norm" : "the loss",
+                                   number_text(std::isfinite(loss) ? grad_norm : loss), step - 1));
 }
 
 StepResult train_step(LiveModel& live, const OptimizerConfig& config, at::Device device, std::size_t num_sources, const NextBatch& next,

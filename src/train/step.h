@@ -14,17 +14,17 @@
 namespace meristem {
 
 struct StepInput {
-  std::int64_t number = 0;          // n, from 1
+  std::int64_t number = 0;  // n, from 1
   DepthPlan plan;
   double learning_rate = 0;
   std::int64_t micro_batches = 1;
   std::int64_t micro_sequences = 1;
-  bool record_stream = false;       // measure the residual stream on the first micro-batch
+  bool record_stream = false;  // measure the residual stream on the first micro-batch
 };
 
 struct StepResult {
-  double loss = 0;                  // nats per target
-  double grad_norm = 0;             // of the mean loss, before clipping
+  double loss = 0;       // nats per target
+  double grad_norm = 0;  // of the mean loss, before clipping
   std::int64_t targets = 0;
   bool spike = false, skipped = false;
   std::vector<double> loss_by_source;  // nats per target, by source index; NaN where the step had none of it

@@ -70,7 +70,9 @@ MetricsLine Telemetry::step_line(const StepReport& report, const StepResult& res
   return line;
 }
 
-bool Telemetry::logs(std::int64_t n) const { return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == total_steps(config_); }
+bool Telemetry::logs(std::int64_t n) const {
+  return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == total_steps(config_);
+}
 
 void Telemetry::step(const StepReport& report, const StepResult& result) {
   throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);

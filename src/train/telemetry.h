@@ -29,10 +29,10 @@ class Telemetry {
     double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
     double flops = 0;                             // of the step
     std::int64_t blocks = 0, calls = 0;
-    std::int64_t parameters = 0;                  // unique ones
-    std::vector<double> flops_by_call;            // forward, per token
-    std::vector<SourceUse> use;                   // of each source since the run's first step
-    nn::ExpertLoads experts;                      // of the step
+    std::int64_t parameters = 0;        // unique ones
+    std::vector<double> flops_by_call;  // forward, per token
+    std::vector<SourceUse> use;         // of each source since the run's first step
+    nn::ExpertLoads experts;            // of the step
   };
   // Whether update n gets a line in metrics.jsonl.
   bool logs(std::int64_t n) const;

@@ -14,9 +14,9 @@ struct Pair {
   Dtype file;
   at::ScalarType memory;
 };
-constexpr Pair kTypes[] = {{Dtype::kF64, at::kDouble}, {Dtype::kF32, at::kFloat}, {Dtype::kF16, at::kHalf},
-                           {Dtype::kBF16, at::kBFloat16}, {Dtype::kI64, at::kLong}, {Dtype::kI32, at::kInt},
-                           {Dtype::kI16, at::kShort}, {Dtype::kI8, at::kChar}, {Dtype::kU8, at::kByte}, {Dtype::kBool, at::kBool}};
+constexpr Pair kTypes[] = {{Dtype::kF64, at::kDouble}, {Dtype::kF32, at::kFloat}, {Dtype::kF16, at::kHalf},  {Dtype::kBF16, at::kBFloat16},
+                           {Dtype::kI64, at::kLong},   {Dtype::kI32, at::kInt},   {Dtype::kI16, at::kShort}, {Dtype::kI8, at::kChar},
+                           {Dtype::kU8, at::kByte},    {Dtype::kBool, at::kBool}};
 
 Dtype file_type(at::ScalarType type) {
   for (const Pair& pair : kTypes) {

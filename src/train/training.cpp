@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "config/load.h"
 #include "core/file.h"
@@ -85,7 +85,8 @@ void Training::begin() {
   if (start_.checkpoint) {
     for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
     owes_validation_ = !start_.from_trunk && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
-    telemetry_.event("resume", state_.step, {{"checkpoint", std::filesystem::absolute(start_.checkpoint_path).string()}, {"lost_lines", cut_.lost}},
+    telemetry_.event("resume", state_.step,
+                     {{"checkpoint", std::filesystem::absolute(start_.checkpoint_path).string()}, {"lost_lines", cut_.lost}},
                      fmt::format("resuming after step {} from {}", state_.step, start_.checkpoint_path.string()));
     start_.checkpoint.reset();  // unmaps the files
   }
@@ -104,8 +105,14 @@ void Training::say_packing(bool event) {
   for (const PackingReport& packed : loader_->packing()) {
     if (event) {
       telemetry_.event("packing", state_.step,
-                       {{"source", packed.name}, {"documents", packed.documents}, {"sequences", packed.rows}, {"tokens", packed.tokens},
-                        {"cut_documents", packed.cut_documents}, {"cut_tokens", packed.cut_tokens}, {"cut_trained", packed.cut_trained}}, "");
+                       {{"source", packed.name},
+                        {"documents", packed.documents},
+                        {"sequences", packed.rows},
+                        {"tokens", packed.tokens},
+                        {"cut_documents", packed.cut_documents},
+                        {"cut_tokens", packed.cut_tokens},
+                        {"cut_trained", packed.cut_trained}},
+                       "");
     }
     for (const std::string& note : packing_notes(packed, config_.data.sequence_length, sequences_per_step_)) telemetry_.note(note);
   }
@@ -149,10 +156,14 @@ void Training::grow(const GrowthStage& stage) {
   state_.growth_history.push_back({state_.step, before, stage.blocks, config_.growth->op, stage.source_of});
   telemetry_.forget_speed();
   const double seconds = seconds_now() - begin;
-  telemetry_.event("growth", state_.step,
-                   {{"from_blocks", before}, {"to_blocks", stage.blocks}, {"operator", config_.growth->op},
-                    {"source_of", fmt::format("{}", fmt::join(stage.source_of, " "))}, {"seconds", seconds}},
-                   fmt::format("step {}: grew {} -> {} blocks ({}) in {:.2f} s", state_.step, before, stage.blocks, config_.growth->op, seconds));
+  telemetry_.event(
+      "growth", state_.step,
+      {{"from_blocks", before},
+       {"to_blocks", stage.blocks},
+       {"operator", config_.growth->op},
+       {"source_of", fmt::format("{}", fmt::join(stage.source_of, " "))},
+       {"seconds", seconds}},
+      fmt::format("step {}: grew {} -> {} blocks ({}) in {:.2f} s", state_.step, before, stage.blocks, config_.growth->op, seconds));
 }
 
 ExitCode Training::stop() {

@@ -76,10 +76,10 @@ class Training {
   Telemetry telemetry_;
   Checkpointing checkpointing_;
 
-  bool owes_validation_ = false;  // of the step resumed from: a stop request had cut it short
+  bool owes_validation_ = false;                                      // of the step resumed from: a stop request had cut it short
   std::map<std::pair<std::int64_t, std::int64_t>, StageCost> costs_;  // by blocks and calls
-  std::vector<Telemetry::StepReport> unreported_;  // of updates whose results are still on the device
-  double unreported_since_ = 0;                    // seconds
+  std::vector<Telemetry::StepReport> unreported_;                     // of updates whose results are still on the device
+  double unreported_since_ = 0;                                       // seconds
 };
 
 }  // namespace meristem

@@ -26,8 +26,8 @@ bool Training::one_step(const Segment& segment) {
   const StageCost& cost = cost_under(plan);
   const double begin = seconds_now(), waited = loader_->seconds_waited();
   if (unreported_.empty()) unreported_since_ = begin;
-  const StepInput input{state_.step + 1,   plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro,
-                        telemetry_.logs(state_.step + 1)};
+  const StepInput input{
+      state_.step + 1, plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro, telemetry_.logs(state_.step + 1)};
   const auto results = stepper_.step(*live_, [&](std::int64_t count) { return loader_->next(count); }, input, spikes_);
   ++state_.step;
   state_.tokens += config_.batch.tokens;

@@ -36,7 +36,8 @@ at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
 
 at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   if (q.is_cpu()) return sdpa(q, k, v, {}, true);
-  return std::get<0>(at::_scaled_dot_product_flash_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), 0, true, false)).transpose(1, 2);
+  return std::get<0>(at::_scaled_dot_product_flash_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), 0, true, false))
+      .transpose(1, 2);
 }
 
 // Flash's own windows and documents, which no public operator of PyTorch offers.
@@ -115,10 +116,12 @@ void bench_attention_window(Bench& bench) {
       std::vector<std::pair<std::string, Attend>> peers;
       peers.emplace_back("SDPA with a mask", [&seen](const auto& q, const auto& k, const auto& v) { return sdpa(q, k, v, seen, false); });
       if (in.q.is_cuda()) {
-        peers.emplace_back("flash's own window", [window](const auto& q, const auto& k, const auto& v) { return flash_window(q, k, v, window); });
+        peers.emplace_back("flash's own window",
+                           [window](const auto& q, const auto& k, const auto& v) { return flash_window(q, k, v, window); });
       }
-      both_passes(bench, "attention_window", fmt::format("D{}, {} x {}, window {}", head_dim, shape.sequences, length, window), in,
-                  our_name(path), [&] { return our_attention(in, shape, segments, path, window); }, peers);
+      both_passes(
+          bench, "attention_window", fmt::format("D{}, {} x {}, window {}", head_dim, shape.sequences, length, window), in, our_name(path),
+          [&] { return our_attention(in, shape, segments, path, window); }, peers);
     }
   }
 }
@@ -141,7 +144,8 @@ void bench_attention_packed(Bench& bench) {
     const Inputs in(shape, bench.bf16());
     std::vector<std::pair<std::string, Attend>> peers;
     peers.emplace_back("SDPA a document", [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-      const auto qs = q.split_with_sizes(segments.lengths, 1), ks = k.split_with_sizes(segments.lengths, 1), vs = v.split_with_sizes(segments.lengths, 1);
+      const auto qs = q.split_with_sizes(segments.lengths, 1), ks = k.split_with_sizes(segments.lengths, 1),
+                 vs = v.split_with_sizes(segments.lengths, 1);
       std::vector<at::Tensor> out;
       for (std::size_t i = 0; i < qs.size(); ++i) out.push_back(sdpa(qs[i], ks[i], vs[i], {}, true));
       return at::cat(out, 1);
@@ -151,8 +155,9 @@ void bench_attention_packed(Bench& bench) {
         return flash_documents(q, k, v, segments.offsets, longest);
       });
     }
-    both_passes(bench, "attention_packed", fmt::format("D{}, {} documents in {}", head_dim, segments.lengths.size(), tokens), in, our_name(path),
-                [&] { return our_attention(in, shape, segments, path); }, peers);
+    both_passes(
+        bench, "attention_packed", fmt::format("D{}, {} documents in {}", head_dim, segments.lengths.size(), tokens), in, our_name(path),
+        [&] { return our_attention(in, shape, segments, path); }, peers);
   }
 }
 

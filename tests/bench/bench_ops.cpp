@@ -61,7 +61,8 @@ int main(int argc, char** argv) {
     try {
       run(bench);
     } catch (const std::exception& error) {  // one subject's trouble is not the others'
-      std::cout << nlohmann::json{{"subject", name}, {"case", "setting up"}, {"failed", std::string(error.what()).substr(0, 300)}}.dump() << std::endl;
+      std::cout << nlohmann::json{{"subject", name}, {"case", "setting up"}, {"failed", std::string(error.what()).substr(0, 300)}}.dump()
+                << std::endl;
     }
   }
   return 0;

@@ -56,8 +56,10 @@ void bench_swiglu(Bench& bench) {
   const at::Tensor x = torch::randn({tokens, 2 * inner}, bench.bf16()).requires_grad_(), dy = torch::randn({tokens, inner}, bench.bf16());
   const at::Tensor ours = ops::swiglu(x, path), reference = ops::swiglu(x, ops::Path::kReference);
   const auto name = fmt::format("{} x {}", tokens, inner);
-  bench.compare("swiglu_forward", name, {{our_name(path), [&] { ops::swiglu(x, path); }}, {"reference", [&] { ops::swiglu(x, ops::Path::kReference); }}});
-  bench.compare("swiglu_backward", name, {{our_name(path), [&] { run_backward(ours, {x}, dy); }}, {"reference", [&] { run_backward(reference, {x}, dy); }}});
+  bench.compare("swiglu_forward", name,
+                {{our_name(path), [&] { ops::swiglu(x, path); }}, {"reference", [&] { ops::swiglu(x, ops::Path::kReference); }}});
+  bench.compare("swiglu_backward", name,
+                {{our_name(path), [&] { run_backward(ours, {x}, dy); }}, {"reference", [&] { run_backward(reference, {x}, dy); }}});
 }
 
 void bench_cross_entropy(Bench& bench) {
@@ -85,16 +87,16 @@ void bench_adamw(Bench& bench) {
   const ops::Path path = our_path("adamw", bench);
   const std::int64_t count = bench.settings().tiny ? 4096 : 124 << 20;
   const auto zeros = [&] { return torch::zeros({count}, bench.fp32()); };
-  const ops::AdamwSegment segment{torch::randn({count}, bench.fp32()), torch::randn({count}, bench.fp32()), zeros(), zeros(),
-                                  torch::zeros({count}, bench.bf16()), 1};
+  const ops::AdamwSegment segment{
+      torch::randn({count}, bench.fp32()), torch::randn({count}, bench.fp32()), zeros(), zeros(), torch::zeros({count}, bench.bf16()), 1};
   const at::Tensor lr = torch::full({}, 1e-4, bench.fp32()), scale = torch::full({}, 1e-3, bench.fp32());
-  bench.compare_with_copy("adamw", fmt::format("{} parameters", count), {our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }},
-                          30.0 * static_cast<double>(count));
+  bench.compare_with_copy("adamw", fmt::format("{} parameters", count),
+                          {our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }}, 30.0 * static_cast<double>(count));
   bench.compare("adamw_step", fmt::format("{} parameters", count),
                 {{our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }},
                  {"_fused_adamw_ and a copy", [&] { ops::adamw_step(segment, lr, scale, {}, ops::Path::kLibrary); }}});
-  bench.compare_with_copy("gradient_norm", fmt::format("{} parameters", count), {our_name(path), [&] { ops::gradient_norm(segment.grad, path); }},
-                          4.0 * static_cast<double>(count));
+  bench.compare_with_copy("gradient_norm", fmt::format("{} parameters", count),
+                          {our_name(path), [&] { ops::gradient_norm(segment.grad, path); }}, 4.0 * static_cast<double>(count));
 }
 
 }  // namespace meristem::bench

@@ -25,8 +25,10 @@ void bench_depth_attention(Bench& bench) {
     const double row = 2.0 * static_cast<double>(tokens * width);  // bytes of one [N, width]
     const auto n = static_cast<double>(entries);
     // Reads q, keys, values; writes the result. Backward reads those and the result's gradient, and writes as many gradients.
-    bench.compare_with_copy("depth_attention_forward", name, {our_name(path), [&] { ops::depth_attention(q, keys, values, shape, path); }}, (2 * n + 2) * row);
-    bench.compare_with_copy("depth_attention_backward", name, {our_name(path), [&] { run_backward(out, inputs, d_out); }}, (4 * n + 3) * row);
+    bench.compare_with_copy("depth_attention_forward", name, {our_name(path), [&] { ops::depth_attention(q, keys, values, shape, path); }},
+                            (2 * n + 2) * row);
+    bench.compare_with_copy("depth_attention_backward", name, {our_name(path), [&] { run_backward(out, inputs, d_out); }},
+                            (4 * n + 3) * row);
   }
 }
 

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "ops/paths.h"
 
@@ -16,9 +16,9 @@ namespace meristem::bench {
 
 struct Settings {
   at::Device device = at::kCPU;
-  bool tiny = false;         // shapes that a CPU does in no time
-  bool once = false;         // each program once, untimed: what compute-sanitizer watches
-  double seconds_each = 1;   // for one comparison
+  bool tiny = false;        // shapes that a CPU does in no time
+  bool once = false;        // each program once, untimed: what compute-sanitizer watches
+  double seconds_each = 1;  // for one comparison
 };
 
 struct Program {

@@ -112,7 +112,8 @@ class Shard : public Format {
       }
       mask.resize(tokens.size());
       source.read_mask(document, 0, length, mask.data());
-      if (std::any_of(mask.begin(), mask.end(), [](std::uint8_t m) { return m > 1; })) throw std::logic_error("a mask of other values came through");
+      if (std::any_of(mask.begin(), mask.end(), [](std::uint8_t m) { return m > 1; }))
+        throw std::logic_error("a mask of other values came through");
     }
     if (total != source.num_tokens()) throw std::logic_error("documents and tokens do not add up");
   }

@@ -74,5 +74,6 @@ TEST_CASE("causal_attention on the fused path is the operator, with offsets that
   CHECK(torch::equal(made, ops::fused_attention(qkv, shape, torch::tensor({0, 20, 64}, torch::kInt))));
   segments.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
   CHECK(torch::equal(ops::causal_attention(qkv, shape, segments, ops::Path::kFused), made));
-  CHECK_THROWS_WITH(ops::causal_attention(qkv.to(torch::kFloat), shape, segments, ops::Path::kFused), Catch::Contains("expected [N, 256] of BFloat16"));
+  CHECK_THROWS_WITH(ops::causal_attention(qkv.to(torch::kFloat), shape, segments, ops::Path::kFused),
+                    Catch::Contains("expected [N, 256] of BFloat16"));
 }

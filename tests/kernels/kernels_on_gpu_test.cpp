@@ -52,8 +52,13 @@ struct DeviceState {
   DeviceArray<std::uint16_t> half;
 
   explicit DeviceState(const AdamwArrays& host)
-      : master(host.master), exp_avg(host.exp_avg), exp_avg_sq(host.exp_avg_sq), grad(host.grad), lr(std::vector<float>{kLr}),
-        clip(std::vector<float>{kClip}), half(host.half) {}
+      : master(host.master),
+        exp_avg(host.exp_avg),
+        exp_avg_sq(host.exp_avg_sq),
+        grad(host.grad),
+        lr(std::vector<float>{kLr}),
+        clip(std::vector<float>{kClip}),
+        half(host.half) {}
   kernels::AdamwBuffers buffers(bool with_half) const {
     return {master.get(), exp_avg.get(), exp_avg_sq.get(), grad.get(), with_half ? half.get() : nullptr};
   }
@@ -85,7 +90,9 @@ double median_seconds(int repeats, const Call& call) {
 
 TEST_CASE("AdamW on the GPU agrees with the oracle, element for element", "[gpu]") {
   require_gpu();
-  const std::vector<std::vector<std::int64_t>> lists{{4, 2048, 2052, 8192, 12}, {1, 3, 2047, 2049, 5000, 6145}, {4, 0, 3000000, 0, 8},
+  const std::vector<std::vector<std::int64_t>> lists{{4, 2048, 2052, 8192, 12},
+                                                     {1, 3, 2047, 2049, 5000, 6145},
+                                                     {4, 0, 3000000, 0, 8},
                                                      std::vector<std::int64_t>(2 * kernels::kAdamwSegmentsPerLaunch + 3, 2052)};
   for (const auto& counts : lists) {
     for (const bool half : {true, false}) {

@@ -28,7 +28,9 @@ inline ModelConfig tiny_dreamer(const std::string& depth_kind, std::int64_t bloc
 
 inline std::vector<Variant> variants() {
   std::vector<Variant> all;
-  const auto add = [&](const std::string& name, const ModelConfig& config) { all.push_back({name, config, DepthPlan::parse(config.depth_plan)}); };
+  const auto add = [&](const std::string& name, const ModelConfig& config) {
+    all.push_back({name, config, DepthPlan::parse(config.depth_plan)});
+  };
   for (const char* kind : {"none", "separate", "joint", "values"}) {
     add(std::string("dreamer, depth attention ") + kind, tiny_dreamer(kind));
     ModelConfig dense = tiny_dreamer(kind, 2);

@@ -53,10 +53,11 @@ struct TypedKernels {
   // heads * (2 head_dim + 2 + entries) floats.
   void (*depth_attention)(Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, X* y, float* lse, std::int64_t begin,
                           std::int64_t end, const DepthShape& shape, float* scratch);
-  // The entries' part of the gradient; y and lse are those of the whole softmax. dq [rows, heads*head_dim] is written. scratch: kDepthTokens * heads * (3 head_dim + 3) floats.
+  // The entries' part of the gradient; y and lse are those of the whole softmax. dq [rows, heads*head_dim] is written. scratch:
+  // kDepthTokens * heads * (3 head_dim + 3) floats.
   void (*depth_attention_backward)(Rows<const X> dy, Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, const X* y,
-                                   const float* lse, X* dq, const DepthGradient<X>* dk, const DepthGradient<X>* dv, std::int64_t begin, std::int64_t end,
-                                   const DepthShape& shape, float* scratch);
+                                   const float* lse, X* dq, const DepthGradient<X>* dk, const DepthGradient<X>* dv, std::int64_t begin,
+                                   std::int64_t end, const DepthShape& shape, float* scratch);
 };
 
 struct RowKernels {

@@ -45,8 +45,9 @@ Trace train(const RunConfig& config) {
     }
     const std::int64_t blocks = live->blocks();
     const DepthPlan plan = n % 3 == 0 ? DepthPlan::parse("0, 1, 1") : DepthPlan::plain(blocks);
-    keep(stepper.step(*live, [&](std::int64_t count) { return test::rows((at += count) - count, count); },
-                      {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0}, spikes));
+    keep(stepper.step(
+        *live, [&](std::int64_t count) { return test::rows((at += count) - count, count); },
+        {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0}, spikes));
     if (n % 4 == 0) keep(stepper.finish(spikes));
   }
   trace.master = live->parameters().master().cpu();

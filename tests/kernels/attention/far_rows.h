@@ -16,7 +16,8 @@ constexpr std::size_t kFarElements = static_cast<std::size_t>(kFarStride * (kFar
 
 inline AttentionCase far_case() { return {"offsets beyond 2^31 elements", {kFarTokens}, 1, 1, kFarDim}; }
 
-// Where the device has its memory. rows: kFarElements, in each row q, k, v, out, d_out, dq, dk, dv; the others as AttentionProblem has them.
+// Where the device has its memory. rows: kFarElements, in each row q, k, v, out, d_out, dq, dk, dv; the others as AttentionProblem has
+// them.
 struct FarBuffers {
   std::uint16_t* rows;
   const std::int32_t* offsets;

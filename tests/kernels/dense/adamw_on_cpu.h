@@ -37,9 +37,8 @@ inline std::vector<DenseProblem> adamw_problems() {
   for (const AdamwCase& one : adamw_cases())
     problems.push_back({one.name, [one] { return judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one); }); }});
   for (const float clip : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-    problems.push_back({"a clip factor that is not finite changes nothing", [clip] {
-                          return judged(0, {3, 0, 0, 0}, [&] { return adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip); });
-                        }});
+    problems.push_back({"a clip factor that is not finite changes nothing",
+                        [clip] { return judged(0, {3, 0, 0, 0}, [&] { return adamw_faults<CpuMemory>({"", {4096, 5}, 0}, 0, clip); }); }});
   }
   for (const std::size_t shift : {0, 16}) {  // two places, so that no modulus but the right ones divides both addresses
     problems.push_back({"whole tiles, in full sectors and 16-byte accesses", [shift] {

@@ -58,14 +58,14 @@ std::vector<DenseProblem> cross_entropy_problems() {
                         return wrong.empty() ? wrong_traffic({bytes / 512 + single, bytes / 32 + single}) : wrong;
                       }});
   problems.push_back({"what cannot be", cross_entropy_stops<X>});
-  problems.push_back(
-      {"counts that are not allowed", [] {
-         std::string wrong;
-         for (const auto& [rows, vocab] : {std::pair{-1, 8}, {0, 0}}) {
-           wrong += not_refused([&] { kernels::cross_entropy({rows, vocab, kElement<X>}, nullptr, nullptr, nullptr, false, nullptr); });
-         }
-         return wrong;
-       }});
+  problems.push_back({"counts that are not allowed", [] {
+                        std::string wrong;
+                        for (const auto& [rows, vocab] : {std::pair{-1, 8}, {0, 0}}) {
+                          wrong += not_refused(
+                              [&] { kernels::cross_entropy({rows, vocab, kElement<X>}, nullptr, nullptr, nullptr, false, nullptr); });
+                        }
+                        return wrong;
+                      }});
   return problems;
 }
 

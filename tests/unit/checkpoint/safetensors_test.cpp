@@ -12,8 +12,8 @@ using namespace meristem::test;
 
 TEST_CASE("tensors of every dtype come back bit for bit, with their order among equal widths, and aligned") {
   const TempDir dir;
-  const std::vector<Dtype> dtypes{Dtype::kU8, Dtype::kBF16, Dtype::kI64, Dtype::kF32, Dtype::kBool, Dtype::kF64,
-                                  Dtype::kF16, Dtype::kI32, Dtype::kI16, Dtype::kI8, Dtype::kF32};
+  const std::vector<Dtype> dtypes{Dtype::kU8,  Dtype::kBF16, Dtype::kI64, Dtype::kF32, Dtype::kBool, Dtype::kF64,
+                                  Dtype::kF16, Dtype::kI32,  Dtype::kI16, Dtype::kI8,  Dtype::kF32};
   std::vector<std::vector<char>> bytes;
   std::vector<TensorView> tensors;
   for (std::size_t i = 0; i < dtypes.size(); ++i) {

@@ -30,9 +30,7 @@ TEST_CASE("the training state reads back equal, doubles bit for bit") {
 TEST_CASE("a wrong state names file and key path") {
   const SampleCheckpoint sample(1000);
   const std::string good = train_state_json(sample.content.state);
-  const auto refusal = [](const std::string& text) {
-    return message_of<DamagedError>([&] { parse_train_state(text, "dir/state.json"); });
-  };
+  const auto refusal = [](const std::string& text) { return message_of<DamagedError>([&] { parse_train_state(text, "dir/state.json"); }); };
   CHECK(contains(refusal(replaced(good, "\"step\": 1000", "\"step\": -1")), "dir/state.json: step: found -1"));
   CHECK(contains(refusal(replaced(good, "\"step\": 1000", "\"step\": \"x\"")), "dir/state.json: step: found string"));
   CHECK(contains(refusal(replaced(good, "\"step\": 1000", "\"stop\": 1000")), "unknown key 'stop'"));

@@ -1,6 +1,6 @@
 // Values that the config leaves to be derived keep the bounds of given ones, so that what was accepted can be written and read again.
-#include "unit/config/refused.h"
 #include "support/catch.h"
+#include "unit/config/refused.h"
 
 namespace meristem {
 namespace {
@@ -9,13 +9,15 @@ TEST_CASE("a derived value keeps the bounds of a given one") {
   const std::string data = "data: {sequence_length: 64, sources: {text: {path: data/text}}}\nschedule: {steps: 100}\n";
   const auto model = [&](const std::string& keys) { return refused("model: {vocab_size: 512, " + keys + "}\n" + data); };
   CHECK(model("width: 65536, attention: {heads: 16}") == "accepted");
-  CHECK(says(model("width: 65536, attention: {heads: 8}"), "run.yaml:1: model.attention.head_dim: comes to 8192; allowed: a whole number of at least 0, at most 4096"));
+  CHECK(says(model("width: 65536, attention: {heads: 8}"),
+             "run.yaml:1: model.attention.head_dim: comes to 8192; allowed: a whole number of at least 0, at most 4096"));
   CHECK(says(model("width: 12888, attention: {heads: 2}"), "model.attention.head_dim: comes to 6444"));
 }
 
 TEST_CASE("a run's tokens are counted in 64 bits") {
   const std::string long_run = "model: {vocab_size: 512}\ndata: {sequence_length: 64, sources: {text: {path: data/text}}}\n";
-  CHECK(says(refused(long_run + "schedule: {steps: 1e15}\nbatch: {tokens: 64000}\n"), "run.yaml:3: schedule.steps: found 1000000000000000 updates of 64000 tokens"));
+  CHECK(says(refused(long_run + "schedule: {steps: 1e15}\nbatch: {tokens: 64000}\n"),
+             "run.yaml:3: schedule.steps: found 1000000000000000 updates of 64000 tokens"));
   CHECK(says(refused(long_run + "schedule: {steps: 9007199254740992}\nbatch: {tokens: 640000000000}\n"), "schedule.steps: found"));
   CHECK(refused(long_run + "schedule: {steps: \"1e18 tokens\"}\nbatch: {tokens: 64}\n") == "accepted");
 }

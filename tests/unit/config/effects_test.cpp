@@ -1,6 +1,6 @@
 // A setting that nothing reads is refused, with its own key and the one that makes it idle.
-#include "unit/config/refused.h"
 #include "support/catch.h"
+#include "unit/config/refused.h"
 
 namespace meristem {
 namespace {
@@ -9,7 +9,8 @@ std::string growth(const std::string& keys) { return refused(small_config("growt
 
 TEST_CASE("growth settings that nothing reads are refused") {
   CHECK(growth("add_blocks: 2, schedule: {kind: at_steps, at_steps: [50]}") == "accepted");
-  CHECK(says(growth("add_blocks: 2, schedule: {kind: at_steps, at_steps: [50], alpha: 1}"), "run.yaml:6: growth.schedule.alpha: has no effect with growth.schedule.kind: at_steps"));
+  CHECK(says(growth("add_blocks: 2, schedule: {kind: at_steps, at_steps: [50], alpha: 1}"),
+             "run.yaml:6: growth.schedule.alpha: has no effect with growth.schedule.kind: at_steps"));
   CHECK(says(growth("add_blocks: 2, schedule: {kind: at_steps, at_steps: [50], until: 0.5}"), "growth.schedule.until: has no effect"));
   CHECK(growth("operator: stack") == "accepted");
   CHECK(says(growth("operator: stack, add_blocks: 2"), "growth.add_blocks: has no effect with growth.operator: stack"));
@@ -19,9 +20,12 @@ TEST_CASE("growth settings that nothing reads are refused") {
 }
 
 TEST_CASE("settings of other sections that nothing reads are refused") {
-  CHECK(says(refused(small_config("checkpoint: {every: 0, keep_every: 10}\n")), "checkpoint.keep_every: has no effect with checkpoint.every: 0"));
-  CHECK(says(refused(small_config("logging: {sample_every: 10, sample_tokens: 0}\n")), "logging.sample_every: has no effect with logging.sample_tokens: 0"));
-  CHECK(says(refused(small_config("optimizer: {weight_decay: 0, decay_embeddings: true}\n")), "optimizer.decay_embeddings: has no effect with optimizer.weight_decay: 0"));
+  CHECK(says(refused(small_config("checkpoint: {every: 0, keep_every: 10}\n")),
+             "checkpoint.keep_every: has no effect with checkpoint.every: 0"));
+  CHECK(says(refused(small_config("logging: {sample_every: 10, sample_tokens: 0}\n")),
+             "logging.sample_every: has no effect with logging.sample_tokens: 0"));
+  CHECK(says(refused(small_config("optimizer: {weight_decay: 0, decay_embeddings: true}\n")),
+             "optimizer.decay_embeddings: has no effect with optimizer.weight_decay: 0"));
   CHECK(refused(small_config("checkpoint: {every: 0}\nlogging: {sample_tokens: 0}\noptimizer: {weight_decay: 0}\n")) == "accepted");
 }
 

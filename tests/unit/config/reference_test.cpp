@@ -14,9 +14,10 @@ TEST_CASE("docs/configuration.md is what the schema says") {
 
 TEST_CASE("the reference has every section and every kind of key") {
   const std::string page = configuration_reference();
-  for (const char* part : {"## run", "## model", "## growth", "## data", "## phases", "## optimizer", "## schedule", "## batch", "## precision", "## kernels",
-                           "## checkpoint", "## logging", "`model.attention.heads`", "`data.sources.NAME.path`", "`data.validation.NAME.path`",
-                           "`phases[].mixture.NAME`", "`checkpoint.async`", "`growth.operator`"}) {
+  for (const char* part :
+       {"## run", "## model", "## growth", "## data", "## phases", "## optimizer", "## schedule", "## batch", "## precision", "## kernels",
+        "## checkpoint", "## logging", "`model.attention.heads`", "`data.sources.NAME.path`", "`data.validation.NAME.path`",
+        "`phases[].mixture.NAME`", "`checkpoint.async`", "`growth.operator`"}) {
     INFO(part);
     CHECK(page.find(part) != std::string::npos);
   }

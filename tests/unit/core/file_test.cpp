@@ -22,7 +22,9 @@ TEST_CASE("a file is replaced whole, or stays as it was") {
   std::signal(SIGXFSZ, SIG_IGN);
   struct rlimit before {};
   REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
-  const struct rlimit small {10, before.rlim_max};
+  const struct rlimit small {
+    10, before.rlim_max
+  };
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
   CHECK_THROWS_AS(replace_file_durably(path, std::string(1000, 'x')), SystemError);
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);

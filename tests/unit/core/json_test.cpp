@@ -21,12 +21,15 @@ std::string refusal(const std::string& text) {
   return "accepted";
 }
 
-std::string nested(int depth) { return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']'); }
+std::string nested(int depth) {
+  return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']');
+}
 
 }  // namespace
 
 TEST_CASE("well-formed JSON is read as it stands") {
-  const auto json = parse_json_strict(R"( {"a": [1, -2, 1.5, true, null, "\u00e9\n"], "b": {"a": {}}, "": 18446744073709551615} )", "file.json");
+  const auto json =
+      parse_json_strict(R"( {"a": [1, -2, 1.5, true, null, "\u00e9\n"], "b": {"a": {}}, "": 18446744073709551615} )", "file.json");
   CHECK(json["a"].size() == 6);
   CHECK(json["a"][5] == "\u00e9\n");
   CHECK(json["b"]["a"].is_object());

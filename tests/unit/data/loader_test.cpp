@@ -218,7 +218,7 @@ TEST_CASE("phases switch at their exact sequence") {
   std::vector<std::int32_t> sources;
   for (int i = 0; i < 7 * Corpus::kPerStep; ++i) sources.push_back(loader.next(1).source[0]);
   const auto first_cooldown = sources.begin() + 5 * Corpus::kPerStep;
-  CHECK(std::count(sources.begin(), first_cooldown, 1) == 18);       // code: 0.3 of 60, none later
+  CHECK(std::count(sources.begin(), first_cooldown, 1) == 18);  // code: 0.3 of 60, none later
   CHECK(std::count(first_cooldown, sources.end(), 1) == 0);
   CHECK(std::vector<std::int32_t>(first_cooldown, first_cooldown + 4) == std::vector<std::int32_t>{2, 0, 2, 2});
   CHECK(loader.position().phase_step == 5);

@@ -36,14 +36,19 @@ TEST_CASE("a text with one group says where the plan loops") {
 }
 
 TEST_CASE("loops that share a block overlap, as written or as printed; nested and separate ones do not") {
-  for (const auto& [text, block] : {std::pair{"(0-1)x3, (1-3)x2", 1}, {"(0-2)x3, (2-3)x2", 2}, {"(0)x2, 1, (0)x2", 0}, {"0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0", 0},
-                                    {"(0, (1)x2, 2, (1)x3)x2", 1}, {"(3)x2, 0-2, (2-3)x2", 3}}) {
+  for (const auto& [text, block] : {std::pair{"(0-1)x3, (1-3)x2", 1},
+                                    {"(0-2)x3, (2-3)x2", 2},
+                                    {"(0)x2, 1, (0)x2", 0},
+                                    {"0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0", 0},
+                                    {"(0, (1)x2, 2, (1)x3)x2", 1},
+                                    {"(3)x2, 0-2, (2-3)x2", 3}}) {
     INFO(text);
     CHECK(DepthPlan::parse(text).overlapping_block() == block);
     CHECK_THROWS_AS(DepthPlan::parse(text).check(4, true), InputError);
     CHECK_NOTHROW(DepthPlan::parse(text).check(4, false));
   }
-  for (const char* text : {"0-3", "(0-1)x3, (2-3)x2", "(0)x2, (1, 2)x2, 3", "((0)x2, (1)x3, 2)x2, 3", "0, (1-2)x4, 3", "(0-3)x1", "0-3, 1"}) {
+  for (const char* text :
+       {"0-3", "(0-1)x3, (2-3)x2", "(0)x2, (1, 2)x2, 3", "((0)x2, (1)x3, 2)x2, 3", "0, (1-2)x4, 3", "(0-3)x1", "0-3, 1"}) {
     INFO(text);
     CHECK_FALSE(DepthPlan::parse(text).overlapping_block());
     CHECK_NOTHROW(DepthPlan::parse(text).check(4, true));

@@ -94,8 +94,7 @@ TEST_CASE("neutral values are accepted") {
 TEST_CASE("what is written reads back as the same model, other keys kept") {
   LlamaConfig config = read(plain_config());
   config.model.attention.rope_theta = 123456.789;
-  const auto json =
-      llama_config_json(config.model, 4096, {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
+  const auto json = llama_config_json(config.model, 4096, {{"eos_token_id", 7}, {"rope_interleaved", true}, {"model_type", "other"}});
   CHECK(json.at("eos_token_id") == 7);
   CHECK(json.at("bos_token_id").is_null());
   const LlamaConfig again = read(json);

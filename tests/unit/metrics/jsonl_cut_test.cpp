@@ -82,8 +82,7 @@ TEST_CASE("a cut that was killed half-way is repeated without losing a line") {
 
 TEST_CASE("what follows the checkpoint of the step is done again: it is lost") {
   const TempDir folder;
-  const std::string kept =
-      "{\"step\": 5}\n{\"event\": \"validation\", \"step\": 5}\n{\"event\": \"checkpoint\", \"step\": 5}\n";
+  const std::string kept = "{\"step\": 5}\n{\"event\": \"validation\", \"step\": 5}\n{\"event\": \"checkpoint\", \"step\": 5}\n";
   const std::string again = "{\"event\": \"growth\", \"step\": 5}\n{\"event\": \"phase\", \"step\": 5}\n";
   const auto path = file_with(folder, kept + "{\"event\": \"resume\", \"step\": 5}\n" + again);
   CHECK(truncate_after(path, 5).lost == 3);
@@ -92,14 +91,17 @@ TEST_CASE("what follows the checkpoint of the step is done again: it is lost") {
 
 TEST_CASE("a resume ends what stays where the kill came before the checkpoint's line") {
   const TempDir folder;
-  const auto path = file_with(folder, "{\"step\": 5}\n{\"event\": \"resume\", \"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"step\": 6}\n");
+  const auto path =
+      file_with(folder, "{\"step\": 5}\n{\"event\": \"resume\", \"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"step\": 6}\n");
   CHECK(truncate_after(path, 5).lost == 3);
   CHECK(read_file(path) == "{\"step\": 5}\n");
 }
 
 TEST_CASE("events of earlier checkpoints cut nothing, and -1 cuts everything") {
   const TempDir folder;
-  const std::string kept = "{\"event\": \"phase\", \"step\": 0}\n{\"event\": \"checkpoint\", \"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"step\": 6}\n";
+  const std::string kept =
+      "{\"event\": \"phase\", \"step\": 0}\n{\"event\": \"checkpoint\", \"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"step\": "
+      "6}\n";
   const auto path = file_with(folder, kept);
   CHECK(truncate_after(path, 6).lost == 0);
   CHECK(truncate_after(path, -1).kept == 0);
@@ -107,7 +109,9 @@ TEST_CASE("events of earlier checkpoints cut nothing, and -1 cuts everything") {
 
 TEST_CASE("an event is found by name and step in whole lines only") {
   const TempDir folder;
-  const auto path = file_with(folder, "{\"event\": \"validation\", \"step\": 4}\n{\"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"event\": \"x\", \"step\": 6}");
+  const auto path = file_with(
+      folder,
+      "{\"event\": \"validation\", \"step\": 4}\n{\"step\": 5}\n{\"event\": \"growth\", \"step\": 5}\n{\"event\": \"x\", \"step\": 6}");
   CHECK(has_event(path, "validation", 4));
   CHECK_FALSE(has_event(path, "validation", 5));
   CHECK(has_event(path, "growth", 5));

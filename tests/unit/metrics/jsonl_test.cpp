@@ -27,8 +27,19 @@ TEST_CASE("a line keeps the order of its keys and the type of its values") {
 }
 
 TEST_CASE("doubles read back bit-equal, and as floating point") {
-  std::vector<double> values{0.0, -0.0, 1.0, 3.0, -7.0, 0.1, 1e22, 1e300, 123456789012345680.0, 18446744073709551616.0,
-                             std::numeric_limits<double>::denorm_min(), std::numeric_limits<double>::max(), static_cast<double>(2.3f)};
+  std::vector<double> values{0.0,
+                             -0.0,
+                             1.0,
+                             3.0,
+                             -7.0,
+                             0.1,
+                             1e22,
+                             1e300,
+                             123456789012345680.0,
+                             18446744073709551616.0,
+                             std::numeric_limits<double>::denorm_min(),
+                             std::numeric_limits<double>::max(),
+                             static_cast<double>(2.3f)};
   std::uint64_t bits = 0x9E3779B97F4A7C15u;
   for (int i = 0; i < 2000; ++i) {
     bits = bits * 6364136223846793005u + 1442695040888963407u;

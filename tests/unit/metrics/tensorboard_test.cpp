@@ -34,9 +34,7 @@ TEST_CASE("an event file holds whole records after each flush") {
   CHECK(second.path() != writer.path());
 }
 
-TEST_CASE("a folder that cannot be made is named") {
-  CHECK_THROWS_AS(EventWriter("/proc/no/such"), InputError);
-}
+TEST_CASE("a folder that cannot be made is named") { CHECK_THROWS_AS(EventWriter("/proc/no/such"), InputError); }
 
 TEST_CASE("TensorBoard's own reader finds what was written, and drops what a resume repeats") {
   const auto python = test::find_python();

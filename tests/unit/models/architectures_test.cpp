@@ -76,7 +76,8 @@ TEST_CASE("packed documents are as if alone in every architecture") {
   for (const test::Variant& variant : test::variants()) {
     const auto model = test::make_lively_model(variant.config, test::build_of(at::kDouble, Path::kLibrary));
     torch::NoGradGuard no_grad;
-    const Batch first = test::random_batch(1, 9, variant.config.vocab_size, 7), second = test::random_batch(1, 5, variant.config.vocab_size, 8);
+    const Batch first = test::random_batch(1, 9, variant.config.vocab_size, 7),
+                second = test::random_batch(1, 5, variant.config.vocab_size, 8);
     Batch packed;
     packed.tokens_N = torch::cat({first.tokens_N, second.tokens_N});
     packed.positions_N = torch::cat({first.positions_N, second.positions_N});
@@ -110,7 +111,8 @@ TEST_CASE("fast paths give the reference's loss and gradients within its own pre
   }
 }
 
-// Gathered gradients (ops::DepthGradients) where their chain is cut: behind a truncation calls record nothing, and checkpointed calls gather none.
+// Gathered gradients (ops::DepthGradients) where their chain is cut: behind a truncation calls record nothing, and checkpointed calls
+// gather none.
 TEST_CASE("gradients of the depth's entries are the reference's with truncation and with every second call checkpointed") {
   for (const char* kind : {"separate", "joint", "values"}) {
     for (const std::int64_t every : {0, 2}) {

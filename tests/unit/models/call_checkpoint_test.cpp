@@ -67,8 +67,11 @@ TEST_CASE("checkpointing on and off give the same loss and gradients, to the bit
     std::int64_t every;
     const char* injection;
   };
-  for (const Case& c : {Case{at::kFloat, Path::kFused, 1, "none"}, {at::kFloat, Path::kReference, 2, "concat"}, {at::kFloat, Path::kLibrary, 3, "add"},
-                        {at::kBFloat16, Path::kFused, 1, "concat"}, {at::kDouble, Path::kLibrary, 1, "none"}}) {
+  for (const Case& c : {Case{at::kFloat, Path::kFused, 1, "none"},
+                        {at::kFloat, Path::kReference, 2, "concat"},
+                        {at::kFloat, Path::kLibrary, 3, "add"},
+                        {at::kBFloat16, Path::kFused, 1, "concat"},
+                        {at::kDouble, Path::kLibrary, 1, "none"}}) {
     ModelConfig config = test::tiny_config(4);
     config.loop.injection = c.injection;
     if (c.every == 3) config.loop.backprop_last = 2;
@@ -87,7 +90,10 @@ TEST_CASE("a call that reads the memory of its depth is computed again from the 
     const char *kind, *keys;
     at::ScalarType type;
   };
-  for (const Case& c : {Case{"separate", "states", at::kFloat}, {"separate", "updates", at::kDouble}, {"joint", "", at::kFloat}, {"values", "", at::kFloat}}) {
+  for (const Case& c : {Case{"separate", "states", at::kFloat},
+                        {"separate", "updates", at::kDouble},
+                        {"joint", "", at::kFloat},
+                        {"values", "", at::kFloat}}) {
     ModelConfig config = test::tiny_config(2);
     config.architecture = "dreamer";
     config.depth_plan = "(0-1)x3";
@@ -132,14 +138,16 @@ TEST_CASE("random numbers are drawn again alike, and the stream goes on behind t
     build.checkpoint_every = every;
     auto model = std::make_shared<DepthModel>(config, build, 64, [&](std::int64_t) {
       dropouts.push_back(std::make_shared<DropoutImpl>());
-      return nn::Block(config, build.placement, build.paths, std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>>{
-          {"attention", std::make_shared<nn::AttentionImpl>(config, build.placement, build.paths)},
-          {"dropout", dropouts.back()},
-          {"feed_forward", std::make_shared<nn::FeedForwardImpl>(config, build.placement, build.paths)}});
+      return nn::Block(config, build.placement, build.paths,
+                       std::vector<std::pair<std::string, std::shared_ptr<nn::Mixer>>>{
+                           {"attention", std::make_shared<nn::AttentionImpl>(config, build.placement, build.paths)},
+                           {"dropout", dropouts.back()},
+                           {"feed_forward", std::make_shared<nn::FeedForwardImpl>(config, build.placement, build.paths)}});
     });
     torch::NoGradGuard no_grad;
     const NamedTensors values = nn::initial_values(*model, 1);
-    for (const ParameterInfo& info : model->parameter_infos()) at::Tensor(info.tensor).copy_(values.at(info.name) * (info.init_std > 0 ? 5 : 1));
+    for (const ParameterInfo& info : model->parameter_infos())
+      at::Tensor(info.tensor).copy_(values.at(info.name) * (info.init_std > 0 ? 5 : 1));
     return model;
   };
   const auto plain = build_model(0), checkpointed = build_model(1);

@@ -7,7 +7,8 @@ using namespace meristem;
 
 namespace {
 
-RunConfig config_of(std::int64_t blocks, std::int64_t width, std::int64_t inner, std::int64_t heads, std::int64_t kv_heads, std::int64_t context) {
+RunConfig config_of(std::int64_t blocks, std::int64_t width, std::int64_t inner, std::int64_t heads, std::int64_t kv_heads,
+                    std::int64_t context) {
   RunConfig config;
   config.model.vocab_size = 49152;
   config.model.width = width;

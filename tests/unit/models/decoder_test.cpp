@@ -17,8 +17,9 @@ TEST_CASE("parameters have the fixed names and each its own start") {
   for (const ParameterInfo& info : model->parameter_infos()) names.insert(info.name);
   std::set<std::string> expected{"embedding.weight", "norm.weight", "head.weight"};
   for (const char* block : {"blocks.0.", "blocks.1."}) {
-    for (const char* part : {"attention.norm.weight", "attention.qkv.weight", "attention.q_norm.weight", "attention.k_norm.weight",
-                             "attention.output.weight", "feed_forward.norm.weight", "feed_forward.gate_up.weight", "feed_forward.down.weight"}) {
+    for (const char* part :
+         {"attention.norm.weight", "attention.qkv.weight", "attention.q_norm.weight", "attention.k_norm.weight", "attention.output.weight",
+          "feed_forward.norm.weight", "feed_forward.gate_up.weight", "feed_forward.down.weight"}) {
       expected.insert(std::string(block) + part);
     }
   }

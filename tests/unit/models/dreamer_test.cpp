@@ -37,7 +37,8 @@ TEST_CASE("depth attention at its start changes nothing, to the bit, and its out
     with.depth_attention->position = position;
     ModelConfig without = with;
     without.depth_attention.reset();
-    const auto a = test::make_model(with, test::build_of(at::kDouble, Path::kLibrary)), b = test::make_model(without, test::build_of(at::kDouble, Path::kLibrary));
+    const auto a = test::make_model(with, test::build_of(at::kDouble, Path::kLibrary)),
+               b = test::make_model(without, test::build_of(at::kDouble, Path::kLibrary));
     copy_weights(*a, *b);
     const Batch batch = test::random_batch(2, 9, with.vocab_size, 4);
     const DepthPlan plan = DepthPlan::parse(with.depth_plan);
@@ -69,15 +70,17 @@ TEST_CASE("in the first call there is no earlier one: joint and values are plain
     config.depth_attention = DepthAttentionConfig{kind, 0, "", ""};
     const auto model = test::make_model(config, test::build_of(at::kDouble, Path::kReference));
     CHECK(test::max_error(model->logits(batch, DepthPlan::plain(1)), expected) < 1e-12);
-    CHECK(test::max_error(model->logits(batch, DepthPlan::parse("(0)x2")),
-                          test::make_model(plain, test::build_of(at::kDouble, Path::kReference))->logits(batch, DepthPlan::parse("(0)x2"))) > 1e-3);
+    CHECK(test::max_error(
+              model->logits(batch, DepthPlan::parse("(0)x2")),
+              test::make_model(plain, test::build_of(at::kDouble, Path::kReference))->logits(batch, DepthPlan::parse("(0)x2"))) > 1e-3);
   }
 }
 
 TEST_CASE("joint and values add no parameters; separate adds 4 width^2 and two norms a block") {
   const auto count = [](const ModelConfig& config) {
     std::int64_t total = 0;
-    for (const ParameterInfo& info : builtin_registry().make(config, test::build_of(at::kFloat, Path::kReference), 8)->parameter_infos()) total += info.tensor.numel();
+    for (const ParameterInfo& info : builtin_registry().make(config, test::build_of(at::kFloat, Path::kReference), 8)->parameter_infos())
+      total += info.tensor.numel();
     return total;
   };
   const std::int64_t none = count(test::tiny_dreamer("none"));

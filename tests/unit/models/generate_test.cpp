@@ -44,7 +44,7 @@ TEST_CASE("sampling obeys temperature, top-k and top-p") {
   options.top_k = 2;
   CHECK(draw(0.999999) == 2);
   options.top_k = 0;
-  options.top_p = 0.5;         // the first token alone holds 0.64
+  options.top_p = 0.5;  // the first token alone holds 0.64
   CHECK(draw(0.999999) == 1);
   options.top_p = 1;
   // Frequencies follow the softmax.

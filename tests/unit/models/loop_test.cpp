@@ -65,7 +65,8 @@ TEST_CASE("a loop's gradient is the sum over the unrolled model's copies") {
   const auto model = test::make_model(looped(), test::build_of(at::kDouble, Path::kLibrary));
   const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
   const std::vector<std::int64_t> calls = plan.calls();
-  const auto unrolled = test::make_model(test::tiny_config(static_cast<std::int64_t>(calls.size())), test::build_of(at::kDouble, Path::kLibrary));
+  const auto unrolled =
+      test::make_model(test::tiny_config(static_cast<std::int64_t>(calls.size())), test::build_of(at::kDouble, Path::kLibrary));
   copy_weights(*model, *unrolled, calls);
   const Batch batch = test::random_batch(2, 9, 61, 4);
   const NamedTensors tied = gradients(*model, batch, plan);
@@ -130,7 +131,8 @@ TEST_CASE("gradients with injection agree with finite differences in fp64") {
     const NamedTensors grads = gradients(*model, batch, plan);
     torch::NoGradGuard no_grad;
     for (const ParameterInfo& info : model->parameter_infos()) {
-      if (info.name.find("qkv") == std::string::npos && info.name.find("injection") == std::string::npos && info.name != "embedding.weight") continue;
+      if (info.name.find("qkv") == std::string::npos && info.name.find("injection") == std::string::npos && info.name != "embedding.weight")
+        continue;
       torch::manual_seed(7);
       const at::Tensor direction = torch::randn_like(info.tensor), start = info.tensor.clone();
       const auto loss_at = [&](double h) {
@@ -140,7 +142,8 @@ TEST_CASE("gradients with injection agree with finite differences in fp64") {
         return loss;
       };
       INFO(injection << " " << info.name);
-      CHECK((grads.at(info.name) * direction).sum().item<double>() == Approx((loss_at(1e-6) - loss_at(-1e-6)) / 2e-6).epsilon(1e-6).margin(1e-6));
+      CHECK((grads.at(info.name) * direction).sum().item<double>() ==
+            Approx((loss_at(1e-6) - loss_at(-1e-6)) / 2e-6).epsilon(1e-6).margin(1e-6));
     }
   }
 }
@@ -155,11 +158,13 @@ TEST_CASE("truncated gradients are those of a detach by hand") {
       const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
       const NamedTensors truncated = gradients(*model, batch, plan);
 
-      // By hand: an unrolled model whose early repeats are frozen copies. Their weights get no gradient, and neither does what only they see.
+      // By hand: an unrolled model whose early repeats are frozen copies. Their weights get no gradient, and neither does what only they
+      // see.
       const auto unrolled = test::make_model(test::tiny_config(8), test::build_of(at::kDouble, Path::kLibrary));
       copy_weights(*model, *unrolled, plan.calls());
       const double whole = model->loss(batch, plan).loss_sum.item<double>();
-      if (std::string(injection) == "none") CHECK(whole == Approx(unrolled->loss(batch, DepthPlan::plain(8)).loss_sum.item<double>()).epsilon(1e-12));
+      if (std::string(injection) == "none")
+        CHECK(whole == Approx(unrolled->loss(batch, DepthPlan::plain(8)).loss_sum.item<double>()).epsilon(1e-12));
       const NamedTensors full = [&] {
         ModelConfig through = looped(injection);
         const auto same = test::make_model(through, test::build_of(at::kDouble, Path::kLibrary));
@@ -173,7 +178,8 @@ TEST_CASE("truncated gradients are those of a detach by hand") {
         CHECK(truncated.at("blocks.0.attention.qkv.weight").abs().max().item<double>() == 0);
         const NamedTensors copies = gradients(*unrolled, batch, DepthPlan::plain(8));
         at::Tensor sum = torch::zeros_like(copies.at("blocks.1.attention.qkv.weight"));
-        for (std::int64_t repeat = 3 - last; repeat < 3; ++repeat) sum += copies.at("blocks." + std::to_string(1 + 2 * repeat) + ".attention.qkv.weight");
+        for (std::int64_t repeat = 3 - last; repeat < 3; ++repeat)
+          sum += copies.at("blocks." + std::to_string(1 + 2 * repeat) + ".attention.qkv.weight");
         CHECK(relative_error(truncated.at("blocks.1.attention.qkv.weight"), sum) < 1e-12);
       } else {
         // e reaches the last repeats, so the prelude learns.

@@ -11,17 +11,21 @@ using namespace meristem;
 namespace {
 
 RunConfig dreamer(const std::string& model) {
-  return parse_config("model: {architecture: dreamer, " + model + "}\ndata: {sequence_length: 512, sources: {a: {path: a}}}\nbatch: {tokens: 512}\n", "dreamer.yaml");
+  return parse_config(
+      "model: {architecture: dreamer, " + model + "}\ndata: {sequence_length: 512, sources: {a: {path: a}}}\nbatch: {tokens: 512}\n",
+      "dreamer.yaml");
 }
 
-const std::string kReady = "vocab_size: 49152, width: 384, blocks: 1, depth_plan: \"(0)x16\", attention: {heads: 6}, depth_attention: {heads: 1}, "
-                           "feed_forward: {kind: experts, count: 1024, active: 8, inner: 64}";
+const std::string kReady =
+    "vocab_size: 49152, width: 384, blocks: 1, depth_plan: \"(0)x16\", attention: {heads: 6}, depth_attention: {heads: 1}, "
+    "feed_forward: {kind: experts, count: 1024, active: 8, inner: 64}";
 
 }  // namespace
 
 TEST_CASE("baselines match a Dreamer-style model within 1 %, counted from their own configs") {
-  for (const std::string& model : {kReady, std::string("vocab_size: 1000, width: 128, blocks: 2, depth_plan: \"(0-1)x4\", attention: {heads: 4, kv_heads: 2}, "
-                                                       "depth_attention: {heads: 2}, feed_forward: {kind: experts, count: 256, active: 4, inner: 32, shared: 1}")}) {
+  for (const std::string& model :
+       {kReady, std::string("vocab_size: 1000, width: 128, blocks: 2, depth_plan: \"(0-1)x4\", attention: {heads: 4, kv_heads: 2}, "
+                            "depth_attention: {heads: 2}, feed_forward: {kind: experts, count: 256, active: 4, inner: 32, shared: 1}")}) {
     const RunConfig config = dreamer(model);
     const ModelRegistry registry = builtin_registry();
     const Match match = match_baselines(config, registry);
@@ -65,5 +69,6 @@ TEST_CASE("what has no match is refused with the bound") {
   std::string plain = kReady;
   plain.replace(plain.find("depth_attention: {heads: 1}, "), 29, "");
   CHECK_THAT(refusal(plain), Catch::Contains("model.depth_attention: found null"));
-  CHECK_THAT(refusal("vocab_size: 100, width: 64, blocks: 1, attention: {heads: 2}, depth_attention: {heads: 1}"), Catch::Contains("--match needs experts"));
+  CHECK_THAT(refusal("vocab_size: 100, width: 64, blocks: 1, attention: {heads: 2}, depth_attention: {heads: 1}"),
+             Catch::Contains("--match needs experts"));
 }

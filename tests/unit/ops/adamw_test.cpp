@@ -25,7 +25,8 @@ TEST_CASE("all paths of AdamW do the written formula") {
   const ops::AdamwSegment start = segment_of(1003, false);
   // The formula in double, element by element.
   const at::Tensor g = start.grad.to(torch::kDouble) * 0.25;
-  const at::Tensor m = start.exp_avg.to(torch::kDouble) * 0.9 + g * (1 - 0.9), v = start.exp_avg_sq.to(torch::kDouble) * 0.95 + g * g * (1 - 0.95);
+  const at::Tensor m = start.exp_avg.to(torch::kDouble) * 0.9 + g * (1 - 0.9),
+                   v = start.exp_avg_sq.to(torch::kDouble) * 0.95 + g * g * (1 - 0.95);
   const at::Tensor p = start.master.to(torch::kDouble) * (1 - 1e-2 * 0.1) -
                        1e-2 * (m / (1 - std::pow(0.9, 5))) / ((v / (1 - std::pow(0.95, 5))).sqrt() + 1e-8);
   for (const Path path : {Path::kReference, Path::kLibrary, Path::kFused}) {

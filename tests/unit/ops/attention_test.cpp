@@ -58,9 +58,12 @@ TEST_CASE("library attention agrees with the reference, uniform and packed, with
   const std::vector<Segments> layouts{Segments::uniform(2, 12), Segments{{5, 1, 12, 6}}, Segments::uniform(24, 1)};
   for (const HeadShape& shape : {HeadShape{4, 4, 16}, HeadShape{6, 2, 8}, HeadShape{3, 1, 16}}) {
     for (const Segments& segments : layouts) {
-      const at::Tensor qkv = torch::randn({24, shape.columns()}, torch::kDouble), weight = torch::randn({24, shape.query_columns()}, torch::kDouble);
-      CHECK(test::max_error(ops::causal_attention(qkv, shape, segments, Path::kLibrary), ops::causal_attention(qkv, shape, segments, Path::kReference)) < 1e-12);
-      CHECK(test::max_error(gradient(qkv, shape, segments, Path::kLibrary, weight), gradient(qkv, shape, segments, Path::kReference, weight)) < 1e-12);
+      const at::Tensor qkv = torch::randn({24, shape.columns()}, torch::kDouble),
+                       weight = torch::randn({24, shape.query_columns()}, torch::kDouble);
+      CHECK(test::max_error(ops::causal_attention(qkv, shape, segments, Path::kLibrary),
+                            ops::causal_attention(qkv, shape, segments, Path::kReference)) < 1e-12);
+      CHECK(test::max_error(gradient(qkv, shape, segments, Path::kLibrary, weight),
+                            gradient(qkv, shape, segments, Path::kReference, weight)) < 1e-12);
     }
   }
 }
@@ -112,7 +115,8 @@ TEST_CASE("packed short documents need memory in proportion to their tokens, nev
     ops::causal_attention(qkv, shape, segments, Path::kLibrary).sum().backward();
   }
   c10::SetCPUAllocator(before, 100);
-  INFO("peak " << counted.peak() << " bytes, largest " << counted.largest() << ", qkv " << qkv_bytes << ", T x T " << kTokens * kTokens * 4);
+  INFO("peak " << counted.peak() << " bytes, largest " << counted.largest() << ", qkv " << qkv_bytes << ", T x T "
+               << kTokens * kTokens * 4);
   CHECK(counted.largest() <= qkv_bytes);
   CHECK(counted.peak() <= 8 * qkv_bytes);  // a fp32 T x T of one head would be 43
 }

@@ -17,7 +17,8 @@ constexpr HeadShape kShape{4, 2, 6};
 
 std::vector<at::Tensor> random_entries(std::int64_t count, std::int64_t rows, bool gradient) {
   std::vector<at::Tensor> entries;
-  for (std::int64_t i = 0; i < count; ++i) entries.push_back(torch::randn({rows, kShape.kv_columns()}, torch::kDouble).requires_grad_(gradient));
+  for (std::int64_t i = 0; i < count; ++i)
+    entries.push_back(torch::randn({rows, kShape.kv_columns()}, torch::kDouble).requires_grad_(gradient));
   return entries;
 }
 
@@ -66,12 +67,14 @@ TEST_CASE("joint attention whose depth keys are masked is plain attention, value
       const at::Tensor upstream = torch::randn({10, shape.query_columns()}, torch::kDouble);
       const at::Tensor q = qkv.detach().narrow(1, 0, shape.query_columns());
       const at::Tensor masked = q * (-1e6 / q.view({10, 2, 6}).square().sum(2, true).expand({10, 2, 6}).reshape({10, 12}));
-      const std::vector<at::Tensor> keys{masked, masked}, values{torch::randn({10, 12}, torch::kDouble), torch::randn({10, 12}, torch::kDouble)};
+      const std::vector<at::Tensor> keys{masked, masked},
+          values{torch::randn({10, 12}, torch::kDouble), torch::randn({10, 12}, torch::kDouble)};
       const at::Tensor joint = ops::joint_attention(qkv, keys, values, shape, segments, path);
       const at::Tensor plain = ops::causal_attention(qkv, shape, segments, Path::kReference);
       CHECK(test::max_error(joint, plain) < 1e-12);
       CHECK(test::max_error(ops::joint_attention(qkv, {}, {}, shape, segments, path), plain) < 1e-12);
-      const at::Tensor of_joint = torch::autograd::grad({(joint * upstream).sum()}, {qkv})[0], of_plain = torch::autograd::grad({(plain * upstream).sum()}, {qkv})[0];
+      const at::Tensor of_joint = torch::autograd::grad({(joint * upstream).sum()}, {qkv})[0],
+                       of_plain = torch::autograd::grad({(plain * upstream).sum()}, {qkv})[0];
       CHECK(test::max_error(of_joint, of_plain) < 1e-12);
       const std::vector<at::Tensor> seen{q, q};
       CHECK(test::max_error(ops::joint_attention(qkv, seen, values, shape, segments, path), plain) > 1e-2);
@@ -104,7 +107,8 @@ TEST_CASE("our kernels agree with all scores written out, values and every gradi
             auto bound = test::compare(fused[i], plain[i], exact[i], 3);
             // Not the weights are kept but their logsumexp: exp(score - lse) errs by what rounding the exponent loses, both up to 8 here.
             bound.allowed += 8 * 0x1p-23 * exact[i].abs().max().item<double>();
-            INFO(c10::toString(type) << (joint ? " joint" : " separate") << " head_dim " << shape.head_dim << " result " << i << " error " << bound.error << " allowed " << bound.allowed);
+            INFO(c10::toString(type) << (joint ? " joint" : " separate") << " head_dim " << shape.head_dim << " result " << i << " error "
+                                     << bound.error << " allowed " << bound.allowed);
             const bool is_flat = !joint && count == 1 && i < 2;  // one entry has weight 1 whatever its key
             if (!is_flat) CHECK(exact[i].abs().max().item<double>() > 1e-3);
             CHECK(bound.holds());

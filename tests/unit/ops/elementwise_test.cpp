@@ -42,11 +42,9 @@ TEST_CASE("fused RoPE agrees with the reference and leaves the values alone") {
       continue;
     }
     const auto wide_table = ops::make_rope_table(64, 16, 10000, torch::dtype(torch::kDouble));
-    check_fused(
-        [&](const auto& in, Path path) {
-          return ops::rope(in[0], 3, positions, in[0].scalar_type() == torch::kDouble ? wide_table : table, path);
-        },
-        {torch::randn({6, 3 * 16 + 5})});
+    check_fused([&](const auto& in,
+                    Path path) { return ops::rope(in[0], 3, positions, in[0].scalar_type() == torch::kDouble ? wide_table : table, path); },
+                {torch::randn({6, 3 * 16 + 5})});
   }
 }
 
@@ -125,5 +123,6 @@ TEST_CASE("gradients agree with finite differences in fp64") {
   const at::Tensor gain = torch::randn({6}, torch::kDouble), x = torch::randn({3, 6}, torch::kDouble);
   CHECK(difference([&](const at::Tensor& t) { return ops::rms_norm(t, gain, 1e-5, Path::kReference); }, x, weight) < 1e-7);
   CHECK(difference([&](const at::Tensor& t) { return ops::rms_norm(x, t, 1e-5, Path::kReference); }, gain, weight) < 1e-7);
-  CHECK(difference([&](const at::Tensor& t) { return ops::swiglu(t, Path::kReference); }, torch::randn({3, 12}, torch::kDouble), weight) < 1e-7);
+  CHECK(difference([&](const at::Tensor& t) { return ops::swiglu(t, Path::kReference); }, torch::randn({3, 12}, torch::kDouble), weight) <
+        1e-7);
 }

@@ -15,7 +15,8 @@ TEST_CASE("sorted groups give what every expert on every token gives, values and
   for (const std::int64_t k : {1, 3}) {
     for (const bool uneven : {false, true}) {
       const auto parameter = [](at::IntArrayRef shape) { return torch::randn(shape, torch::kDouble).requires_grad_(); };
-      const at::Tensor x = parameter({kTokens, kWidth}), gate_up = parameter({kExperts, 2 * kInner, kWidth}), down = parameter({kExperts, kWidth, kInner});
+      const at::Tensor x = parameter({kTokens, kWidth}), gate_up = parameter({kExperts, 2 * kInner, kWidth}),
+                       down = parameter({kExperts, kWidth, kInner});
       at::Tensor preference = torch::randn({kTokens, kExperts}, torch::kDouble);
       // All tokens crowd into the first experts; the last ones receive none.
       if (uneven) preference += torch::arange(kExperts, 0, -1, torch::kDouble) * 100;

@@ -45,7 +45,8 @@ TEST_CASE("fused runs an unproven kernel that is asked for by name, and is an er
   CHECK_THROWS_AS(resolve_paths(all_of("fused"), kGpu, at::kDouble, {yes, yes}), InputError);
 }
 
-TEST_CASE("attention's own CUDA kernel takes bf16 and head dims 64 and 128; elsewhere auto has the library and fused is an error that says so") {
+TEST_CASE(
+    "attention's own CUDA kernel takes bf16 and head dims 64 and 128; elsewhere auto has the library and fused is an error that says so") {
   const KernelsConfig automatic = all_of("auto");
   KernelsConfig fused;
   fused.attention = "fused";
@@ -56,8 +57,8 @@ TEST_CASE("attention's own CUDA kernel takes bf16 and head dims 64 and 128; else
   const auto cannot = [&](at::ScalarType compute, std::int64_t head_dim) {
     CHECK(resolve_paths(automatic, kGpu, compute, {yes, yes}, {512, head_dim}).attention == Path::kLibrary);
     CHECK_THROWS_WITH(resolve_paths(fused, kGpu, compute, {yes, yes}, {512, head_dim}),
-                      Catch::Contains("kernels.attention: fused cannot run on cuda:0") && Catch::Contains("BFloat16, head dims 64 and 128") &&
-                          Catch::Contains("allowed: reference, library, auto"));
+                      Catch::Contains("kernels.attention: fused cannot run on cuda:0") &&
+                          Catch::Contains("BFloat16, head dims 64 and 128") && Catch::Contains("allowed: reference, library, auto"));
   };
   cannot(at::kFloat, 64);
   cannot(at::kBFloat16, 32);
@@ -97,9 +98,11 @@ std::string refusal(std::string KernelsConfig::*op, Path Paths::*path, const Mod
 
 TEST_CASE("shapes that a CUDA kernel does not take: auto goes on without it, fused says which") {
   const auto depth = [](std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, std::int64_t entries = 16, bool joint = false) {
-    return refusal(&KernelsConfig::depth_attention, &Paths::depth_attention, {512, joint ? dim : 64, HeadShape{heads, kv_heads, dim}, joint, entries});
+    return refusal(&KernelsConfig::depth_attention, &Paths::depth_attention,
+                   {512, joint ? dim : 64, HeadShape{heads, kv_heads, dim}, joint, entries});
   };
-  for (const auto& one : {depth(1, 1, 1024), depth(4, 4, 8), depth(16, 1, 64), depth(8, 1, 128), depth(32, 1, 24), depth(4, 1, 256), depth(4, 4, 64, 128), depth(8, 2, 64, 16, true)}) {
+  for (const auto& one : {depth(1, 1, 1024), depth(4, 4, 8), depth(16, 1, 64), depth(8, 1, 128), depth(32, 1, 24), depth(4, 1, 256),
+                          depth(4, 4, 64, 128), depth(8, 2, 64, 16, true)}) {
     CHECK(one == "");
   }
   CHECK_THAT(depth(1, 1, 1032), Catch::Contains("with head dim 1032 (its kernel takes multiples of 8 up to 1024)"));

@@ -23,8 +23,13 @@ TEST_CASE("the layout: one segment a block and decay group, aligned, nothing ove
     end = segment.offset + segment.count;
   }
   CHECK(end == flat.master().numel());
-  CHECK(decays == std::map<std::string, bool>{{"embedding", false}, {"blocks.0.decay", true}, {"blocks.0.no_decay", false},
-                                              {"blocks.1.decay", true}, {"blocks.1.no_decay", false}, {"norm", false}, {"head", true}});
+  CHECK(decays == std::map<std::string, bool>{{"embedding", false},
+                                              {"blocks.0.decay", true},
+                                              {"blocks.0.no_decay", false},
+                                              {"blocks.1.decay", true},
+                                              {"blocks.1.no_decay", false},
+                                              {"norm", false},
+                                              {"head", true}});
   end = 0;
   for (const FlatEntry& entry : flat.entries()) {
     CHECK(entry.offset >= end);

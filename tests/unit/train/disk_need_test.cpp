@@ -46,14 +46,14 @@ TEST_CASE("a run's checkpoints need the disk of those never rotated, the newest,
     CHECK(value >= least);
     CHECK(value <= least + room);
   };
-  about(2 * small + 3 * full, need(0));   // 10, 30 | 60, 100 and one in flight
+  about(2 * small + 3 * full, need(0));  // 10, 30 | 60, 100 and one in flight
   about(3 * full, need(30));
   config.checkpoint.every = 5;
   config.checkpoint.keep_last = 3;
   about(2 * small + 6 * full, need(0));
-  about(3 * full, need(30));              // the newest replace those that are there
+  about(3 * full, need(30));  // the newest replace those that are there
   config.checkpoint.keep_every = 20;
-  about(3 * small + 8 * full, need(0));   // 20 | 40, 80 too; 60 and 100 are pinned
-  config.checkpoint.keep_every = 1;       // but only what is written can be kept
+  about(3 * small + 8 * full, need(0));  // 20 | 40, 80 too; 60 and 100 are pinned
+  config.checkpoint.keep_every = 1;      // but only what is written can be kept
   CHECK(need(0) < 2 * small + 6 * full + 20 * full + 40 * (1 << 18));
 }

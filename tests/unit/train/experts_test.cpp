@@ -48,8 +48,9 @@ HostBatch rows_of(std::int64_t from, std::int64_t sequences) {
 StepResult one_step(LiveModel& live, const RunConfig& config, std::int64_t n, std::int64_t micro_batches = 1) {
   SpikeDetector spikes;
   std::int64_t from = 0;
-  return train_step(live, config.optimizer, at::kCPU, 1, [&](std::int64_t count) { return rows_of(from++, count); },
-                    {n, DepthPlan::parse(config.model.depth_plan), 3e-3, micro_batches, 4}, spikes);
+  return train_step(
+      live, config.optimizer, at::kCPU, 1, [&](std::int64_t count) { return rows_of(from++, count); },
+      {n, DepthPlan::parse(config.model.depth_plan), 3e-3, micro_batches, 4}, spikes);
 }
 
 at::Tensor bias_of(const LiveModel& live, std::int64_t block) {
@@ -193,7 +194,9 @@ TEST_CASE("model sections that contradict themselves are refused with the key") 
   refused("depth_attention: {kind: both}", "model.depth_attention.kind", "separate");
   refused("norm: post", "model.norm", "sandwich");
   refused("architecture: dreamer, blocks: 3", "model.blocks", "divisor of dreamer's 16 calls");
-  const RunConfig config = parse_config("model: {vocab_size: 64, width: 512, architecture: dreamer, blocks: 2, depth_attention: {}}\ndata: {sources: {a: {path: b}}}\n", "run.yaml");
+  const RunConfig config = parse_config(
+      "model: {vocab_size: 64, width: 512, architecture: dreamer, blocks: 2, depth_attention: {}}\ndata: {sources: {a: {path: b}}}\n",
+      "run.yaml");
   CHECK(config.model.depth_plan == "(0-1)x8");
   CHECK(config.model.depth_attention->heads == 2);
   CHECK(config.model.depth_attention->position == "rope");

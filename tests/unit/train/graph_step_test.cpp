@@ -28,7 +28,9 @@ NextBatch from_the_start(std::int64_t& at) {
   return [&at](std::int64_t count) { return rows((at += count) - count, count); };
 }
 
-StepInput input_of(std::int64_t number, const DepthPlan& plan) { return {number, plan, 1e-3 * static_cast<double>(number), 2, 2, number % 3 == 0}; }
+StepInput input_of(std::int64_t number, const DepthPlan& plan) {
+  return {number, plan, 1e-3 * static_cast<double>(number), 2, 2, number % 3 == 0};
+}
 
 void check_same(const StepResult& plain, const StepResult& graphed) {
   CHECK(plain.loss == graphed.loss);

@@ -92,9 +92,9 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
     config.memory.activation_checkpointing.every = c.every;
     const MemoryEstimate planned = stage_costs(config, builtin_registry()).back().memory;
     const Measured measured = measure(config);
-    INFO(c.name << ": planned standing " << planned.weights + planned.optimizer + planned.gradients << " peak " << planned.total() << ", measured standing "
-                << measured.standing << " peak " << measured.peak << " ratio " << planned.total() / measured.peak << " activations planned "
-                << planned.activations << " measured " << measured.peak - measured.standing);
+    INFO(c.name << ": planned standing " << planned.weights + planned.optimizer + planned.gradients << " peak " << planned.total()
+                << ", measured standing " << measured.standing << " peak " << measured.peak << " ratio " << planned.total() / measured.peak
+                << " activations planned " << planned.activations << " measured " << measured.peak - measured.standing);
     CHECK(planned.total() == Approx(measured.peak).epsilon(0.1));
     CHECK(planned.activations == Approx(measured.peak - measured.standing).epsilon(0.1));
   }
@@ -108,12 +108,20 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
     const char* compute;
     std::int64_t count = 32, length = 256;
   };
-  for (const Case& c : {Case{"experts", "", true, 0, "fp32"}, {"experts, bf16", "", true, 0, "bf16"}, {"experts, block", "", true, 1, "fp32"},
-                        {"separate", "separate", false, 0, "fp32"}, {"separate, bf16", "separate", false, 0, "bf16"},
-                        {"separate, block", "separate", false, 1, "fp32"}, {"joint", "joint", false, 0, "fp32"}, {"joint, bf16", "joint", false, 0, "bf16"},
-                        {"values", "values", false, 0, "fp32"}, {"values, block", "values", false, 1, "fp32"},
-                        {"Dreamer-style", "separate", true, 0, "fp32"}, {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"},
-                        {"many experts for few tokens", "", true, 0, "fp32", 512, 16}, {"many experts for few tokens, bf16", "", true, 0, "bf16", 512, 16}}) {
+  for (const Case& c : {Case{"experts", "", true, 0, "fp32"},
+                        {"experts, bf16", "", true, 0, "bf16"},
+                        {"experts, block", "", true, 1, "fp32"},
+                        {"separate", "separate", false, 0, "fp32"},
+                        {"separate, bf16", "separate", false, 0, "bf16"},
+                        {"separate, block", "separate", false, 1, "fp32"},
+                        {"joint", "joint", false, 0, "fp32"},
+                        {"joint, bf16", "joint", false, 0, "bf16"},
+                        {"values", "values", false, 0, "fp32"},
+                        {"values, block", "values", false, 1, "fp32"},
+                        {"Dreamer-style", "separate", true, 0, "fp32"},
+                        {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"},
+                        {"many experts for few tokens", "", true, 0, "fp32", 512, 16},
+                        {"many experts for few tokens, bf16", "", true, 0, "bf16", 512, 16}}) {
     RunConfig config = shape("(0)x8", 1);
     config.model.architecture = "dreamer";
     config.data.sequence_length = c.length;

@@ -1,7 +1,7 @@
 // The example of docs/adding_an_architecture.md, compiled from the page itself.
+#include "own_architecture.h"
 #include "depth/growth.h"
 #include "models/costs.h"
-#include "own_architecture.h"
 #include "support/catch.h"
 #include "support/tiny_model.h"
 #include "support/tolerance.h"
@@ -51,20 +51,23 @@ TEST_CASE("the documented example trains, grows, decodes and is counted like any
   const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
   SpikeDetector spikes;
   std::vector<double> losses;
-  for (std::int64_t n = 1; n <= 30; ++n) losses.push_back(train_step(live, config.optimizer, at::kCPU, 1, counting, {n, plan, 3e-3, 1, 4}, spikes).loss);
+  for (std::int64_t n = 1; n <= 30; ++n)
+    losses.push_back(train_step(live, config.optimizer, at::kCPU, 1, counting, {n, plan, 3e-3, 1, 4}, spikes).loss);
   CHECK(losses.back() < 0.5 * losses.front());
   const NamedTensors masters = live.parameters().masters();
   CHECK(masters.at("blocks.1.depth_mean.output.weight").abs().max().item<double>() > 0);  // it learns from its zero start
 
   const auto grown = live.grown(grow_map(GrowthOperator::kAppend, 2, 1), false);
-  CHECK(torch::equal(grown->parameters().masters().at("blocks.2.depth_mean.output.weight"), masters.at("blocks.1.depth_mean.output.weight")));
+  CHECK(
+      torch::equal(grown->parameters().masters().at("blocks.2.depth_mean.output.weight"), masters.at("blocks.1.depth_mean.output.weight")));
 
   torch::NoGradGuard no_grad;
   const Batch batch = test::random_batch(1, 6, 61, 1);
   const at::Tensor whole = live.model().logits(batch, plan);
   KvCache cache;
   for (std::int64_t t = 0; t < 6; ++t) {
-    CHECK(test::max_error(live.model().decode(batch.tokens_N.narrow(0, t, 1), plan, cache), whole[t]) < 1e-5 * whole.abs().max().item<double>());
+    CHECK(test::max_error(live.model().decode(batch.tokens_N.narrow(0, t, 1), plan, cache), whole[t]) <
+          1e-5 * whole.abs().max().item<double>());
   }
 
   RunConfig plain = config;

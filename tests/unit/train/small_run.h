@@ -32,7 +32,9 @@ inline HostBatch rows(std::int64_t from, std::int64_t sequences) {
     batch.boundaries.push_back(static_cast<std::int32_t>((row - from) * 16));
     batch.source.push_back(static_cast<std::int32_t>(row % 2));
     for (std::int64_t t = 0; t < 16; ++t) {
-      const auto token = [&](std::int64_t at) { return static_cast<std::int32_t>(random_u64(key, static_cast<std::uint64_t>(row * 17 + at)) % 64); };
+      const auto token = [&](std::int64_t at) {
+        return static_cast<std::int32_t>(random_u64(key, static_cast<std::uint64_t>(row * 17 + at)) % 64);
+      };
       batch.inputs.push_back(token(t));
       batch.targets.push_back(t == 15 ? -1 : token(t + 1));
       batch.positions.push_back(static_cast<std::int32_t>(t));

@@ -19,8 +19,9 @@ TEST_CASE("one batch is learned by heart") {
     SpikeDetector spikes;
     StepResult result;
     for (std::int64_t n = 1; n <= 150; ++n) {
-      result = train_step(live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); },
-                          {n, DepthPlan::plain(2), 5e-3, 1, 4}, spikes);
+      result = train_step(
+          live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); }, {n, DepthPlan::plain(2), 5e-3, 1, 4},
+          spikes);
     }
     INFO(compute << " loss " << result.loss);
     CHECK(result.loss < 0.1);
@@ -33,10 +34,16 @@ TEST_CASE("many micro-batches are one large batch: sums are divided once, by the
   LiveModel one(config, registry, at::kCPU, 2, true), many(config, registry, at::kCPU, 2, true);
   SpikeDetector a, b;
   const DepthPlan plan = DepthPlan::plain(2);
-  const StepResult whole = train_step(one, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); }, {1, plan, 1e-3, 1, 8}, a);
+  const StepResult whole =
+      train_step(one, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); }, {1, plan, 1e-3, 1, 8}, a);
   std::int64_t at = 0;
-  const StepResult parts = train_step(many, config.optimizer, at::kCPU, 2, [&](std::int64_t count) { at += count; return rows(at - count, count); },
-                                      {1, plan, 1e-3, 8, 1}, b);
+  const StepResult parts = train_step(
+      many, config.optimizer, at::kCPU, 2,
+      [&](std::int64_t count) {
+        at += count;
+        return rows(at - count, count);
+      },
+      {1, plan, 1e-3, 8, 1}, b);
   CHECK(whole.targets == 8 * 15);
   CHECK(parts.targets == whole.targets);
   CHECK(parts.loss == Approx(whole.loss).epsilon(1e-6));
@@ -53,8 +60,9 @@ TEST_CASE("clipping bounds the update's gradient, not the one that is reported")
     config.optimizer.clip_norm = clip;
     LiveModel live(config, registry, at::kCPU, 2, true);
     SpikeDetector spikes;
-    const StepResult result = train_step(live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); },
-                                         {1, DepthPlan::plain(2), 1e-3, 1, 4}, spikes);
+    const StepResult result = train_step(
+        live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); }, {1, DepthPlan::plain(2), 1e-3, 1, 4},
+        spikes);
     // After one update the first moment is (1 - beta1) times the gradient that was used.
     double squares = 0;
     const NamedTensors state = live.optimizer().state();
@@ -80,8 +88,9 @@ TEST_CASE("a non-finite loss or gradient stops before any weight changes") {
   }
   const at::Tensor before = live.parameters().master().clone();
   SpikeDetector spikes;
-  CHECK_THROWS_WITH(train_step(live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); },
-                               {17, DepthPlan::plain(2), 1e-3, 1, 4}, spikes),
+  CHECK_THROWS_WITH(train_step(
+                        live, config.optimizer, at::kCPU, 2, [](std::int64_t count) { return rows(0, count); },
+                        {17, DepthPlan::plain(2), 1e-3, 1, 4}, spikes),
                     Catch::Contains("step 17") && Catch::Contains("stopped before the update"));
   CHECK(torch::equal(before.nan_to_num(), live.parameters().master().nan_to_num()));
 }
