@@ -2,16 +2,16 @@
 
 namespace meristem::kernels {
 
-void adamw(const AdamwBuffers& buffers, const AdamwSegment* segments, int segment_count, const AdamwConstants& constants, const float* lr,
+void adamw(const AdamwBuffers& buffers, const AdamwRange* ranges, int range_count, const AdamwConstants& constants, const float* lr,
            const float* clip_factor, Stream stream) {
   detail::AdamwLaunch launch{};
   launch.buffers = buffers;
   launch.constants = constants;
   launch.lr = lr;
   launch.clip_factor = clip_factor;
-  for (int first = 0; first < segment_count;) {
+  for (int first = 0; first < range_count;) {
     std::int32_t tiles = 0;
-    first += detail::fill_adamw_launch(launch, segments, segment_count, first, tiles);
+    first += detail::fill_adamw_launch(launch, ranges, range_count, first, tiles);
     device::launch("adamw", detail::adamw_kernel, tiles, detail::kAdamwThreads, 0, stream, launch);
   }
 }

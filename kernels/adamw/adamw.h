@@ -1,4 +1,4 @@
-// The AdamW kernel: one pass over flat buffers, a tile of one segment a block. notes.md has the bytes.
+// The AdamW kernel: one pass over flat buffers, a tile of one range a block. notes.md has the bytes.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,16 @@ inline constexpr int kAdamwVectors = 2;  // vectors a thread handles: eight inde
 inline constexpr int kAdamwTile = kAdamwThreads * kAdamwVector * kAdamwVectors;  // elements of a block
 inline constexpr int kAdamwBlocksPerSm = 4;  // 64 registers a thread: 1024 threads with 128 bytes each in flight
 
-// The launch's argument (constant memory): block b works on the segment s with first_tile[s] <= b < first_tile[s + 1].
+// The launch's argument (constant memory): block b works on the range s with first_tile[s] <= b < first_tile[s + 1].
 struct AdamwLaunch {
   AdamwBuffers buffers;
   AdamwConstants constants;
   const float* lr;
   const float* clip_factor;
-  int segment_count;
+  int range_count;
   bool vectorised;  // all buffers and offsets allow 16-byte accesses
-  std::int32_t first_tile[kAdamwSegmentsPerLaunch + 1];
-  AdamwSegment segments[kAdamwSegmentsPerLaunch];
+  std::int32_t first_tile[kAdamwRangesPerLaunch + 1];
+  AdamwRange ranges[kAdamwRangesPerLaunch];
 };
 static_assert(sizeof(AdamwLaunch) <= 4096, "a kernel's arguments");
 
@@ -57,7 +57,7 @@ MERISTEM_DEVICE void store_four(float* to, std::int64_t i, const Four& from) {
                                                                    device::as_word(from[2]), device::as_word(from[3])}});
 }
 
-// A tile that lies whole inside its segment: every load is issued before the first use.
+// A tile that lies whole inside its range: every load is issued before the first use.
 MERISTEM_DEVICE void update_whole_tile(const AdamwBuffers& at, std::int64_t begin, const AdamwStep& step) {
   device::Registers<AdamwFours, kAdamwVectors> held;
   const std::int64_t first = begin + device::thread_index() * kAdamwVector;
@@ -84,7 +84,7 @@ MERISTEM_DEVICE void update_whole_tile(const AdamwBuffers& at, std::int64_t begi
   }
 }
 
-// The ragged end of a segment, or buffers that do not allow 16-byte accesses: element by element.
+// The ragged end of a range, or buffers that do not allow 16-byte accesses: element by element.
 MERISTEM_DEVICE void update_part_of_tile(const AdamwBuffers& at, std::int64_t begin, std::int64_t count, const AdamwStep& step) {
   const device::gptr<float> master(at.master), exp_avg(at.exp_avg), exp_avg_sq(at.exp_avg_sq);
   const device::gptr<const float> grad(at.grad);
@@ -98,8 +98,8 @@ MERISTEM_DEVICE void update_part_of_tile(const AdamwBuffers& at, std::int64_t be
   }
 }
 
-MERISTEM_DEVICE int segment_of_tile(const AdamwLaunch& launch, int tile) {
-  int low = 0, high = launch.segment_count - 1;
+MERISTEM_DEVICE int range_of_tile(const AdamwLaunch& launch, int tile) {
+  int low = 0, high = launch.range_count - 1;
   while (low < high) {
     const int middle = (low + high + 1) / 2;
     if (launch.first_tile[middle] <= tile) {
@@ -113,19 +113,19 @@ MERISTEM_DEVICE int segment_of_tile(const AdamwLaunch& launch, int tile) {
 
 MERISTEM_KERNEL(kAdamwThreads, kAdamwBlocksPerSm)
 adamw_kernel(const MERISTEM_GRID_CONSTANT AdamwLaunch launch) {
-  const int block = device::block_index(), index = segment_of_tile(launch, block);
-  const AdamwSegment& segment = launch.segments[index];
+  const int block = device::block_index(), index = range_of_tile(launch, block);
+  const AdamwRange& range = launch.ranges[index];
   const AdamwStep step{launch.constants.beta1,
                        launch.constants.beta2,
                        launch.constants.eps,
                        device::ldg<float>(device::gptr<const float>(launch.lr)),
                        device::ldg<float>(device::gptr<const float>(launch.clip_factor)),
-                       segment.bias_correction1,
-                       segment.bias_correction2_sqrt,
-                       segment.weight_decay};
+                       range.bias_correction1,
+                       range.bias_correction2_sqrt,
+                       range.weight_decay};
   if (step.clip_factor - step.clip_factor != 0) return;  // infinite or NaN
   const std::int64_t inside = static_cast<std::int64_t>(block - launch.first_tile[index]) * kAdamwTile;
-  const std::int64_t begin = segment.offset + inside, left = segment.count - inside;
+  const std::int64_t begin = range.offset + inside, left = range.count - inside;
   if (launch.vectorised && left >= kAdamwTile) {
     update_whole_tile(launch.buffers, begin, step);
   } else {
@@ -133,24 +133,24 @@ adamw_kernel(const MERISTEM_GRID_CONSTANT AdamwLaunch launch) {
   }
 }
 
-// Host side: fills the launch with the next segments from `first` on and returns how many it took; tiles: the blocks to launch.
-// Empty segments get no tile. At most 2^31 - 1 tiles a launch: 4e12 elements.
-inline int fill_adamw_launch(AdamwLaunch& launch, const AdamwSegment* segments, int segment_count, int first, std::int32_t& tiles) {
+// Host side: fills the launch with the next ranges from `first` on and returns how many it took; tiles: the blocks to launch.
+// Empty ranges get no tile. At most 2^31 - 1 tiles a launch: 4e12 elements.
+inline int fill_adamw_launch(AdamwLaunch& launch, const AdamwRange* ranges, int range_count, int first, std::int32_t& tiles) {
   const auto aligned = [](const void* pointer, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0; };
   const AdamwBuffers& at = launch.buffers;
   launch.vectorised =
       aligned(at.master, 16) && aligned(at.exp_avg, 16) && aligned(at.exp_avg_sq, 16) && aligned(at.grad, 16) && aligned(at.half, 8);
   int taken = 0;
   tiles = 0;
-  for (; taken < kAdamwSegmentsPerLaunch && first + taken < segment_count; ++taken) {
-    const AdamwSegment& segment = segments[first + taken];
-    launch.vectorised = launch.vectorised && segment.offset % kAdamwVector == 0;
-    launch.segments[taken] = segment;
+  for (; taken < kAdamwRangesPerLaunch && first + taken < range_count; ++taken) {
+    const AdamwRange& range = ranges[first + taken];
+    launch.vectorised = launch.vectorised && range.offset % kAdamwVector == 0;
+    launch.ranges[taken] = range;
     launch.first_tile[taken] = tiles;
-    tiles += static_cast<std::int32_t>((segment.count + kAdamwTile - 1) / kAdamwTile);
+    tiles += static_cast<std::int32_t>((range.count + kAdamwTile - 1) / kAdamwTile);
   }
   launch.first_tile[taken] = tiles;
-  launch.segment_count = taken;
+  launch.range_count = taken;
   return taken;
 }
 

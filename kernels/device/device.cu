@@ -1,6 +1,6 @@
 #include <cuda_runtime.h>
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::kernels {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "meristem_kernels/element.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::kernels::detail {
 

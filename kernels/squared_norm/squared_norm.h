@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "device/layer.h"
-#include "meristem_kernels/squared_norm.h"
+#include "meristem_kernels/adamw.h"
 #include "rows/reduce.h"
 
 namespace meristem::kernels::detail {

@@ -25,8 +25,8 @@ void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const a
   buffers.exp_avg_sq = segment.exp_avg_sq.data_ptr<float>();
   buffers.grad = segment.grad.data_ptr<float>();
   buffers.half = segment.half.defined() ? static_cast<std::uint16_t*>(segment.half.data_ptr()) : nullptr;
-  const kernels::AdamwSegment whole{0, segment.master.numel(), static_cast<float>(bias1), static_cast<float>(bias2_sqrt),
-                                    static_cast<float>(settings.weight_decay)};
+  const kernels::AdamwRange whole{0, segment.master.numel(), static_cast<float>(bias1), static_cast<float>(bias2_sqrt),
+                                  static_cast<float>(settings.weight_decay)};
   const kernels::AdamwConstants constants{static_cast<float>(settings.beta1), static_cast<float>(settings.beta2),
                                           static_cast<float>(settings.eps)};
   kernels::adamw(buffers, &whole, 1, constants, lr.data_ptr<float>(), grad_scale.data_ptr<float>(),

@@ -5,10 +5,10 @@
 #include <ATen/Functions.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "meristem_kernels/adamw.h"
 #include "meristem_kernels/cross_entropy.h"
 #include "meristem_kernels/rms_norm.h"
 #include "meristem_kernels/rope.h"
-#include "meristem_kernels/squared_norm.h"
 #include "meristem_kernels/swiglu.h"
 
 namespace meristem::ops {

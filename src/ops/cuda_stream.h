@@ -1,7 +1,7 @@
 // The stream that LibTorch's operators on the current device go to, as our kernels take it.
 #pragma once
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::ops {
 

@@ -2,7 +2,7 @@
 
 #include <torch/torch.h>
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem {
 

@@ -1,4 +1,4 @@
-// AdamW in double, element by element, and the segment lists that the kernel's tests share.
+// AdamW in double, element by element, and the range lists that the kernel's tests share.
 #pragma once
 
 #include <cmath>
@@ -35,27 +35,27 @@ struct AdamwExpected {
   } master, exp_avg, exp_avg_sq;
 };
 
-inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwSegment& segment,
+inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwRange& range,
                                      const kernels::AdamwConstants& c, double lr, double clip) {
   const double g = before.grad[i] * clip, b1 = c.beta1, b2 = c.beta2;
   const double m = b1 * before.exp_avg[i] + (1 - b1) * g, v = b2 * before.exp_avg_sq[i] + (1 - b2) * g * g;
-  const double p = before.master[i] * (1 - lr * segment.weight_decay);
-  const double per_m = lr / segment.bias_correction1 / (std::sqrt(v) / segment.bias_correction2_sqrt + c.eps);
+  const double p = before.master[i] * (1 - lr * range.weight_decay);
+  const double per_m = lr / range.bias_correction1 / (std::sqrt(v) / range.bias_correction2_sqrt + c.eps);
   const double m_scale = std::abs(b1 * before.exp_avg[i]) + std::abs((1 - b1) * g);
   return {{p - per_m * m, std::abs(p) + per_m * m_scale}, {m, m_scale}, {v, v}};
 }
 
-// One segment after another with `gap` untouched elements before each; the end is also untouched.
-inline std::vector<kernels::AdamwSegment> segments_of(const std::vector<std::int64_t>& counts, std::int64_t gap, std::int64_t& total) {
-  std::vector<kernels::AdamwSegment> segments;
+// One range after another with `gap` untouched elements before each; the end is also untouched.
+inline std::vector<kernels::AdamwRange> ranges_of(const std::vector<std::int64_t>& counts, std::int64_t gap, std::int64_t& total) {
+  std::vector<kernels::AdamwRange> ranges;
   total = gap;
   for (std::size_t s = 0; s < counts.size(); ++s) {
     const double t = 1 + 3 * static_cast<double>(s);
-    segments.push_back({total, counts[s], static_cast<float>(1 - std::pow(0.9, t)), static_cast<float>(std::sqrt(1 - std::pow(0.95, t))),
-                        s % 2 == 0 ? 0.1f : 0.0f});
+    ranges.push_back({total, counts[s], static_cast<float>(1 - std::pow(0.9, t)), static_cast<float>(std::sqrt(1 - std::pow(0.95, t))),
+                      s % 2 == 0 ? 0.1f : 0.0f});
     total += counts[s] + gap;
   }
-  return segments;
+  return ranges;
 }
 
 // What a bf16 value is worth as a float.
@@ -66,13 +66,13 @@ inline float from_bf16(std::uint16_t bits) {
   return value;
 }
 
-// The number of elements that are not what they must be: updated inside the segments, untouched outside.
-inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays& after, const std::vector<kernels::AdamwSegment>& segments,
+// The number of elements that are not what they must be: updated inside the ranges, untouched outside.
+inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays& after, const std::vector<kernels::AdamwRange>& ranges,
                                    const kernels::AdamwConstants& constants, double lr, double clip, bool half) {
   const auto near = [](double got, const AdamwExpected::Value& want) { return std::abs(got - want.value) <= 4e-7 * want.scale; };
-  std::vector<const kernels::AdamwSegment*> owner(before.master.size(), nullptr);
-  for (const auto& segment : segments) {
-    for (std::int64_t i = 0; i < segment.count; ++i) owner[static_cast<std::size_t>(segment.offset + i)] = &segment;
+  std::vector<const kernels::AdamwRange*> owner(before.master.size(), nullptr);
+  for (const auto& range : ranges) {
+    for (std::int64_t i = 0; i < range.count; ++i) owner[static_cast<std::size_t>(range.offset + i)] = &range;
   }
   std::int64_t wrong = 0;
   for (std::size_t i = 0; i < owner.size(); ++i) {

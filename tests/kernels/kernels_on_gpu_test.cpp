@@ -10,7 +10,6 @@
 #include "kernels/adamw_oracle.h"
 #include "kernels/require_gpu.h"
 #include "meristem_kernels/adamw.h"
-#include "meristem_kernels/squared_norm.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -93,22 +92,21 @@ TEST_CASE("AdamW on the GPU agrees with the oracle, element for element", "[gpu]
   const std::vector<std::vector<std::int64_t>> lists{{4, 2048, 2052, 8192, 12},
                                                      {1, 3, 2047, 2049, 5000, 6145},
                                                      {4, 0, 3000000, 0, 8},
-                                                     std::vector<std::int64_t>(2 * kernels::kAdamwSegmentsPerLaunch + 3, 2052)};
+                                                     std::vector<std::int64_t>(2 * kernels::kAdamwRangesPerLaunch + 3, 2052)};
   for (const auto& counts : lists) {
     for (const bool half : {true, false}) {
       std::int64_t total = 0;
-      const auto segments = segments_of(counts, 4, total);
+      const auto ranges = ranges_of(counts, 4, total);
       const AdamwArrays before(static_cast<std::size_t>(total), 11);
       const DeviceState state(before);
-      kernels::adamw(state.buffers(half), segments.data(), static_cast<int>(segments.size()), {}, state.lr.get(), state.clip.get(),
-                     nullptr);
+      kernels::adamw(state.buffers(half), ranges.data(), static_cast<int>(ranges.size()), {}, state.lr.get(), state.clip.get(), nullptr);
       check(cudaDeviceSynchronize());
       AdamwArrays after = before;
       after.master = state.master.values();
       after.exp_avg = state.exp_avg.values();
       after.exp_avg_sq = state.exp_avg_sq.values();
       after.half = state.half.values();
-      CHECK(wrong_elements(before, after, segments, {}, kLr, kClip, half) == 0);
+      CHECK(wrong_elements(before, after, ranges, {}, kLr, kClip, half) == 0);
     }
   }
 }
@@ -143,9 +141,9 @@ TEST_CASE("AdamW moves its bytes at nearly the speed of a copy", "[gpu]") {
   const DeviceArray<float> lr(std::vector<float>{kLr}), clip(std::vector<float>{kClip});
   const DeviceArray<std::uint16_t> half(kCount);
   for (const auto* array : {&master, &exp_avg, &exp_avg_sq, &grad}) check(cudaMemset(array->get(), 0, kCount * sizeof(float)));
-  const kernels::AdamwSegment segment{0, static_cast<std::int64_t>(kCount), 0.5f, 0.5f, 0.1f};
+  const kernels::AdamwRange range{0, static_cast<std::int64_t>(kCount), 0.5f, 0.5f, 0.1f};
   const double update = median_seconds(31, [&] {
-    kernels::adamw({master.get(), exp_avg.get(), exp_avg_sq.get(), grad.get(), half.get()}, &segment, 1, {}, lr.get(), clip.get(), nullptr);
+    kernels::adamw({master.get(), exp_avg.get(), exp_avg_sq.get(), grad.get(), half.get()}, &range, 1, {}, lr.get(), clip.get(), nullptr);
   });
   const double copy = median_seconds(31, [&] { check(cudaMemcpyAsync(master.get(), grad.get(), kCount * 4, cudaMemcpyDeviceToDevice)); });
   const double update_bandwidth = 30.0 * kCount / update, copy_bandwidth = 8.0 * kCount / copy;

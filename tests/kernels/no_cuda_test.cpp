@@ -3,7 +3,6 @@
 #include "meristem_kernels/cross_entropy.h"
 #include "meristem_kernels/rms_norm.h"
 #include "meristem_kernels/rope.h"
-#include "meristem_kernels/squared_norm.h"
 #include "meristem_kernels/swiglu.h"
 #include "support/catch.h"
 

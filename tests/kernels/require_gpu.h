@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::test {
 

@@ -1,9 +1,10 @@
-// AdamW over flat buffers, in one pass over memory: read gradient, master, moments; write master, moments and the bf16 copy.
+// AdamW over flat buffers, in one pass over memory: read gradient, master, moments; write master, moments and the bf16 copy. And the sum of
+// squares of a flat buffer, for the gradient's norm.
 #pragma once
 
 #include <cstdint>
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::kernels {
 
@@ -18,7 +19,7 @@ struct AdamwBuffers {
 
 // A range of the buffers that shares step count and decay. Ranges must not overlap. Speed wants `offset` a multiple of 4 and buffers
 // 16-byte aligned (half: 8-byte); anything else works, by scalar accesses.
-struct AdamwSegment {
+struct AdamwRange {
   std::int64_t offset = 0, count = 0;  // elements
   float bias_correction1 = 1;          // 1 - beta1^t
   float bias_correction2_sqrt = 1;     // sqrt(1 - beta2^t)
@@ -29,15 +30,22 @@ struct AdamwConstants {
   float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
 };
 
-// For every element of every segment, in fp32:
+// For every element of every range, in fp32:
 //   g = grad * *clip_factor
 //   m = beta1 m + (1 - beta1) g                        v = beta2 v + (1 - beta2) g^2
 //   p = p - *lr weight_decay p                         p = p - *lr (m / bias_correction1) / (sqrt(v) / bias_correction2_sqrt + eps)
 // Where *clip_factor is infinite or NaN nothing is written: a step that no host watches stops itself so.
-// lr and clip_factor are device scalars: nothing waits for the host to know them. `segments` is host memory, read before the call
-// returns. One launch for every kAdamwSegmentsPerLaunch segments; deterministic.
-inline constexpr int kAdamwSegmentsPerLaunch = 64;
-void adamw(const AdamwBuffers& buffers, const AdamwSegment* segments, int segment_count, const AdamwConstants& constants, const float* lr,
+// lr and clip_factor are device scalars: nothing waits for the host to know them. `ranges` is host memory, read before the call
+// returns. One launch for every kAdamwRangesPerLaunch ranges; deterministic.
+inline constexpr int kAdamwRangesPerLaunch = 64;
+void adamw(const AdamwBuffers& buffers, const AdamwRange* ranges, int range_count, const AdamwConstants& constants, const float* lr,
            const float* clip_factor, Stream stream);
+
+inline constexpr int kSquaredNormPartials = 1024;
+
+// *result = sum of values[i]^2 over count elements, summed in double in an order that depends on count alone: equal bits on any device.
+// `values` (16-byte aligned), `partials` (kSquaredNormPartials doubles of scratch) and `result` are device memory. An infinity or a NaN
+// among the values gives one as the result. Two launches.
+void squared_norm(const float* values, std::int64_t count, double* partials, double* result, Stream stream);
 
 }  // namespace meristem::kernels

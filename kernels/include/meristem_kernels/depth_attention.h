@@ -9,7 +9,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::kernels {
 

@@ -4,8 +4,7 @@
 
 #include <cstdint>
 
-#include "meristem_kernels/element.h"
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::kernels {
 

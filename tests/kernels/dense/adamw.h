@@ -4,25 +4,24 @@
 #include "kernels/adamw_oracle.h"
 #include "kernels/dense/values.h"
 #include "meristem_kernels/adamw.h"
-#include "meristem_kernels/squared_norm.h"
 
 namespace meristem::test {
 
 struct AdamwCase {
   std::string name;
-  std::vector<std::int64_t> counts;  // of the segments
+  std::vector<std::int64_t> counts;  // of the ranges
   std::int64_t gap;                  // elements that belong to none, before each
   bool half = true;
 };
 
 inline std::vector<AdamwCase> adamw_cases() {
-  std::vector<AdamwCase> cases{{"segments of whole vectors", {4, 2048, 2052, 8192, 12}, 4},
+  std::vector<AdamwCase> cases{{"ranges of whole vectors", {4, 2048, 2052, 8192, 12}, 4},
                                {"without the copy", {8192}, 0, false},
                                {"without the copy, a ragged end", {2051}, 0, false},
                                {"odd counts, so odd offsets", {1, 3, 2047, 2049, 5000, 6145}, 64},
-                               {"empty segments", {4, 0, 2048, 0, 0, 8}, 4},
+                               {"empty ranges", {4, 0, 2048, 0, 0, 8}, 4},
                                {"nothing", {}, 4},
-                               {"several launches", std::vector<std::int64_t>(2 * kernels::kAdamwSegmentsPerLaunch + 3, 260), 4}};
+                               {"several launches", std::vector<std::int64_t>(2 * kernels::kAdamwRangesPerLaunch + 3, 260), 4}};
   for (const std::int64_t count : {1, 2046, 2047, 4094, 5000}) cases.push_back({"ragged end " + std::to_string(count), {count}, 8});
   return cases;
 }
@@ -32,7 +31,7 @@ template <class Memory>
 std::string adamw_faults(const AdamwCase& given, std::size_t shift = 0, float clip = 0.7f) {
   constexpr float kLr = 3e-3f;
   std::int64_t total = 0;
-  const auto segments = segments_of(given.counts, given.gap, total);
+  const auto ranges = ranges_of(given.counts, given.gap, total);
   const AdamwArrays before(as_size(total), 7);
   typename Memory::template Array<float> p(before.master.size() + shift), m(p.size()), v(p.size()), g(p.size()), scalars(2);
   typename Memory::template Array<std::uint16_t> half(p.size());
@@ -41,14 +40,14 @@ std::string adamw_faults(const AdamwCase& given, std::size_t shift = 0, float cl
   scalars[0] = kLr;
   scalars[1] = clip;
   kernels::adamw({p.data() + shift, m.data() + shift, v.data() + shift, g.data() + shift, given.half ? half.data() + shift : nullptr},
-                 segments.data(), static_cast<int>(segments.size()), {}, scalars.data(), scalars.data() + 1, nullptr);
+                 ranges.data(), static_cast<int>(ranges.size()), {}, scalars.data(), scalars.data() + 1, nullptr);
   Memory::finish();
   AdamwArrays after = before;
   const auto fetch = [&](const auto& from, auto& to) { std::copy(from.begin() + shift, from.end(), to.begin()); };
   fetch(p, after.master), fetch(m, after.exp_avg), fetch(v, after.exp_avg_sq), fetch(half, after.half);
-  // A factor that is not finite leaves everything as it was, as if there were no segments.
+  // A factor that is not finite leaves everything as it was, as if there were no ranges.
   const std::int64_t wrong =
-      wrong_elements(before, after, std::isfinite(clip) ? segments : std::vector<kernels::AdamwSegment>{}, {}, kLr, clip, given.half);
+      wrong_elements(before, after, std::isfinite(clip) ? ranges : std::vector<kernels::AdamwRange>{}, {}, kLr, clip, given.half);
   return wrong == 0 ? "" : std::to_string(wrong) + " wrong elements";
 }
 

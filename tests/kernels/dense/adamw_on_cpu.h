@@ -8,7 +8,7 @@
 
 namespace meristem::test {
 
-// A block for each tile of a segment; each element stored once.
+// A block for each tile of a range; each element stored once.
 inline DenseWork adamw_work(const AdamwCase& one) {
   std::int64_t blocks = 0, elements = 0;
   for (const std::int64_t count : one.counts) {
@@ -24,10 +24,10 @@ inline std::string adamw_misaligned(int shifted) {
   kernels::device::host::Array<std::uint16_t> half(2052);
   for (auto* array : {&p, &m, &v, &g, &scalars}) std::fill(array->begin(), array->end(), 1.0f);
   const auto shift = [&](int buffer) { return buffer == shifted ? 1 : 0; };
-  const kernels::AdamwSegment segment{0, 2048, 1, 1, 0};
+  const kernels::AdamwRange range{0, 2048, 1, 1, 0};
   return judged(0, {1, 0, 2048 * 14, 0}, [&] {
-    kernels::adamw({p.data() + shift(0), m.data() + shift(1), v.data() + shift(2), g.data() + shift(3), half.data() + 2 * shift(4)},
-                   &segment, 1, {}, scalars.data(), scalars.data() + 1, nullptr);
+    kernels::adamw({p.data() + shift(0), m.data() + shift(1), v.data() + shift(2), g.data() + shift(3), half.data() + 2 * shift(4)}, &range,
+                   1, {}, scalars.data(), scalars.data() + 1, nullptr);
     return "";
   });
 }

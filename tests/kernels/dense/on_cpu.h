@@ -7,7 +7,7 @@
 
 #include "device/layer.h"
 #include "kernels/refused.h"
-#include "meristem_kernels/element.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem::test {
 

@@ -2,7 +2,7 @@
 #include "kernels/depth_attention/cases.h"
 #include "kernels/depth_attention/run.h"
 #include "kernels/on_gpu.h"
-#include "meristem_kernels/stream.h"
+#include "meristem_kernels/device.h"
 #include "support/catch.h"
 
 using namespace meristem::test;

@@ -1,4 +1,5 @@
-// What every launch takes and every caller asks first. No CUDA header, so that any compiler reads it.
+// What every kernel's interface shares: the stream, the element types, and whether the device can run the kernels at all. No CUDA header,
+// so that any compiler reads it.
 #pragma once
 
 #include <string>
@@ -8,6 +9,9 @@ struct CUstream_st;
 namespace meristem::kernels {
 
 using Stream = CUstream_st*;  // a cudaStream_t
+
+// What the elements of a matrix are, for the kernels that come in both; bf16 as 16-bit words. Sums and statistics are fp32.
+enum class Element { kFloat, kBf16 };
 
 // Whether the kernels are in this build and the current device can run them (compute capability 8.0 or later). No call before that.
 // Every kernel is asynchronous on its stream; a launch that fails throws std::runtime_error, and so does every call in a build without
