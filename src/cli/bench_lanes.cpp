@@ -5,7 +5,7 @@
 #include <torch/torch.h>
 
 #include "cli/random_batch.h"
-#include "train/step.h"
+#include "step/update.h"
 
 namespace meristem::cli {
 
@@ -21,9 +21,8 @@ void bench_round(std::vector<BenchLane>& lanes, at::Device device, std::int64_t 
     const std::int64_t micro = std::min(config.batch.micro_sequences, sequences);
     const HostBatch batch = random_batch(micro, config.data.sequence_length, config.model.vocab_size);
     const double seconds = seconds_of(device, [&] {
-      train_step(
-          *lane.live, config.optimizer, device, 1, [&](std::int64_t) { return batch; },
-          {number, lane.cost.stage.plan, config.optimizer.lr, sequences / micro, micro}, lane.spikes);
+      Updater(*lane.live, config, lane.spikes)
+          .run([&](std::int64_t) { return batch; }, {number, lane.cost.stage.plan, config.optimizer.lr, sequences / micro, micro});
     });
     if (timed) lane.step_seconds.push_back(seconds);
   }

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "models/costs.h"
-#include "train/live_model.h"
-#include "train/spikes.h"
+#include "step/live_model.h"
+#include "step/spikes.h"
 
 namespace meristem::cli {
 

@@ -19,8 +19,8 @@
 #include "metrics/memory.h"
 #include "metrics/throughput.h"
 #include "ops/device.h"
-#include "train/run.h"
-#include "train/stepper.h"
+#include "run/run.h"
+#include "step/update.h"
 
 namespace meristem::cli {
 namespace {
@@ -72,21 +72,21 @@ class StepServer {
       : config_(config_of(a)),
         device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
         live_(config_, registry_, device_, a.layers, true),
-        stepper_(config_, device_, live_.paths()),
+        updater_(live_, config_, spikes_, graph_device_of(config_, device_, live_.paths())),
         batch_(random_batch(a.batch, a.sequence, a.vocab)) {}
 
   std::string ready() {
     std::int64_t parameters = 0;
     for (const FlatEntry& entry : live_.parameters().entries()) parameters += entry.count;
     return fmt::format("{{\"ready\":true,\"parameters\":{},\"kernels\":\"{}, graph {}\"{}}}", parameters, ops::describe(live_.paths()),
-                       stepper_.uses_graphs() ? "on" : "off", peak_field(device_));
+                       updater_.uses_graphs() ? "on" : "off", peak_field(device_));
   }
   // One update whose loss is read back.
   std::string step() {
     finish_device(device_);
     const auto begin = std::chrono::steady_clock::now();
-    auto results = update();
-    if (results.empty()) results = stepper_.finish(spikes_);
+    update();
+    const auto results = updater_.finish();
     finish_device(device_);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(results.at(0).loss));
@@ -97,7 +97,7 @@ class StepServer {
     finish_device(device_);
     const double share = gpu_idle_share([&] {
       for (int i = 0; i < updates; ++i) update();
-      stepper_.finish(spikes_);
+      updater_.finish();
       finish_device(device_);
     });
     return fmt::format("{{\"gpu_idle\":{}}}", number_text(share));
@@ -105,10 +105,9 @@ class StepServer {
   std::string memory() const { return fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device_)); }
 
  private:
-  std::vector<StepResult> update() {
-    return stepper_.step(
-        live_, [&](std::int64_t) { return batch_; },
-        {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences}, spikes_);
+  void update() {
+    updater_.queue([&](std::int64_t) { return batch_; },
+                   {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences});
   }
 
   RunConfig config_;
@@ -116,7 +115,7 @@ class StepServer {
   at::Device device_;
   LiveModel live_;
   SpikeDetector spikes_;
-  Stepper stepper_;
+  Updater updater_;
   HostBatch batch_;
   std::int64_t number_ = 0;
 };

@@ -7,8 +7,8 @@
 
 #include "config/load.h"
 #include "core/errors.h"
+#include "step/live_model.h"
 #include "train/checkpoint_check.h"
-#include "train/live_model.h"
 #include "train/tensor_files.h"
 
 namespace meristem::cli {

@@ -13,7 +13,7 @@
 #include "core/text.h"
 #include "eval/generate.h"
 #include "ops/device.h"
-#include "train/run.h"
+#include "run/run.h"
 
 namespace meristem::cli {
 namespace {

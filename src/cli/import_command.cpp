@@ -10,7 +10,7 @@
 #include "data/loader_position.h"
 #include "interop/companions.h"
 #include "interop/llama_import.h"
-#include "train/live_model.h"
+#include "step/live_model.h"
 #include "train/tensor_files.h"
 
 namespace meristem::cli {

@@ -11,7 +11,7 @@
 #include "core/text.h"
 #include "models/costs.h"
 #include "models/match.h"
-#include "train/initial.h"
+#include "run/start.h"
 
 namespace meristem::cli {
 namespace {

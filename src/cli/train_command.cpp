@@ -2,10 +2,8 @@
 
 #include "cli/commands.h"
 #include "config/load.h"
-#include "train/dry_run.h"
-#include "train/initial.h"
-#include "train/run.h"
-#include "train/variants.h"
+#include "run/run.h"
+#include "run/start.h"
 
 namespace meristem::cli {
 

@@ -1,5 +1,7 @@
 #include "optim/adamw.h"
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "core/errors.h"
@@ -16,6 +18,7 @@ AdamW::AdamW(FlatParameters& parameters, const OptimizerConfig& config, ops::Pat
 
 void AdamW::step(const at::Tensor& lr, const at::Tensor& grad_scale) {
   torch::NoGradGuard no_grad;
+  if (grad_scale.is_cpu() && !std::isfinite(grad_scale.item<float>())) return;  // refused: the step counts stay, too
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     const FlatSegment& segment = parameters_.segments()[i];
     ops::AdamwSettings settings = settings_;

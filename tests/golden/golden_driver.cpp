@@ -11,9 +11,9 @@
 #include "checkpoint/safetensors.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "step/batches.h"
+#include "step/update.h"
 #include "support/run_main.h"
-#include "train/batches.h"
-#include "train/step.h"
 #include "train/tensor_files.h"
 
 namespace {
@@ -72,7 +72,7 @@ void round_to_bf16(const at::Tensor& gradient) { gradient.copy_(gradient.to(at::
 void run(std::vector<std::string> arguments) {
   const bool round = std::erase(arguments, "--round-gradients") > 0;
   if (arguments.size() < 4) throw InputError("usage: golden_driver CONFIG WEIGHTS BATCH OUT [--round-gradients] [key=value …]");
-  const RunConfig config = load_config(arguments[0], {arguments.begin() + 4, arguments.end()});
+  RunConfig config = load_config(arguments[0], {arguments.begin() + 4, arguments.end()});
   const HostBatch all = read_batch(arguments[2]);
   const ModelRegistry registry = builtin_registry();
   LiveModel live(config, registry, at::kCPU, config.model.blocks, false);
@@ -84,7 +84,7 @@ void run(std::vector<std::string> arguments) {
   at::Tensor logits;
   {
     torch::NoGradGuard no_grad;
-    logits = live.model().logits(to_device(all, at::kCPU), plan).to(at::kFloat).contiguous();
+    logits = live.model().logits(to_device(all, at::kCPU).batch, plan).to(at::kFloat).contiguous();
   }
   std::int64_t at = 0;
   const auto next = [&](std::int64_t count) {
@@ -94,10 +94,9 @@ void run(std::vector<std::string> arguments) {
     return rows_of(all, at - count, count);
   };
   const std::int64_t micro = config.batch.micro_sequences;
-  const std::size_t sources = static_cast<std::size_t>(*std::max_element(all.source.begin(), all.source.end())) + 1;
+  config.data.sources.resize(static_cast<std::size_t>(*std::max_element(all.source.begin(), all.source.end())) + 1);
   SpikeDetector spikes;
-  const StepResult result =
-      train_step(live, config.optimizer, at::kCPU, sources, next, {1, plan, 0.0, all.sequences / micro, micro}, spikes);
+  const UpdateResult result = Updater(live, config, spikes).run(next, {1, plan, 0.0, all.sequences / micro, micro});
   if (round) round_to_bf16(live.parameters().grad());
 
   NamedTensors out;

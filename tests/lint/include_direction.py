@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 # Room: the rooms that it may include beside itself.
-BEFORE_TRAIN = "core depth growth config ops nn models data optim distributed checkpoint interop metrics eval analysis"
+BEFORE_RUN = "core depth growth config ops nn models data optim distributed checkpoint interop metrics eval analysis step train"
 TABLE = {
     "core": "",
     "depth": "core",
@@ -29,8 +29,10 @@ TABLE = {
     "metrics": "core",
     "eval": "core models data",
     "analysis": "core models eval",
-    "train": BEFORE_TRAIN,
-    "cli": BEFORE_TRAIN + " train kernels",
+    "step": "core depth growth config ops nn models data optim distributed",
+    "train": "core config models optim checkpoint ops",
+    "run": BEFORE_RUN,
+    "cli": BEFORE_RUN + " run kernels",
 }
 MAY_USE = {room: set(rooms.split()) | {room} for room, rooms in TABLE.items()}
 
@@ -128,19 +130,19 @@ PLANTED = [
     ("src/nn/mixer.cpp", '#include "ops/rope.h"', None),
     ("src/depth/plan.cpp", '#include <vector>', None),
     ("src/ops/adamw.cpp", '#include "meristem_kernels/adamw.h"', None),
-    ("src/train/step.cpp", '#include <torch/torch.h>', None),
+    ("src/step/update.cpp", '#include <torch/torch.h>', None),
     ("src/core/named_tensors.h", '#include <ATen/core/Tensor.h>', None),
     ("kernels/adamw/adamw.cu", '#include "meristem_kernels/adamw.h"', None),
     ("kernels/include/meristem_kernels/adamw.h", '#include <cuda_runtime.h>', None),
     ("src/depth/up.cpp", '#include "config/load.h"', "room depth may not include config; allowed: core"),
     ("src/depth/angle.cpp", '#include <config/load.h>', "room depth may not include config"),
-    ("src/depth/spaced.cpp", '  #  include "train/run.h"  // why not', "room depth may not include train"),
+    ("src/depth/spaced.cpp", '  #  include "run/run.h"  // why not', "room depth may not include run"),
     ("src/core/low.h", '#include "depth/plan.h"', "room core may not include depth; allowed: no other room"),
     ("src/models/skip.h", '#include "ops/rope.h"', "room models may not include ops"),
     ("src/data/kernel.cpp", '#include "meristem_kernels/adamw.h"', "room data may not include kernels"),
-    ("src/train/high.cpp", '#include "cli/commands.h"', "room train may not include cli"),
+    ("src/run/high.cpp", '#include "cli/commands.h"', "room run may not include cli"),
     ("src/data/deep/er.h", '#include "models/model.h"', "room data may not include models"),
-    ("src/nn/relative.cpp", '#include "../train/run.h"', 'never through ".."'),
+    ("src/nn/relative.cpp", '#include "../run/run.h"', 'never through ".."'),
     ("src/nn/bare.cpp", '#include "block.h"', 'written "room/file.h"'),
     ("src/nn/macro.cpp", "#include HEADER", "must name its file"),
     ("src/depth/torch.cpp", "#include <torch/torch.h>", "no header of LibTorch in room depth"),

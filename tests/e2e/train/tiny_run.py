@@ -34,11 +34,11 @@ logging: {{every: 1, sample_tokens: 4}}
 """
 
 
-def write_shards(folder):
+def write_shards(folder, documents=(60, 40, 6)):
     draw = np.random.default_rng(5)
-    for name, documents in (("one", 60), ("two", 40), ("held", 6)):
+    for name, count in zip(("one", "two", "held"), documents):
         with token_shards.Writer(folder / name, VOCAB) as shard:
-            for _ in range(documents):
+            for _ in range(count):
                 shard.add(draw.integers(0, VOCAB, int(draw.integers(20, 120))))
 
 

@@ -5,9 +5,9 @@
 #include <cstdlib>
 
 #include "ops/device.h"
+#include "step/update.h"
 #include "support/catch.h"
-#include "train/stepper.h"
-#include "unit/train/small_run.h"
+#include "unit/step/small_run.h"
 
 using namespace meristem;
 
@@ -15,14 +15,13 @@ namespace {
 
 RunConfig small_gpu_run(const std::string& graph) {
   RunConfig config = test::small_run("bf16");
-  for (const char* name : {"a", "b"}) config.data.sources.emplace_back(name, SourceConfig{});
   config.data.document_mask = false;
   config.kernels.graph = graph;
   return config;
 }
 
 struct Trace {
-  std::vector<StepResult> results;
+  std::vector<UpdateResult> results;
   at::Tensor master;
 };
 
@@ -31,24 +30,27 @@ Trace train(const RunConfig& config) {
   const ModelRegistry registry = builtin_registry();
   const at::Device device = pick_device();
   auto live = std::make_unique<LiveModel>(config, registry, device, 2, true);
-  Stepper stepper(config, device, live->paths());
-  REQUIRE(stepper.uses_graphs() == (config.kernels.graph == "on"));
   SpikeDetector spikes;
+  const auto make_updater = [&] {
+    return std::make_unique<Updater>(*live, config, spikes, graph_device_of(config, device, live->paths()));
+  };
+  auto updater = make_updater();
+  REQUIRE(updater->uses_graphs() == (config.kernels.graph == "on"));
   std::int64_t at = 0;
   Trace trace;
-  const auto keep = [&](std::vector<StepResult> results) { trace.results.insert(trace.results.end(), results.begin(), results.end()); };
+  const auto keep = [&](std::vector<UpdateResult> results) { trace.results.insert(trace.results.end(), results.begin(), results.end()); };
   for (std::int64_t n = 1; n <= 12; ++n) {
     if (n == 9) {
-      keep(stepper.finish(spikes));
-      stepper.forget();
+      keep(updater->finish());
+      updater.reset();
       live = live->grown({0, 0, 1}, false);
+      updater = make_updater();
     }
     const std::int64_t blocks = live->blocks();
     const DepthPlan plan = n % 3 == 0 ? DepthPlan::parse("0, 1, 1") : DepthPlan::plain(blocks);
-    keep(stepper.step(
-        *live, [&](std::int64_t count) { return test::rows((at += count) - count, count); },
-        {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0}, spikes));
-    if (n % 4 == 0) keep(stepper.finish(spikes));
+    updater->queue([&](std::int64_t count) { return test::rows((at += count) - count, count); },
+                   {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0});
+    if (n % 4 == 0) keep(updater->finish());
   }
   trace.master = live->parameters().master().cpu();
   return trace;

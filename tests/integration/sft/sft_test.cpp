@@ -3,12 +3,12 @@
 
 #include "core/counter_rng.h"
 #include "data/packing.h"
+#include "run/stopping.h"
+#include "step/batches.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 #include "support/tolerance.h"
-#include "train/batches.h"
-#include "train/early_stop.h"
 #include "unit/data/sample_shards.h"
 
 using namespace meristem;
@@ -35,7 +35,7 @@ Batch row_of(const Documents& documents, const std::string& mask) {
     slices.push_back({static_cast<std::int64_t>(d), 0, static_cast<std::int64_t>(documents[d].size())});
   HostBatch host;
   append_row(source, slices, {24, true, kVocab}, 0, host);
-  return to_device(host, at::kCPU);
+  return to_device(host, at::kCPU).batch;
 }
 
 NamedTensors gradients_of(Model& model, const Batch& batch) {

@@ -1,0 +1,46 @@
+// When a run saves and what: copies the state, then writes it behind training's back. And how much disk that will take.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "checkpoint/async_writer.h"
+#include "checkpoint/store.h"
+#include "models/registry.h"
+#include "run/run_folder.h"
+#include "step/live_model.h"
+#include "step/spikes.h"
+
+namespace meristem {
+
+// Steps after which a checkpoint is always written and never rotated: the ends of growth stages, phases and LR segments.
+std::set<std::int64_t> pinned_steps(const RunConfig& config);
+
+class Checkpointing {
+ public:
+  // resumed_after: the step that the run goes on after; its checkpoint stands.
+  Checkpointing(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after);
+
+  bool due(std::int64_t step) const;
+  // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
+  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done.
+  bool save(LiveModel& live, TrainState state);
+  // Waits for the write in flight.
+  void finish() { writer_.wait(); }
+
+ private:
+  const RunConfig& config_;
+  std::filesystem::path folder_;
+  std::set<std::int64_t> pinned_;
+  std::int64_t last_saved_;
+  AsyncWriter writer_;
+};
+
+// Bytes that checkpoints written after update `from_step` (0: a new run) hold at the same time at most: all that are never rotated, the
+// newest `keep_last`, and one being written. A resumed run's newest ones take the place of those already there. 12 bytes a parameter
+// (fp32 weight and both moments), and the headers.
+std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry& registry, std::int64_t from_step);
+
+}  // namespace meristem

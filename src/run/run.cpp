@@ -1,0 +1,87 @@
+#include "run/run.h"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "checkpoint/disk_space.h"
+#include "core/file.h"
+#include "metrics/progress.h"
+#include "run/checkpointing.h"
+#include "run/run_folder.h"
+#include "run/stopping.h"
+#include "run/training.h"
+
+namespace meristem {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Trained to the end, and validated there: a resume has nothing to do but the plots, where a kill came before them.
+bool is_finished(const RunConfig& config, const Start& start, const RunFolder& folder) {
+  if (start.new_run || !start.checkpoint) return false;
+  if (stops_early(config, start.checkpoint->state)) return true;
+  if (start.checkpoint->state.step < total_steps(config)) return false;
+  return config.data.validation.sources.empty() || has_event(folder.metrics(), "validation", total_steps(config));
+}
+
+ExitCode say_finished(const RunConfig& config, const TrainState& state, const RunFolder& folder) {
+  Progress progress;
+  const char* why = state.step < total_steps(config) ? "has stopped early at step" : "is at its last step,";
+  progress.note(fmt::format("{}: {} {}; nothing to do", folder.root().string(), why, state.step));
+  if (is_folder(folder.root() / "plots") && folder_entries(folder.root() / "plots").empty()) draw_plots(folder);
+  return ExitCode::kOk;
+}
+
+void say(const std::string& text) { Progress().note(text); }
+
+void write_report(const RunVariants& variants) {
+  const std::string page = (fs::path(variants.runs.front().run.out) / (variants.name + "-report.html")).string();
+  std::vector<std::string> arguments{"--out", page};
+  for (const RunConfig& run : variants.runs) arguments.push_back((fs::path(run.run.out) / run.run.name).string());
+  const std::string trouble = run_script("report.py", arguments);
+  if (!trouble.empty()) say(fmt::format("no report: {}; write it with scripts/meristem report", trouble));
+}
+
+}  // namespace
+
+void check_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
+  const Start start = decide_start(config, request, registry);
+  if (start.new_run) RunFolder::existing(config).refuse_if_used();
+  const auto loader = make_loader(config);
+  if (start.checkpoint) loader->seek(LoaderPosition::from_json(start.checkpoint->state.loader));
+  loader->check_supply(total_steps(config));
+}
+
+ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
+  install_stop_handlers();
+  if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
+  Start start = decide_start(config, request, registry);
+  const RunFolder existing = RunFolder::existing(config);
+  if (is_finished(config, start, existing)) return say_finished(config, start.checkpoint->state, existing);
+  const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
+  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, registry, from_step));
+  return Training(config, registry, std::move(start)).train();
+}
+
+ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {
+  if (request.resume != "none" && request.resume != "auto") {
+    throw InputError("--resume: a checkpoint belongs to one run; several variants resume with --resume auto");
+  }
+  for (const RunConfig& run : variants.runs) check_training(run, request, registry);
+  ExitCode result = ExitCode::kOk;
+  for (std::size_t i = 0; i < variants.runs.size(); ++i) {
+    const RunConfig& run = variants.runs[i];
+    say(fmt::format("variant {} of {}: {}", i + 1, variants.runs.size(), run.run.name));
+    try {
+      const ExitCode code = run_training(run, request, registry);
+      if (code != ExitCode::kOk) return code;
+    } catch (const NonFiniteError& error) {
+      say(fmt::format("{}: {}", run.run.name, error.what()));
+      result = ExitCode::kNonFinite;
+    }
+  }
+  write_report(variants);
+  return result;
+}
+
+}  // namespace meristem

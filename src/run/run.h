@@ -1,0 +1,26 @@
+// What can be done with a run's config: train it, check its start, try it out, or train several variants of it.
+#pragma once
+
+#include "config/load.h"
+#include "core/errors.h"
+#include "models/registry.h"
+#include "run/start.h"
+
+namespace meristem {
+
+// What a start can be refused for, found out without a model: the request, the run folder, the data and its supply. Writes nothing.
+void check_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
+
+// Trains to schedule.steps. kOk, or kInterrupted after a stop request was honoured with a checkpoint. Everything else throws.
+ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
+
+// Checks the start of every run before the first one begins, then trains them one after another; with resume auto finished ones are
+// passed over. One that stops on a non-finite value does not keep the others from running: kNonFinite in the end. kInterrupted at once.
+// The comparison goes to OUT/NAME-report.html.
+ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry);
+
+// Prints phases and growth stages with expected times and peak memory. One step is run where the plan fits in this machine's memory, else
+// shapes are checked without storage, and that is said.
+void dry_run(const RunConfig& config, const ModelRegistry& registry);
+
+}  // namespace meristem

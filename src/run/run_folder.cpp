@@ -1,0 +1,118 @@
+#include "run/run_folder.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <system_error>
+
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+#include <nlohmann/json.hpp>
+
+#include "config/load.h"
+#include "core/errors.h"
+#include "core/file.h"
+
+extern char** environ;
+
+namespace meristem {
+namespace {
+
+namespace fs = std::filesystem;
+
+void create_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!error) return;
+  errno = error.value();
+  throw_errno(folder, "cannot be created");
+}
+
+std::string first_match(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key, 0) != 0) continue;
+    const auto colon = line.find(':');
+    if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+// The checked-out commit of the source tree, read from its .git: no process is started for it.
+std::string commit_of(const char* root) {
+  if (root == nullptr) return "unknown";
+  const fs::path git = fs::path(root) / ".git";
+  std::ifstream head(git / "HEAD");
+  std::string line;
+  if (!std::getline(head, line)) return "unknown";
+  if (line.rfind("ref: ", 0) != 0) return line;
+  std::ifstream ref(git / line.substr(5));
+  return std::getline(ref, line) ? line : "unknown";
+}
+
+}  // namespace
+
+std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device) {
+  return {{"version", MERISTEM_VERSION},
+          {"commit", commit_of(std::getenv("MERISTEM_ROOT"))},
+          {"torch", TORCH_VERSION},
+          {"cpu", first_match("/proc/cpuinfo", "model name")},
+          {"threads", std::to_string(at::get_num_threads())},
+          {"device", device},
+          {"seed", std::to_string(config.run.seed)}};
+}
+
+RunFolder RunFolder::existing(const RunConfig& config) { return RunFolder(fs::path(config.run.out) / config.run.name); }
+
+void RunFolder::refuse_if_used() const {
+  std::error_code ignored;
+  if (!fs::exists(root_, ignored) || (fs::is_directory(root_, ignored) && fs::is_empty(root_, ignored))) return;
+  throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", root_.string()));
+}
+
+RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
+  RunFolder folder = existing(config);
+  if (new_run) folder.refuse_if_used();
+  for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
+  if (config.logging.tensorboard) create_folder(folder.tensorboard());
+  replace_file_durably(folder.root_ / "config.yaml", dump_config(config));
+  if (!config.data.tokenizer.empty()) {
+    replace_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
+    std::error_code ignored;
+    // What `generate --chat` needs besides: the chat template and the names of special tokens.
+    for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"}) {
+      const fs::path beside = fs::path(config.data.tokenizer).parent_path() / name;
+      if (fs::is_regular_file(beside, ignored)) replace_file_durably(folder.root_ / name, read_file(beside));
+    }
+  }
+  return folder;
+}
+
+std::string run_script(const std::string& name, const std::vector<std::string>& arguments) {
+  const char* python = std::getenv("MERISTEM_PYTHON");
+  const char* root = std::getenv("MERISTEM_ROOT");
+  if (python == nullptr || root == nullptr) return "started without scripts/meristem";
+  std::vector<std::string> words{python, std::string(root) + "/scripts/python/" + name};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  pid_t child = 0;
+  if (::posix_spawn(&child, python, nullptr, nullptr, argv.data(), environ) != 0) return fmt::format("{} did not start", python);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
+  return fmt::format("{} failed", words[1]);
+}
+
+std::string draw_plots(const RunFolder& folder) {
+  const std::string trouble = run_script("plot_run.py", {folder.root().string()});
+  return trouble.empty() ? "" : fmt::format("plots not drawn: {}; draw them with scripts/meristem plot", trouble);
+}
+
+}  // namespace meristem

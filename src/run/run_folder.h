@@ -1,0 +1,47 @@
+// The folder of a run: config.yaml, metrics.jsonl, tensorboard/, plots/, samples/, checkpoints/, environment.json, tokenizer.json.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+
+namespace meristem {
+
+class RunFolder {
+ public:
+  // OUT/NAME. new_run: InputError where it exists and holds anything. Otherwise an existing folder is used as it is.
+  // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
+  static RunFolder open(const RunConfig& config, bool new_run);
+
+  // The paths alone: nothing is created or written.
+  static RunFolder existing(const RunConfig& config);
+
+  // InputError where it exists and holds anything.
+  void refuse_if_used() const;
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
+  std::filesystem::path samples() const { return root_ / "samples"; }
+  std::filesystem::path tensorboard() const { return root_ / "tensorboard"; }
+  std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+
+ private:
+  explicit RunFolder(std::filesystem::path root) : root_(std::move(root)) {}
+  std::filesystem::path root_;
+};
+
+// What bit-exact resume depends on and what a reader of the run wants to know: version, commit, torch, cpu, threads, device, seed.
+std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device);
+
+// The Python scripts that a run calls at its end: pictures and pages. Training does not depend on them.
+// Runs scripts/python/NAME with the interpreter of scripts/meristem and waits. Empty, or why there is no result.
+std::string run_script(const std::string& name, const std::vector<std::string>& arguments);
+
+// Runs MERISTEM_ROOT/scripts/python/plot_run.py with MERISTEM_PYTHON on the folder: plots/ and readable samples. Returns a line to say
+// where it could not (no Python at hand, or the script failed); empty where it did.
+std::string draw_plots(const RunFolder& folder);
+
+}  // namespace meristem

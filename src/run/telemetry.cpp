@@ -1,0 +1,171 @@
+#include "run/telemetry.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "metrics/memory.h"
+
+namespace meristem {
+namespace {
+
+double largest_over_mean(const at::Tensor& counts_E) {
+  return counts_E.max().item<double>() / std::max(1e-300, counts_E.mean().item<double>());
+}
+
+double entropy_of(const at::Tensor& counts_E) {
+  const at::Tensor share = counts_E / counts_E.sum().clamp_min(1);
+  return -at::xlogy(share, share).sum().item<double>();
+}
+
+ProgressOptions console_of(const RunConfig& config) {
+  ProgressOptions options;
+  options.plain_every = std::max<std::int64_t>(1, config.logging.every);
+  return options;
+}
+
+}  // namespace
+
+double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+ExpertMetrics expert_metrics(const nn::ExpertLoads& loads) {
+  ExpertMetrics out;
+  std::map<std::int64_t, at::Tensor> by_block;
+  for (const auto& [depth, call] : loads.by_depth) {
+    const at::Tensor counts_E = call.counts_E.to(at::kCPU, at::kDouble);
+    out.load[std::to_string(depth)] = largest_over_mean(counts_E);
+    out.entropy[std::to_string(depth)] = entropy_of(counts_E);
+    at::Tensor& sum = by_block[call.block];
+    sum = sum.defined() ? sum + counts_E : counts_E;
+  }
+  if (by_block.empty()) return out;
+  for (const auto& [block, counts_E] : by_block) {
+    out.load["all"] = std::max(out.load["all"], largest_over_mean(counts_E));
+    out.entropy["all"] += entropy_of(counts_E) / static_cast<double>(by_block.size());
+  }
+  return out;
+}
+
+Telemetry::Telemetry(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after, std::string device_name)
+    : config_(config), device_name_(std::move(device_name)), log_(folder.metrics()), progress_(console_of(config)) {
+  if (config.logging.tensorboard) tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
+}
+
+void Telemetry::add_by_source(const UpdateResult& result) {
+  source_losses_.resize(result.loss_by_source.size());
+  source_targets_.resize(result.loss_by_source.size());
+  for (std::size_t s = 0; s < result.loss_by_source.size(); ++s) {
+    if (result.targets_by_source[s] == 0) continue;
+    source_losses_[s] += result.loss_by_source[s] * static_cast<double>(result.targets_by_source[s]);
+    source_targets_[s] += result.targets_by_source[s];
+  }
+}
+
+std::map<std::string, double> Telemetry::loss_by_source() const {
+  std::map<std::string, double> losses;
+  for (std::size_t s = 0; s < source_losses_.size(); ++s) {
+    if (source_targets_[s] > 0) losses[config_.data.sources[s].first] = source_losses_[s] / static_cast<double>(source_targets_[s]);
+  }
+  return losses;
+}
+
+MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& result) const {
+  MetricsLine line{{"step", report.step},
+                   {"tokens", report.tokens},
+                   {"loss", result.loss},
+                   {"lr", report.lr},
+                   {"grad_norm", result.grad_norm},
+                   {"blocks", report.blocks},
+                   {"calls", report.calls},
+                   {"parameters", report.parameters},
+                   {"tokens_per_second", throughput_.tokens_per_second()},
+                   {"flops_per_second", throughput_.flops_per_second()}};
+  if (const auto share = mfu(throughput_.flops_per_second(), device_name_)) line.emplace_back("mfu", *share);
+  line.emplace_back("memory", process_memory().peak_bytes);
+  line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
+  line.emplace_back("loss_by_source", loss_by_source());
+  line.emplace_back("stream_rms", result.stream_rms);
+  line.emplace_back("flops_per_token_by_call", report.flops_by_call);
+  std::map<std::string, double> tokens, epochs;
+  for (const SourceUse& use : report.use) tokens[use.name] = static_cast<double>(use.tokens), epochs[use.name] = use.epochs;
+  line.emplace_back("tokens_by_source", tokens);
+  line.emplace_back("epochs_by_source", epochs);
+  if (!expert_loads_.by_depth.empty()) {
+    const ExpertMetrics experts = expert_metrics(expert_loads_);
+    line.emplace_back("expert_load", experts.load);
+    line.emplace_back("expert_entropy", experts.entropy);
+  }
+  return line;
+}
+
+bool Telemetry::logs(std::int64_t n) const {
+  return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == total_steps(config_);
+}
+
+void Telemetry::step(const StepReport& report, const UpdateResult& result) {
+  throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
+  waited_ += report.loader_wait;
+  timed_ += report.seconds;
+  add_by_source(result);
+  if (report.blocks != expert_blocks_) expert_loads_ = {};  // a grown model's experts are others
+  expert_blocks_ = report.blocks;
+  expert_loads_.add(report.experts);
+
+  ProgressState state;
+  state.step = report.step;
+  state.total = total_steps(config_);
+  state.loss = result.loss;
+  state.lr = report.lr;
+  state.grad_norm = result.grad_norm;
+  state.tokens_per_second = throughput_.tokens_per_second();
+  state.blocks = report.blocks;
+  state.calls = report.calls;
+  state.eta = throughput_.seconds_per_step() * static_cast<double>(state.total - state.step);
+  progress_.update(state);
+
+  if (result.spike) {
+    event(result.skipped ? "skip" : "spike", report.step, {{"loss", result.loss}, {"grad_norm", result.grad_norm}},
+          fmt::format("step {}: spike, loss {:.4f}, gradient norm {:.3g}{}", report.step, result.loss, result.grad_norm,
+                      result.skipped ? "; update skipped" : ""));
+  }
+  if (!logs(report.step)) return;
+  const auto by_source = loss_by_source();
+  log_.append(step_line(report, result));
+  waited_ = timed_ = 0;
+  source_losses_.clear();
+  expert_loads_ = {};
+  source_targets_.clear();
+  if (!tensorboard_) return;
+  tensorboard_->add_scalar("train/loss", result.loss, report.step);
+  for (const auto& [source, loss] : by_source) {
+    if (config_.data.sources.size() > 1) tensorboard_->add_scalar("train/loss/" + source, loss, report.step);
+  }
+  tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
+  tensorboard_->add_scalar("train/lr", report.lr, report.step);
+  tensorboard_->add_scalar("model/blocks", static_cast<double>(report.blocks), report.step);
+  tensorboard_->add_scalar("model/calls", static_cast<double>(report.calls), report.step);
+  tensorboard_->add_scalar("speed/tokens_per_second", state.tokens_per_second, report.step);
+  tensorboard_->flush();
+}
+
+void Telemetry::event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note) {
+  MetricsLine line{{"event", name}, {"step", step}};
+  line.insert(line.end(), fields.begin(), fields.end());
+  log_.append(line);
+  if (!note.empty()) progress_.note(note);
+}
+
+void Telemetry::validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets) {
+  event("validation", step, {{"source", source}, {"loss", loss}, {"targets", targets}, {"perplexity", std::exp(loss)}},
+        fmt::format("step {}: validation {} loss {:.4f} ({} targets)", step, source, loss, targets));
+  if (!tensorboard_) return;
+  tensorboard_->add_scalar("validation/" + source, loss, step);
+  tensorboard_->flush();
+}
+
+void Telemetry::finish() { progress_.finish(); }
+
+}  // namespace meristem

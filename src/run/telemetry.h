@@ -1,0 +1,81 @@
+// Everything a run says about itself: progress, metrics.jsonl, TensorBoard. Reads, never steers.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+#include "data/sequence_sampler.h"
+#include "metrics/jsonl.h"
+#include "metrics/progress.h"
+#include "metrics/tensorboard.h"
+#include "metrics/throughput.h"
+#include "nn/expert_loads.h"
+#include "run/run_folder.h"
+#include "step/update.h"
+
+namespace meristem {
+
+// Seconds of a clock that only goes forward.
+double seconds_now();
+
+// How uneven the loads of experts are, and how many experts a call really uses.
+struct ExpertMetrics {
+  // By place in the plan ("0", "1", …): largest load / mean load, and the entropy of the choice in nats. Under "all" the calls of a block
+  // count together, as they do for the balance bias: the load of the block that is worst, the mean entropy of the blocks.
+  std::map<std::string, double> load, entropy;
+};
+
+// Reads the counts from the device. Empty maps where there are no experts.
+ExpertMetrics expert_metrics(const nn::ExpertLoads& loads);
+
+class Telemetry {
+ public:
+  // resumed_after: the step that the run goes on after, or nothing for a new one.
+  Telemetry(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after, std::string device_name);
+
+  struct StepReport {
+    std::int64_t step = 0, tokens = 0;
+    double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
+    double flops = 0;                             // of the step
+    std::int64_t blocks = 0, calls = 0;
+    std::int64_t parameters = 0;        // unique ones
+    std::vector<double> flops_by_call;  // forward, per token
+    std::vector<SourceUse> use;         // of each source since the run's first step
+    nn::ExpertLoads experts;            // of the step
+  };
+  // Whether update n gets a line in metrics.jsonl.
+  bool logs(std::int64_t n) const;
+  void step(const StepReport& report, const UpdateResult& result);
+  // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
+  void event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note);
+  void validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets);
+  void note(const std::string& text) { progress_.note(text); }
+  // After a growth the speed of earlier steps says nothing about the next ones.
+  void forget_speed() { throughput_.reset(); }
+  void finish();
+
+ private:
+  MetricsLine step_line(const StepReport& report, const UpdateResult& result) const;
+  void add_by_source(const UpdateResult& result);
+  // Nats per target of each source since the last log line; sources without a target are not there.
+  std::map<std::string, double> loss_by_source() const;
+
+  const RunConfig& config_;
+  std::string device_name_;
+  MetricsLog log_;
+  std::unique_ptr<EventWriter> tensorboard_;
+  Progress progress_;
+  Throughput throughput_;
+  // Since the last log line: a source of small weight is not in every step.
+  double waited_ = 0, timed_ = 0;
+  std::vector<double> source_losses_;  // sums of nats
+  std::vector<std::int64_t> source_targets_;
+  nn::ExpertLoads expert_loads_;  // an update's own hang on which few sequences it read
+  std::int64_t expert_blocks_ = 0;
+};
+
+}  // namespace meristem

@@ -1,0 +1,278 @@
+#include "run/training.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/torch.h>
+#include <nlohmann/json.hpp>
+
+#include "config/load.h"
+#include "core/file.h"
+#include "core/text.h"
+#include "ops/device.h"
+#include "optim/learning_rate.h"
+#include "run/stopping.h"
+#include "run/validation.h"
+#include "train/tensor_files.h"
+
+namespace meristem {
+namespace {
+
+// Damage that is found behind the files' own checks is said with the place that it came from.
+template <class Action>
+void naming(const std::string& place, Action&& action) {
+  try {
+    action();
+  } catch (const DamagedError& error) {
+    throw DamagedError(place + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+Training::Training(const RunConfig& config, const ModelRegistry& registry, Start start)
+    : config_(config),
+      registry_(registry),
+      start_(std::move(start)),
+      device_(pick_device()),
+      stages_(growth_stages(config)),
+      sequences_per_step_(config.batch.tokens / config.data.sequence_length),
+      loader_(make_loader(config)),
+      environment_(environment_of(config, device_name(device_))),
+      live_(starting_model()),
+      updater_(make_updater()),
+      folder_(RunFolder::open(config, start_.new_run)),
+      cut_(cut_metrics()),
+      telemetry_(config, folder_, resumed_after(), device_name(device_)),
+      checkpointing_(config, folder_, resumed_after()) {}
+
+std::unique_ptr<Updater> Training::make_updater() {
+  return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
+}
+
+ExitCode Training::train() {
+  begin();
+  for (const Segment& segment : segments(config_)) {
+    if (owes_validation_ && segment.from_step < state_.step && state_.step <= segment.until_step && !validate(segment)) return stop();
+    if (stops_early(config_, state_) && state_.step < total_steps(config_)) return end_early(segment);  // the validation owed said so
+    if (segment.until_step <= state_.step) continue;
+    enter(segment);
+    while (state_.step < segment.until_step) {
+      const bool whole = one_update(segment);
+      if (stop_requested() && (!whole || state_.step < total_steps(config_))) return stop();
+      if (stops_early(config_, state_)) return end_early(segment);
+    }
+  }
+  return end();
+}
+
+MetricsCut Training::cut_metrics() const {
+  return start_.new_run ? MetricsCut{} : truncate_after(folder_.metrics(), resumed_after().value_or(-1));
+}
+
+std::unique_ptr<LiveModel> Training::starting_model() {
+  auto live = start_.checkpoint ? load_checkpoint_state()
+                                : std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, !start_.initial);
+  if (start_.initial) load_initial(*start_.initial, config_, *live);
+  loader_->check_supply(total_steps(config_));
+  state_.seed = config_.run.seed;  // a branch may have another than its checkpoint
+  state_.config_yaml = dump_config(config_);
+  state_.config_hash = config_hash(config_);
+  return live;
+}
+
+void Training::begin() {
+  replace_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
+  for (const std::string& note : start_.notes) telemetry_.note(note);
+  const bool begins = start_.new_run || !start_.checkpoint;  // a resumed run has said it already
+  if (start_.checkpoint) {
+    for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
+    owes_validation_ = !start_.from_trunk && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
+    telemetry_.event("resume", state_.step,
+                     {{"checkpoint", std::filesystem::absolute(start_.checkpoint_path).string()}, {"lost_lines", cut_.lost}},
+                     fmt::format("resuming after step {} from {}", state_.step, start_.checkpoint_path.string()));
+    start_.checkpoint.reset();  // unmaps the files
+  }
+  if (start_.initial) {
+    telemetry_.event("initial", 0, {{"checkpoint", start_.initial->path.string()}},
+                     fmt::format("weights of {}; step 0, fresh optimizer", start_.initial->path.string()));
+    start_.initial.reset();
+  }
+  say_packing(begins);
+  state_.environment = environment_;
+  telemetry_.note(fmt::format("kernels: {}, graph {}", ops::describe(live_->paths()), updater_->uses_graphs() ? "on" : "off"));
+}
+
+// Nothing is dropped silently: what packing cuts off is counted, in tokens and trained tokens.
+void Training::say_packing(bool event) {
+  for (const PackingReport& packed : loader_->packing()) {
+    if (event) {
+      telemetry_.event("packing", state_.step,
+                       {{"source", packed.name},
+                        {"documents", packed.documents},
+                        {"sequences", packed.rows},
+                        {"tokens", packed.tokens},
+                        {"cut_documents", packed.cut_documents},
+                        {"cut_tokens", packed.cut_tokens},
+                        {"cut_trained", packed.cut_trained}},
+                       "");
+    }
+    for (const std::string& note : packing_notes(packed, config_.data.sequence_length, sequences_per_step_)) telemetry_.note(note);
+  }
+}
+
+std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
+  state_ = start_.checkpoint->state;
+  if (start_.new_run) state_.early_stop.reset();  // a branch: the best so far is another run's
+  stage_ = stage_of_step(stages_, state_.step);
+  for (const Segment& segment : segments(config_)) {
+    if (segment.from_step < state_.step) phase_ = segment.phase;
+  }
+  auto live = std::make_unique<LiveModel>(config_, registry_, device_, state_.blocks, false);
+  const std::string path = start_.checkpoint_path.string();
+  naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
+  spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
+#ifndef MERISTEM_PLANT_DROP_POSITION  // Only in a test that must fail: the loader begins anew.
+  naming(path + "/state.json", [&] { loader_->seek(LoaderPosition::from_json(state_.loader)); });
+#endif
+  return live;
+}
+
+// Grows where the segment's stage is a later one, and announces its phase.
+void Training::enter(const Segment& segment) {
+  while (stage_ < segment.stage) grow(stages_[++stage_]);
+  state_.depth_plan = plan_text(config_, segment.plan);
+  const PhaseConfig& phase = config_.phases[segment.phase];
+  if (state_.step == segment.from_step && (segment.from_step == 0 || phase_ != segment.phase)) {
+    telemetry_.event("phase", state_.step, {{"name", phase.name}, {"depth_plan", state_.depth_plan}},
+                     config_.phases.size() > 1 ? fmt::format("step {}: phase {}", state_.step, phase.name) : "");
+  }
+  phase_ = segment.phase;
+}
+
+void Training::grow(const GrowthStage& stage) {
+  settle();
+  updater_.reset();  // its graphs point into the model that goes
+  const double begin = seconds_now();
+  const std::int64_t before = live_->blocks();
+  live_ = live_->grown(stage.source_of, config_.growth->moments == "zero");
+  updater_ = make_updater();
+  state_.growth_history.push_back({state_.step, before, stage.blocks, config_.growth->op, stage.source_of});
+  telemetry_.forget_speed();
+  const double seconds = seconds_now() - begin;
+  telemetry_.event(
+      "growth", state_.step,
+      {{"from_blocks", before},
+       {"to_blocks", stage.blocks},
+       {"operator", config_.growth->op},
+       {"source_of", fmt::format("{}", fmt::join(stage.source_of, " "))},
+       {"seconds", seconds}},
+      fmt::format("step {}: grew {} -> {} blocks ({}) in {:.2f} s", state_.step, before, stage.blocks, config_.growth->op, seconds));
+}
+
+ExitCode Training::stop() {
+  save();
+  checkpointing_.finish();
+  telemetry_.note(fmt::format("stopped by signal {} after step {}; saved. Go on with --resume auto", stop_signal(), state_.step));
+  telemetry_.finish();
+  return ExitCode::kInterrupted;
+}
+
+ExitCode Training::end_early(const Segment& segment) {
+  telemetry_.event("early_stop", state_.step, {{"best_step", state_.early_stop->best_step}, {"best_loss", state_.early_stop->best_loss}},
+                   fmt::format("step {}: no better validation for {} in a row", state_.step, config_.early_stop->patience));
+  sample(segment);
+  save();
+  return end();
+}
+
+ExitCode Training::end() {
+  checkpointing_.finish();
+  telemetry_.finish();
+  if (state_.early_stop) {
+    telemetry_.note(fmt::format("best validation loss {:.4f} after step {}: {}", state_.early_stop->best_loss, state_.early_stop->best_step,
+                                (folder_.checkpoints() / checkpoint_name(state_.early_stop->best_step)).string()));
+  }
+  const std::string trouble = draw_plots(folder_);
+  if (!trouble.empty()) telemetry_.note(trouble);
+  for (const SourceUse& use : loader_->use()) {
+    telemetry_.note(fmt::format("source {}: {} tokens, {:.3g} epochs", use.name, grouped_digits(use.tokens), use.epochs));
+  }
+  telemetry_.note(fmt::format("done: {} steps, {} tokens; {}", state_.step, grouped_digits(state_.tokens), folder_.root().string()));
+  return ExitCode::kOk;
+}
+
+// Costs of the model as it is under a plan; counted once for each plan.
+const StageCost& Training::cost_under(const DepthPlan& plan) {
+  const auto [found, fresh] = costs_.try_emplace({live_->blocks(), plan.num_calls()});
+  if (fresh || found->second.stage.plan != plan) found->second = stage_cost(config_, registry_, {0, 0, live_->blocks(), plan, {}});
+  return found->second;
+}
+
+// False where a stop request cut its validation short.
+bool Training::one_update(const Segment& segment) {
+  const std::int64_t micro = std::min(config_.batch.micro_sequences, sequences_per_step_);
+  const DepthPlan plan = plan_of_step(config_, segment, state_.step + 1);
+  const StageCost& cost = cost_under(plan);
+  const double begin = seconds_now(), waited = loader_->seconds_waited();
+  if (unreported_.empty()) unreported_since_ = begin;
+  const UpdateInput input{
+      state_.step + 1, plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro, telemetry_.logs(state_.step + 1)};
+  updater_->queue([&](std::int64_t rows) { return loader_->next(rows); }, input);
+  // A CPU has the result by now; a GPU is asked when somebody wants to know.
+  const auto results = updater_->uses_graphs() ? std::vector<UpdateResult>{} : updater_->finish();
+  ++state_.step;
+  state_.tokens += config_.batch.tokens;
+  unreported_.push_back({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
+                         cost.flops.train * static_cast<double>(config_.batch.tokens), live_->blocks(), plan.num_calls(),
+                         cost.parameters.total, cost.flops.by_call, loader_->use(), live_->model().expert_loads()});
+  report(results);
+  if (telemetry_.logs(state_.step)) settle();
+  return after_update(segment);
+}
+
+// Results come one by one from a step that waits, else many at a time: their updates share the time that they took together.
+void Training::report(const std::vector<UpdateResult>& results) {
+  if (results.empty()) return;
+  const double each = (seconds_now() - unreported_since_) / static_cast<double>(results.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (updater_->uses_graphs()) unreported_[i].seconds = each;
+    telemetry_.step(unreported_[i], results[i]);
+  }
+  unreported_.clear();
+}
+
+bool Training::after_update(const Segment& segment) {
+  improved_ = false;
+  const bool whole = !validation_due() || validate(segment);
+  if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) sample(segment);
+  if (checkpointing_.due(state_.step) || improved_) save();
+  return whole;
+}
+
+// False, and nothing said, where a stop request came: the resumed run owes it.
+bool Training::validate(const Segment& segment) {
+  settle();
+  const auto losses = meristem::validate(live_->model(), segment.plan, config_, device_, stop_requested);
+  for (const ValidationLoss& loss : losses) telemetry_.validation(state_.step, loss.source, loss.loss, loss.targets);
+  owes_validation_ = false;
+  improved_ = config_.early_stop && !losses.empty() &&
+              observe_validation(*config_.early_stop, state_.step, watched_loss(*config_.early_stop, losses), state_.early_stop);
+  return !losses.empty();
+}
+
+void Training::sample(const Segment& segment) {
+  settle();
+  write_sample(live_->model(), segment.plan, config_, folder_, device_, state_.step);
+}
+
+void Training::save() {
+  settle();
+  state_.blocks = live_->blocks();
+  state_.loader = loader_->position().to_json();
+  state_.recent_losses = spikes_.losses();
+  state_.recent_grad_norms = spikes_.grad_norms();
+  const double begin = seconds_now();
+  if (checkpointing_.save(*live_, state_)) telemetry_.event("checkpoint", state_.step, {{"seconds", seconds_now() - begin}}, "");
+}
+
+}  // namespace meristem

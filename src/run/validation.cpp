@@ -1,0 +1,64 @@
+#include "run/validation.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+#include <nlohmann/json.hpp>
+
+#include "core/file.h"
+#include "data/token_source.h"
+#include "data/validation_reader.h"
+#include "eval/generate.h"
+#include "step/batches.h"
+
+namespace meristem {
+namespace {
+
+constexpr std::int64_t kPromptTokens = 32;
+
+std::vector<std::int32_t> prompt_of(const RunConfig& config) {
+  const auto& held_out = config.data.validation.sources;
+  const SourceConfig& source = held_out.empty() ? config.data.sources.front().second : held_out.front().second;
+  const TokenSource tokens = TokenSource::open(source.path);
+  const std::int64_t count = std::min(kPromptTokens, tokens.document_length(0));
+  std::vector<std::int32_t> prompt(static_cast<std::size_t>(count));
+  tokens.read(0, 0, count, prompt.data(), config.model.vocab_size);
+  return prompt;
+}
+
+}  // namespace
+
+std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device,
+                                     const std::function<bool()>& stop) {
+  torch::NoGradGuard no_grad;
+  std::vector<ValidationLoss> losses;
+  for (const auto& [name, source] : config.data.validation.sources) {
+    ValidationReader reader(source, config.data.sequence_length, config.data.document_mask, config.model.vocab_size,
+                            config.data.validation.tokens, config.data.packing == "best_fit");
+    double loss = 0;
+    std::int64_t targets = 0;
+    while (const auto host = reader.next(config.batch.micro_sequences)) {
+      if (stop()) return {};
+      loss += model.loss(to_device(*host, device).batch, plan).loss_sum.item<double>();
+      targets += std::count_if(host->targets.begin(), host->targets.end(), [](std::int32_t target) { return target >= 0; });
+    }
+    losses.push_back({name, targets > 0 ? loss / static_cast<double>(targets) : 0, targets});
+  }
+  return losses;
+}
+
+void write_sample(Model& model, const DepthPlan& plan, const RunConfig& config, const RunFolder& folder, at::Device device,
+                  std::int64_t step) {
+  const auto prompt = prompt_of(config);
+  GenerateOptions options;
+  options.max_tokens = config.logging.sample_tokens;
+  options.temperature = 0.8;
+  options.top_p = 0.95;
+  options.seed = static_cast<std::uint64_t>(config.run.seed);
+  const auto ids = generate(model, plan, config.model.vocab_size, prompt, options, device, {});
+  const nlohmann::json sample{{"step", step}, {"prompt_ids", prompt}, {"ids", ids}};
+  write_file_durably(folder.samples() / fmt::format("step-{:010}.json", step), sample.dump() + "\n");
+}
+
+}  // namespace meristem

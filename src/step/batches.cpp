@@ -1,0 +1,85 @@
+#include "step/batches.h"
+
+#include <algorithm>
+#include <bit>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+namespace meristem {
+namespace {
+
+at::Tensor ints(const std::vector<std::int32_t>& values, at::Device device) {
+  const at::Tensor view =
+      torch::from_blob(const_cast<std::int32_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, torch::kInt);
+  return view.clone().to(device, /*non_blocking=*/true);
+}
+
+bool one_segment_a_sequence(const HostBatch& batch) {
+  if (static_cast<std::int64_t>(batch.boundaries.size()) != batch.sequences + 1) return false;
+  for (std::size_t i = 0; i < batch.boundaries.size(); ++i) {
+    if (batch.boundaries[i] != static_cast<std::int32_t>(static_cast<std::int64_t>(i) * batch.length)) return false;
+  }
+  return true;
+}
+
+std::int64_t words_of(const HostBatch& batch) { return 3 * batch.sequences * batch.length + batch.sequences + segment_capacity(batch) + 1; }
+
+// inputs, targets, positions, source, then the segments' starts, N as often as room is left.
+void pack(const HostBatch& batch, std::int32_t* to) {
+  for (const auto* part : {&batch.inputs, &batch.targets, &batch.positions, &batch.source, &batch.boundaries}) {
+    to = std::copy(part->begin(), part->end(), to);
+  }
+  const auto left = segment_capacity(batch) + 1 - static_cast<std::int64_t>(batch.boundaries.size());
+  std::fill_n(to, left, batch.boundaries.back());
+}
+
+}  // namespace
+
+DeviceBatch to_device(const HostBatch& host, at::Device device) {
+  DeviceBatch out{{ints(host.inputs, device), ints(host.targets, device), ints(host.positions, device), {}}, ints(host.source, device)};
+  for (std::size_t i = 1; i < host.boundaries.size(); ++i) {
+    out.batch.segments.lengths.push_back(host.boundaries[i] - host.boundaries[i - 1]);
+  }
+  return out;
+}
+
+std::int64_t segment_capacity(const HostBatch& batch) {
+  if (one_segment_a_sequence(batch)) return batch.sequences;
+  const auto documents = batch.boundaries.size() - 1;
+  return static_cast<std::int64_t>(std::bit_ceil(std::max<std::size_t>(documents, 8)));
+}
+
+StaticInputs& InputPipeline::inputs_of(const HostBatch& batch) {
+  const bool uniform = one_segment_a_sequence(batch);
+  std::string shape = fmt::format("{}x{}", batch.sequences, batch.length);
+  if (!uniform) shape += fmt::format(", {} segments", segment_capacity(batch));
+  const auto [found, fresh] = inputs_.try_emplace(shape);
+  StaticInputs& buffers = found->second;
+  if (!fresh) return buffers;
+  const std::int64_t tokens = batch.sequences * batch.length;
+  buffers.shape = shape;
+  buffers.words = torch::empty({words_of(batch)}, torch::dtype(torch::kInt).device(device_));
+  Batch& views = buffers.inputs.batch;
+  views.tokens_N = buffers.words.narrow(0, 0, tokens);
+  views.targets_N = buffers.words.narrow(0, tokens, tokens);
+  views.positions_N = buffers.words.narrow(0, 2 * tokens, tokens);
+  buffers.inputs.source_S = buffers.words.narrow(0, 3 * tokens, batch.sequences);
+  views.segments.offsets = buffers.words.narrow(0, 3 * tokens + batch.sequences, segment_capacity(batch) + 1);
+  // Lengths are the host's: with documents they change from batch to batch, and only what reads the offsets may run.
+  if (uniform) views.segments.lengths = ops::Segments::uniform(batch.sequences, batch.length).lengths;
+  return buffers;
+}
+
+const StaticInputs& InputPipeline::load(const HostBatch& batch) {
+  const int slot = next_;
+  next_ = 1 - next_;
+  const std::int64_t words = words_of(batch);
+  pack(batch, copies_->host(slot, words));
+  copies_->send(slot, words);
+  const StaticInputs& buffers = inputs_of(batch);
+  copies_->take(slot, buffers.words);
+  return buffers;
+}
+
+}  // namespace meristem

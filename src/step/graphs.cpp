@@ -1,0 +1,52 @@
+#include "step/graphs.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "core/errors.h"
+
+namespace meristem {
+
+GraphCache::Action GraphCache::run(const GraphKey& key, const std::function<void()>& body) {
+  if (warm_.insert(key.shape).second) {
+    body();
+    return Action::kWarmUp;
+  }
+  const auto found = std::find_if(graphs_.begin(), graphs_.end(), [&](const auto& entry) { return entry.first == key; });
+  const bool known = found != graphs_.end();
+  if (known) {
+    graphs_.splice(graphs_.begin(), graphs_, found);
+  } else {
+    if (graphs_.size() == most_) graphs_.pop_back();  // before the capture, so that its memory is free again
+    graphs_.emplace_front(key, capture_(body));
+  }
+  graphs_.front().second->replay();
+  return known ? Action::kReplay : Action::kCapture;
+}
+
+std::string why_no_graph(const RunConfig& config, at::Device device, const ops::Paths& paths) {
+  if (!device.is_cuda()) return "this run computes on the CPU";
+  if (config.optimizer.skip_spikes) return "optimizer.skip_spikes decides on the host before each update";
+  if (config.data.document_mask && paths.attention != ops::Path::kFused) return "data.document_mask needs kernels.attention: fused";
+  if (config.data.document_mask && config.model.depth_attention && config.model.depth_attention->kind == "joint") {
+    return "data.document_mask with model.depth_attention.kind: joint runs document by document";
+  }
+  if (config.model.feed_forward.kind == "experts" && paths.experts != ops::Path::kFused) return "experts need kernels.experts: fused";
+  if (paths.adamw == ops::Path::kReference) return "kernels.adamw: reference waits for the host";
+  return "";
+}
+
+bool uses_graph(const RunConfig& config, at::Device device, const ops::Paths& paths, const ops::CudaKernels& kernels) {
+  const std::string& asked = config.kernels.graph;
+  if (asked == "off") return false;
+  const std::string reason = why_no_graph(config, device, paths);
+  if (asked == "on" && !reason.empty()) throw InputError(fmt::format("kernels.graph: on cannot run: {}; allowed: off, auto", reason));
+  return reason.empty() && (asked == "on" || kernels.proven("graph"));
+}
+
+std::optional<GraphDevice> graph_device_of(const RunConfig& config, at::Device device, const ops::Paths& paths) {
+  return uses_graph(config, device, paths) ? std::optional(cuda_graph_device(device)) : std::nullopt;
+}
+
+}  // namespace meristem

@@ -1,0 +1,177 @@
+#include "step/update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "core/errors.h"
+#include "core/text.h"
+#include "ops/adamw.h"
+
+namespace meristem {
+namespace {
+
+const auto kSums = torch::dtype(torch::kDouble);
+
+void refuse_non_finite(std::int64_t number, double loss, double grad_norm) {
+  if (std::isfinite(loss) && std::isfinite(grad_norm)) return;
+  throw NonFiniteError(fmt::format("step {}: {} is {}; stopped before the update, weights are those of step {}", number,
+                                   std::isfinite(loss) ? "the gradient norm" : "the loss",
+                                   number_text(std::isfinite(loss) ? grad_norm : loss), number - 1));
+}
+
+std::vector<double> host_values(const at::Tensor& values) {
+  const at::Tensor host = values.cpu();
+  return {host.data_ptr<double>(), host.data_ptr<double>() + host.numel()};
+}
+
+}  // namespace
+
+UpdateSums::UpdateSums(std::size_t sources, at::Device device)
+    : vector_(torch::zeros({2 + 2 * static_cast<std::int64_t>(sources)}, kSums.device(device))),
+      by_source_(vector_.narrow(0, 2, 2 * static_cast<std::int64_t>(sources)).view({2, -1})) {}
+
+void UpdateSums::add(const at::Tensor& losses_N, const at::Tensor& targets_N, const at::Tensor& source_S) {
+  const at::Tensor source = source_S.to(torch::kLong);
+  const at::Tensor loss_S = losses_N.to(torch::kDouble).view({source.size(0), -1}).sum(1);
+  const at::Tensor targets_S = targets_N.ge(0).view({source.size(0), -1}).sum(1, /*keepdim=*/false, torch::kDouble);
+  loss() += loss_S.sum();
+  targets() += targets_S.sum();
+  by_source_[0].index_add_(0, source, loss_S);
+  by_source_[1].index_add_(0, source, targets_S);
+}
+
+Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs, Reduce reduce)
+    : live_(live),
+      config_(config.optimizer),
+      spikes_(spikes),
+      reduce_(std::move(reduce)),
+      device_(live.parameters().master().device()),
+      sums_(std::max<std::size_t>(config.data.sources.size(), 1), device_),
+      stopped_(torch::zeros({}, torch::dtype(torch::kBool).device(device_))),
+      stream_rms_(torch::zeros({DepthPlan::kMaxCalls + 1}, kSums.device(device_))),
+      experts_(config.model.feed_forward.kind == "experts" ? config.model.feed_forward.count : 0) {
+  if (!graphs) return;
+  inputs_ = std::make_unique<InputPipeline>(std::move(graphs->copies), device_);
+  graphs_ = std::make_unique<GraphCache>(std::move(graphs->capture));
+}
+
+void Updater::queue(const NextBatch& next, const UpdateInput& input) {
+  live_.parameters().zero_grad();
+  begin_loads(input.plan);
+  sums_.clear();
+  for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
+    micro_batch(next(input.micro_sequences), input.plan, input.record_stream && micro == 0);  // one micro-batch tells enough
+  }
+  if (reduce_) reduce_(live_.parameters().grad(), sums_.vector());
+
+  // Losses and gradients are sums: one division by the targets of all. Device scalars throughout, in float64 as a host would compute them.
+  const at::Tensor targets = sums_.targets().clamp_min(1);
+  const at::Tensor loss = sums_.loss() / targets;
+  const at::Tensor norm = ops::gradient_norm(live_.parameters().grad(), live_.paths().adamw).to(torch::kDouble) / targets;
+  const at::Tensor counts = counted(loss, norm);
+  const at::Tensor scale = gradient_scale(norm, targets, counts);
+  live_.optimizer().step(torch::full({}, input.learning_rate, scale.options()), scale);
+  end_loads(input.plan, counts);
+  queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector()})});
+}
+
+// The one thing that differs between plain and captured micro-batches.
+void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool record) {
+  if (!graphs_) return forward_backward(to_device(host, device_), plan, record);
+  const StaticInputs& buffers = inputs_->load(host);
+  graphs_->run({plan.calls(), buffers.shape, record}, [this, &buffers, plan, record] { forward_backward(buffers.inputs, plan, record); });
+}
+
+// In a graph, everything here is fixed but the contents of buffers that live outside of it.
+void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record) {
+  Model& model = live_.model();
+  std::vector<at::Tensor> rms;
+  model.record_stream(record ? &rms : nullptr);
+  const nn::LossSums loss = model.loss(inputs.batch, plan);
+  model.record_stream(nullptr);
+  loss.loss_sum.backward();
+  sums_.add(loss.losses_N, inputs.batch.targets_N, inputs.source_S);
+  if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.size())).copy_(torch::stack(rms));
+  const nn::ExpertLoads loads = std::exchange(model.pending_loads(), {});
+  for (const auto& [depth, call] : loads.by_depth) loads_.at(static_cast<std::size_t>(depth)).add_(call.counts_E);
+}
+
+// Zeroes the loads of this plan's calls. A place's tensor stays the same for good: graphs of other plans add to it too.
+void Updater::begin_loads(const DepthPlan& plan) {
+  if (experts_ == 0) return;
+  while (std::ssize(loads_) < plan.num_calls()) loads_.push_back(torch::empty({experts_}, torch::dtype(torch::kLong).device(device_)));
+  for (at::Tensor& loads_E : loads_) loads_E.zero_();
+}
+
+// Hands the update's loads to the model, whose balance biases move by them where the update counted.
+void Updater::end_loads(const DepthPlan& plan, const at::Tensor& counts) {
+  if (experts_ == 0) return;
+  nn::ExpertLoads& loads = live_.model().pending_loads();
+  for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
+    const auto place = static_cast<std::size_t>(r);
+    loads.add(r, plan.calls()[place], loads_[place].clone());  // what a run logs of this update outlives the next one
+  }
+  live_.model().after_step(counts.item<bool>());
+}
+
+// [] bool: whether the update changes anything. The same on all ranks, since it follows from what they have added up.
+at::Tensor Updater::counted(const at::Tensor& loss, const at::Tensor& norm) {
+  stopped_.logical_or_(loss.isfinite().logical_and(norm.isfinite()).logical_not());
+  const at::Tensor goes_on = stopped_.logical_not();
+  if (!config_.skip_spikes) return goes_on;
+  TORCH_CHECK(queued_.empty(), "what counts as a spike follows from the updates before this one: read their results first");
+  const at::Tensor spike = loss.gt(spike_threshold(spikes_.losses())).logical_or(norm.gt(spike_threshold(spikes_.grad_norms())));
+  return goes_on.logical_and(spike.logical_not());
+}
+
+// min(1, clip / norm) / targets, which the optimizer multiplies gradients with; NaN, which it refuses, where the update does not count.
+at::Tensor Updater::gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const {
+  const at::Tensor clip = config_.clip_norm > 0 ? (config_.clip_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
+  return (clip / targets).masked_fill(counts.logical_not(), std::numeric_limits<double>::quiet_NaN()).to(torch::kFloat);
+}
+
+std::vector<UpdateResult> Updater::finish() {
+  if (queued_.empty()) return {};
+  std::vector<at::Tensor> rows;
+  for (const Queued& update : queued_) rows.push_back(update.numbers);
+  const at::Tensor numbers = torch::stack(rows).cpu();
+  const std::vector<Queued> updates = std::exchange(queued_, {});
+  std::vector<UpdateResult> results;
+  for (std::size_t i = 0; i < updates.size(); ++i) {
+    results.push_back(result_of(updates[i], numbers[static_cast<std::int64_t>(i)].data_ptr<double>()));
+  }
+  if (const UpdateInput& last = updates.back().input; last.record_stream) {
+    results.back().stream_rms = host_values(stream_rms_.narrow(0, 0, last.plan.num_calls() + 1));
+  }
+  return results;
+}
+
+UpdateResult Updater::run(const NextBatch& next, const UpdateInput& input) {
+  queue(next, input);
+  return finish().at(0);
+}
+
+UpdateResult Updater::result_of(const Queued& update, const double* numbers) {
+  UpdateResult result;
+  result.loss = numbers[0];
+  result.grad_norm = numbers[1];
+  refuse_non_finite(update.input.number, result.loss, result.grad_norm);
+  result.spike = spikes_.observe(result.loss, result.grad_norm);
+  result.skipped = numbers[2] == 0;
+  const double* sums = numbers + 3;
+  result.targets = static_cast<std::int64_t>(sums[1]);
+  const auto sources = static_cast<std::size_t>(sums_.vector().numel() - 2) / 2;
+  for (std::size_t s = 0; s < sources; ++s) {
+    const double loss = sums[2 + s], targets = sums[2 + sources + s];
+    result.targets_by_source.push_back(static_cast<std::int64_t>(targets));
+    result.loss_by_source.push_back(targets > 0 ? loss / targets : std::numeric_limits<double>::quiet_NaN());
+  }
+  return result;
+}
+
+}  // namespace meristem

@@ -1,0 +1,81 @@
+"""The house stays readable: how many files there are, how long they are, and how many a reader opens to follow one thing.
+
+    house_size.py ROOT | --self-test
+
+C++ and CUDA files outside of tests/ count. A file holds a whole subject (docs/architecture.md, "Where things stand").
+"""
+import pathlib
+import re
+import statistics
+import sys
+import tempfile
+
+MOST_FILES = 260
+MEDIAN = (80, 160)
+SHORTEST = 15  # lines, but for files that only instantiate templates
+SUFFIXES = {".cpp", ".h", ".cu", ".cuh"}
+CODE_LINE = re.compile(r"^\s*(?!//|#include|#pragma|namespace\b|using\b|}|$)(.*)$")
+
+# What a reader follows: how many files it may take, those files, and what must be defined in none but them.
+TRAILS = {
+    "one update": (6, ["src/run/training.cpp", "src/step/update.h", "src/step/update.cpp", "src/step/batches.cpp"], None),
+}
+# Trails that are every file of a folder (or every file whose name matches) and must be few.
+FOLDERS = {
+    "the attention kernel": (8, r"^kernels/attention/"),
+    "SwiGLU": (4, r"(^|/)swiglu[^/]*$|^kernels/swiglu/"),
+}
+KEY = re.compile(r'\b(?:value|section)\("([a-z_]+)"')
+MOST_FILES_A_KEY = 3
+
+
+def sources(root):
+    return {path.relative_to(root).as_posix(): path.read_text() for folder in ("src", "kernels")
+            for path in sorted((root / folder).rglob("*")) if path.suffix in SUFFIXES}
+
+
+def only_instantiates(text):
+    code = [match[1] for line in text.splitlines() if (match := CODE_LINE.match(line))]
+    return bool(code) and all(line.startswith(("template ", "INSTANTIATE")) for line in code)
+
+
+def size_faults(files):
+    lengths = {name: text.count("\n") for name, text in files.items()}
+    if len(files) > MOST_FILES:
+        yield f"{len(files)} files; allowed: {MOST_FILES}"
+    median = statistics.median(lengths.values())
+    if not MEDIAN[0] <= median <= MEDIAN[1]:
+        yield f"the median file has {median:g} lines; allowed: {MEDIAN[0]} to {MEDIAN[1]}"
+    for name, lines in lengths.items():
+        if lines < SHORTEST and not only_instantiates(files[name]):
+            yield f"{name}: {lines} lines; a file below {SHORTEST} belongs to another subject"
+
+
+def trail_faults(files):
+    for name, (most, listed, _) in TRAILS.items():
+        if len(listed) > most:
+            yield f"{name}: {len(listed)} files; allowed: {most}"
+        for file in listed:
+            if file not in files:
+                yield f"{name}: {file} is not there; list the files that a reader opens"
+    for name, (most, pattern) in FOLDERS.items():
+        found = [file for file in files if re.search(pattern, file)]
+        if not 0 < len(found) <= most:
+            yield f"{name}: {len(found)} files ({', '.join(found)}); allowed: 1 to {most}"
+
+
+def key_faults(files):
+    config = {name: text for name, text in files.items() if name.startswith("src/config/")}
+    keys = sorted({key for text in config.values() for key in KEY.findall(text)})
+    if len(keys) < 40:
+        yield f"the schema has {len(keys)} keys that this test can read; it should find all of them"
+    for key in keys:
+        found = [name for name, text in config.items() if re.search(rf"\b{key}_?\b", text)]
+        subjects = {re.sub(r"\.(h|cpp)$", "", name) for name in found}
+        if len(subjects) > MOST_FILES_A_KEY:
+            yield f"key {key}: {', '.join(sorted(subjects))}; allowed: {MOST_FILES_A_KEY} files"
+
+
+def faults(root):
+    files = sources(root)
+    return [*size_faults(files), *trail_faults(files), *key_faults(files)]
