@@ -23,7 +23,7 @@ using GrowthSeconds = std::vector<std::vector<double>>;
 
 void grow_once(const std::vector<BenchLane>& lanes, at::Device device, GrowthSeconds& seconds) {
   for (std::size_t i = 1; i < lanes.size(); ++i) {
-    const GrowthStage& stage = lanes[i].cost.stage;
+    const Stage& stage = lanes[i].cost.stage;
     seconds[i].push_back(seconds_of(device, [&] {
       const auto grown = lanes[i - 1].live->grown(stage.source_of, lanes[i].config.growth->moments == "zero");
       TORCH_CHECK(grown->blocks() == stage.blocks);
@@ -32,13 +32,13 @@ void grow_once(const std::vector<BenchLane>& lanes, at::Device device, GrowthSec
 }
 
 nlohmann::ordered_json growth_report(const std::vector<BenchLane>& lanes, const GrowthSeconds& growths, const RunConfig& config,
-                                     const ModelRegistry& registry) {
+                                     const Timeline& timeline, const ModelRegistry& registry) {
   nlohmann::ordered_json json;
   json["stages"] = nlohmann::ordered_json::array();
-  const double full_step = median(lanes.back().step_seconds), steps = static_cast<double>(total_steps(config));
+  const double full_step = median(lanes.back().step_seconds), steps = static_cast<double>(timeline.updates());
   double seconds = 0;
   for (std::size_t i = 0; i < lanes.size(); ++i) {
-    const GrowthStage& stage = lanes[i].cost.stage;
+    const Stage& stage = lanes[i].cost.stage;
     const double updates = static_cast<double>(stage.until_step - stage.from_step);
     const double step = median(lanes[i].step_seconds), growth = median(growths[i]);
     seconds += updates * step + growth;
@@ -49,7 +49,7 @@ nlohmann::ordered_json growth_report(const std::vector<BenchLane>& lanes, const 
                               {"growth_in_steps", growth / step}});
   }
   const double tokens = steps * static_cast<double>(config.batch.tokens);
-  const double predicted = 1 - total_flops(config, registry) / (lanes.back().cost.flops.train * tokens),
+  const double predicted = 1 - total_flops(config, timeline, registry) / (lanes.back().cost.flops.train * tokens),
                realised = 1 - seconds / (steps * full_step);
   json["predicted_saving"] = predicted;
   json["realised_saving"] = realised;
@@ -60,16 +60,18 @@ nlohmann::ordered_json growth_report(const std::vector<BenchLane>& lanes, const 
 ExitCode measure_growth(const GrowthArguments& a) {
   const RunConfig config = load_config(a.config, a.overrides);
   if (!config.growth) throw InputError(a.config + ": growth: there is none to measure");
+  const Timeline timeline(config);
   const ModelRegistry registry = builtin_registry();
   const at::Device device = pick_device();
   std::vector<BenchLane> lanes;
-  for (const StageCost& cost : stage_costs(config, registry)) lanes.push_back(make_bench_lane(config, registry, device, cost));
+  for (const StageCost& cost : stage_costs(config, timeline, registry))
+    lanes.push_back(make_bench_lane(config, timeline, registry, device, cost));
   GrowthSeconds growths(lanes.size());
   for (std::int64_t n = 1; n <= a.rounds + 2; ++n) {
     bench_round(lanes, device, n, n > 2);
     if (n > 2) grow_once(lanes, device, growths);
   }
-  fmt::print("{}\n", growth_report(lanes, growths, config, registry).dump(2));
+  fmt::print("{}\n", growth_report(lanes, growths, config, timeline, registry).dump(2));
   return ExitCode::kOk;
 }
 

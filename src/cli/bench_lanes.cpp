@@ -9,8 +9,9 @@
 
 namespace meristem::cli {
 
-BenchLane make_bench_lane(const RunConfig& config, const ModelRegistry& registry, at::Device device, const StageCost& cost) {
-  return {config, cost, std::make_unique<LiveModel>(config, registry, device, cost.stage.blocks, true), {}, {}};
+BenchLane make_bench_lane(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, at::Device device,
+                          const StageCost& cost) {
+  return {config, cost, std::make_unique<LiveModel>(config, timeline, registry, device, cost.stage.blocks, true), {}, {}};
 }
 
 void bench_round(std::vector<BenchLane>& lanes, at::Device device, std::int64_t number, bool timed) {

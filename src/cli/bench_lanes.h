@@ -21,7 +21,8 @@ struct BenchLane {
 };
 
 // A freshly initialised model of the stage.
-BenchLane make_bench_lane(const RunConfig& config, const ModelRegistry& registry, at::Device device, const StageCost& cost);
+BenchLane make_bench_lane(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, at::Device device,
+                          const StageCost& cost);
 
 // One update of every lane on random tokens, whose turn is first depends on the round's number (from 1). Seconds are kept where `timed`.
 void bench_round(std::vector<BenchLane>& lanes, at::Device device, std::int64_t number, bool timed);

@@ -35,6 +35,7 @@ RunConfig config_of(const BenchArguments& a) {
   config.model.vocab_size = a.vocab;
   config.model.width = a.width;
   config.model.blocks = a.layers;
+  config.model.depth_plan = DepthPlan::plain(a.layers).print();
   config.model.attention.heads = a.heads;
   config.model.attention.kv_heads = a.kv_heads;
   config.model.attention.head_dim = a.width / a.heads;
@@ -71,7 +72,7 @@ class StepServer {
   explicit StepServer(const BenchArguments& a)
       : config_(config_of(a)),
         device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
-        live_(config_, registry_, device_, a.layers, true),
+        live_(config_, timeline_, registry_, device_, a.layers, true),
         updater_(live_, config_, spikes_, graph_device_of(config_, device_, live_.paths())),
         batch_(random_batch(a.batch, a.sequence, a.vocab)) {}
 
@@ -111,6 +112,7 @@ class StepServer {
   }
 
   RunConfig config_;
+  Timeline timeline_{config_};
   ModelRegistry registry_ = builtin_registry();
   at::Device device_;
   LiveModel live_;

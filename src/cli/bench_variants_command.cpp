@@ -43,7 +43,8 @@ ExitCode measure_variants(const VariantArguments& a) {
   const std::int64_t bytes_before = process_memory().resident_bytes;
   std::vector<BenchLane> lanes;
   for (const RunConfig& config : load_variants(a.config, a.overrides).runs) {
-    lanes.push_back(make_bench_lane(config, registry, device, stage_costs(config, registry).back()));
+    const Timeline timeline(config);
+    lanes.push_back(make_bench_lane(config, timeline, registry, device, stage_costs(config, timeline, registry).back()));
   }
   forget_peak_memory();  // of drawing the weights
   for (std::int64_t n = 1; n <= a.rounds + 2; ++n) bench_round(lanes, device, n, n > 2);

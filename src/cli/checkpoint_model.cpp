@@ -29,8 +29,9 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   const LoadedCheckpoint checkpoint = open_checkpoint(folder, registry);
   CheckpointModel out;
   out.config = config_of(checkpoint, folder);
+  const Timeline timeline(out.config);
   out.config.model.blocks = checkpoint.state.blocks;
-  const ModelBuild build = model_build(out.config, device);
+  const ModelBuild build = model_build(out.config, timeline, device);
   out.model = registry.make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
   out.parameters =
       std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer.decay_embeddings);

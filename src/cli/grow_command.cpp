@@ -27,7 +27,7 @@ RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& p
         "--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2", plan.print()));
   }
   config.model.blocks = blocks;
-  config.model.depth_plan = plan_text(config, plan);
+  config.model.depth_plan = config.model.plan_text(plan);
   config.growth.reset();
   for (PhaseConfig& phase : config.phases) phase.depth_plan.clear();  // they call the blocks of before
   return config;

@@ -47,7 +47,8 @@ ExitCode import_folder(const ImportArguments& arguments) {
   ImportedLlama llama = import_llama(folder, interleaved_of(arguments.rope));
   const RunConfig config = imported_config(llama.config, out, std::filesystem::exists(folder / "tokenizer.json", ignored));
 
-  LiveModel live(config, builtin_registry(), at::kCPU, config.model.blocks, /*fresh=*/false);
+  const Timeline timeline(config);
+  LiveModel live(config, timeline, builtin_registry(), at::kCPU, config.model.blocks, /*fresh=*/false);
   {
     NamedTensors weights;
     for (std::size_t i = 0; i < llama.weights.views.size(); ++i) {

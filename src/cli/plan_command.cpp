@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "config/load.h"
+#include "config/timeline.h"
 #include "core/text.h"
 #include "models/costs.h"
 #include "models/match.h"
@@ -17,16 +18,17 @@ namespace meristem::cli {
 namespace {
 
 // A stretch of the run under one plan, mixture and depth.
-struct SegmentCost {
-  Segment segment;
+struct SpanCost {
+  Span span;
   std::string phase, plan;
   std::int64_t blocks = 0;
   double flops_per_token_train = 0;  // under the plan as written where its repeats are drawn
 };
 
 struct RunCost {
+  std::int64_t updates = 0;
   std::vector<StageCost> stages;
-  std::vector<SegmentCost> segments;
+  std::vector<SpanCost> spans;
   double flops_total = 0;       // of the run as configured
   double flops_full_depth = 0;  // of the same steps at full depth throughout
   double growth_peak = 0;
@@ -34,16 +36,18 @@ struct RunCost {
 
 RunCost cost_of(const RunConfig& config, const ModelRegistry& registry) {
   RunCost cost;
-  cost.stages = stage_costs(config, registry);
-  cost.flops_total = total_flops(config, registry);
-  for (const Segment& segment : segments(config)) {
-    const std::int64_t blocks = cost.stages.at(segment.stage).stage.blocks;
-    cost.segments.push_back({segment, config.phases.at(segment.phase).name, plan_text(config, segment.plan), blocks,
-                             stage_cost(config, registry, {0, 0, blocks, segment.plan, {}}).flops.train});
+  const Timeline timeline(config);
+  cost.updates = timeline.updates();
+  cost.stages = stage_costs(config, timeline, registry);
+  cost.flops_total = total_flops(config, timeline, registry);
+  for (const Span& span : timeline.spans()) {
+    const std::int64_t blocks = timeline.stages().at(span.stage).blocks;
+    cost.spans.push_back({span, config.phases.at(span.phase).name, config.model.plan_text(span.plan), blocks,
+                          stage_cost(config, registry, {0, 0, blocks, span.plan, {}}).flops.train});
   }
   RunConfig full = config;
   full.growth.reset();
-  cost.flops_full_depth = total_flops(full, registry);
+  cost.flops_full_depth = total_flops(full, Timeline(full), registry);
   for (const StageCost& stage : cost.stages) cost.growth_peak = std::max(cost.growth_peak, stage.memory.growth_peak);
   return cost;
 }
@@ -66,15 +70,15 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
     json["stages"].push_back({{"from_step", stage.stage.from_step},
                               {"until_step", stage.stage.until_step},
                               {"blocks", stage.stage.blocks},
-                              {"plan", plan_text(config, stage.stage.plan)},
+                              {"plan", config.model.plan_text(stage.stage.plan)},
                               {"source_of", stage.stage.source_of},
                               {"parameters", stage.parameters.total},
                               {"flops_per_token_train", stage.flops.train}});
   }
   json["segments"] = nlohmann::ordered_json::array();
-  for (const SegmentCost& part : cost.segments) {
-    json["segments"].push_back({{"from_step", part.segment.from_step},
-                                {"until_step", part.segment.until_step},
+  for (const SpanCost& part : cost.spans) {
+    json["segments"].push_back({{"from_step", part.span.from_step},
+                                {"until_step", part.span.until_step},
                                 {"phase", part.phase},
                                 {"blocks", part.blocks},
                                 {"plan", part.plan},
@@ -86,10 +90,10 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
   return json;
 }
 
-void print_segments(const RunCost& cost) {
+void print_spans(const RunCost& cost) {
   fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "phase", "FLOPs/token");
-  for (const SegmentCost& part : cost.segments) {
-    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", part.segment.from_step + 1, part.segment.until_step),
+  for (const SpanCost& part : cost.spans) {
+    fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", part.span.from_step + 1, part.span.until_step),
                part.blocks, part.phase, part.flops_per_token_train, part.plan);
   }
 }
@@ -97,7 +101,7 @@ void print_segments(const RunCost& cost) {
 void print_table(const RunConfig& config, const RunCost& cost) {
   const StageCost& last = cost.stages.back();
   fmt::print("{}: {} at full depth, {} blocks, plan {}\n", config.run.name, config.model.architecture, last.stage.blocks,
-             plan_text(config, last.stage.plan));
+             config.model.plan_text(last.stage.plan));
   fmt::print("  parameters       {} ({} in the embedding)\n", grouped_digits(last.parameters.total),
              grouped_digits(last.parameters.embedding));
   fmt::print("  FLOPs per token  {:.4g} forward, {:.4g} training (causal attention counted half)\n", last.flops.forward, last.flops.train);
@@ -113,18 +117,17 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   fmt::print("\n  {:>22}  {:>6}  {:>14}  {:>12}  plan\n", "updates", "blocks", "parameters", "FLOPs/token");
   for (const StageCost& stage : cost.stages) {
     fmt::print("  {:>22}  {:>6}  {:>14}  {:>12.4g}  {}\n", fmt::format("{} - {}", stage.stage.from_step + 1, stage.stage.until_step),
-               stage.stage.blocks, grouped_digits(stage.parameters.total), stage.flops.train, plan_text(config, stage.stage.plan));
+               stage.stage.blocks, grouped_digits(stage.parameters.total), stage.flops.train, config.model.plan_text(stage.stage.plan));
     if (!stage.stage.source_of.empty()) fmt::print("  {:>22}  copies of {}\n", "", fmt::join(stage.stage.source_of, " "));
   }
-  if (cost.segments.size() > cost.stages.size()) print_segments(cost);
+  if (cost.spans.size() > cost.stages.size()) print_spans(cost);
   if (config.model.loop.repeats.sampled) {
     fmt::print(
         "\n  repeats are drawn for each update: {} on average, at most {}; figures above are for the plan as written, memory for the "
         "most\n",
         number_text(config.model.loop.repeats.sampled->mean), config.model.loop.repeats.sampled->max);
   }
-  fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total,
-             grouped_digits(total_steps(config) * config.batch.tokens));
+  fmt::print("\n  whole run        {:.4g} FLOPs for {} tokens", cost.flops_total, grouped_digits(cost.updates * config.batch.tokens));
   if (config.growth) fmt::print("; {:.1f} % less than at full depth throughout", 100 * (1 - cost.flops_total / cost.flops_full_depth));
   fmt::print("\n");
 }

@@ -28,8 +28,9 @@ void add_train(CLI::App& app, Action& run) {
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
         for (const RunConfig& config : loaded.runs) {
-          decide_start(config, arguments->start, registry);  // what cannot be resumed is said here too
-          dry_run(config, registry);
+          const Timeline timeline(config);
+          decide_start(config, timeline, arguments->start, registry);  // what cannot be resumed is said here too
+          dry_run(config, timeline, registry);
         }
         return ExitCode::kOk;
       }

@@ -15,7 +15,7 @@
 
 namespace meristem {
 
-// An amount of training: optimizer steps, or tokens (input positions; written "2e9 tokens"), turned into steps by steps_of().
+// An amount of training: optimizer steps, or tokens (input positions; written "2e9 tokens"), turned into updates by updates_of().
 struct Amount {
   double value = 0;
   bool in_tokens = false;
@@ -88,6 +88,9 @@ struct ModelConfig {
   FeedForwardConfig feed_forward;
   std::optional<DepthAttentionConfig> depth_attention;
   bool tie_embeddings = true;
+
+  // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
+  std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
 };
 
 struct GrowthScheduleConfig {
@@ -217,35 +220,5 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   LoggingConfig logging;
 };
-
-// Steps of an amount under this config's batch: tokens are divided by batch.tokens and rounded to the nearest step.
-std::int64_t steps_of(const Amount& amount, const RunConfig& config);
-std::int64_t total_steps(const RunConfig& config);
-std::int64_t warmup_steps(const RunConfig& config);
-std::int64_t decay_from_step(const RunConfig& config);
-
-// One stage between two growth events: updates (from_step, until_step] run with `blocks` blocks.
-struct GrowthStage {
-  std::int64_t from_step = 0, until_step = 0, blocks = 0;
-  DepthPlan plan;                       // at the stage's end, phases aside; the loop's count as written where it is drawn
-  std::vector<std::int64_t> source_of;  // the map that made this stage from the one before; empty for the first
-};
-// The stages of a validated config, the first with from_step 0, the last until total_steps(). One stage where growth is off.
-std::vector<GrowthStage> growth_stages(const RunConfig& config);
-
-// Maximal intervals of updates (from_step, until_step] over which model, plan and mixture stay the same.
-struct Segment {
-  std::int64_t from_step = 0, until_step = 0;
-  std::size_t stage = 0, phase = 0;
-  DepthPlan plan;  // the phase's own plan where it has one, else the stage's; the loop's count as written where it is drawn
-};
-std::vector<Segment> segments(const RunConfig& config);
-
-// The plan of update n of a segment: the segment's, with the repeats that are drawn for n where model.loop.repeats is sampled.
-DepthPlan plan_of_step(const RunConfig& config, const Segment& segment, std::int64_t n);
-// A plan of this config as text: its loop stays a group, even where that runs once, if the config has settings for it.
-std::string plan_text(const RunConfig& config, const DepthPlan& plan);
-// The longest plan that plan_of_step can return.
-DepthPlan longest_plan(const RunConfig& config, const Segment& segment);
 
 }  // namespace meristem

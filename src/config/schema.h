@@ -261,8 +261,10 @@ void describe(V& v, MemoryConfig& c) {
 }
 template <class V>
 void describe(V& v, CheckpointConfig& c) {
-  v.value("every", c.every,
-          within(0, 1e12, "Updates between checkpoints; the ends of stages, phases and LR segments are always written. 0: only those"));
+  v.value(
+      "every", c.every,
+      within(0, 1e12,
+             "Updates between checkpoints; the ends of stages, phases and pieces of the learning rate are always written. 0: only those"));
   v.value("keep_last", c.keep_last, within(1, 1e6, "Newest checkpoints kept"));
   v.value("keep_every", c.keep_every, within(0, 1e12, "Checkpoints at multiples of this are kept for good; 0: none"));
   v.value("async", c.async_, any("Write behind training; it waits for the copy only"));

@@ -6,6 +6,7 @@
 #include "config/effects.h"
 #include "config/refuse.h"
 #include "config/rules.h"
+#include "config/timeline.h"
 #include "config/validate_depth.h"
 #include "config/validate_model.h"
 #include "core/text.h"
@@ -45,7 +46,8 @@ void resolve_batch(RunConfig& config) {
 }
 
 void check_schedule(const RunConfig& config) {
-  const std::int64_t steps = total_steps(config), warmup = warmup_steps(config);
+  const LearningRate rate(config);
+  const std::int64_t steps = rate.end, warmup = rate.warmup_end, from = rate.decay_from;
   if (steps < 1) refuse("schedule.steps: is less than one update");
   // Token counts are whole numbers of 64 bits, and leave room for sums.
   if (steps > kMostTokens / config.batch.tokens) {
@@ -55,7 +57,6 @@ void check_schedule(const RunConfig& config) {
   const DecayConfig& decay = config.schedule.decay;
   if (decay.kind == "none" && decay.from_step) refuse("schedule.decay.from_step: contradicts schedule.decay.kind: none");
   if (decay.kind == "none") return;
-  const std::int64_t from = decay_from_step(config);
   if (from >= steps && decay.from_step)
     refuse("schedule.decay.from_step: found update {}; allowed: below schedule.steps = {}", from, steps);
   if (from < warmup) refuse("schedule.decay.from_step: found update {}; allowed: at or after the warmup's end, {}", from, warmup);
@@ -66,12 +67,13 @@ void check_ramp(const RunConfig& config, std::size_t i, std::int64_t from) {
   const std::int64_t ramp = config.phases[i].ramp_steps;
   if (i == 0 && ramp > 0) refuse("phases[0].ramp_steps: has no effect; there is no phase before the first");
   const bool last = i + 1 == config.phases.size();
-  const std::int64_t end = last ? total_steps(config) : steps_of(config.phases[i + 1].from_step, config);
+  const std::int64_t end = updates_of(last ? config.schedule.steps : config.phases[i + 1].from_step, config);
   if (end > from && ramp > end - from)
     refuse("phases[{}].ramp_steps: found {}; allowed: at most the phase's {} updates", i, ramp, end - from);
 }
 
 void check_phases(const RunConfig& config) {
+  const std::int64_t updates = updates_of(config.schedule.steps, config);
   std::set<std::string> names, known;
   for (const auto& source : config.data.sources) known.insert(source.first);
   std::int64_t before = -1;
@@ -79,10 +81,10 @@ void check_phases(const RunConfig& config) {
     const PhaseConfig& phase = config.phases[i];
     const std::string at = fmt::format("phases[{}]", i);
     if (!names.insert(phase.name).second) refuse("{}.name: {} is taken already; names must differ", at, in_quotes(phase.name));
-    const std::int64_t from = steps_of(phase.from_step, config);
+    const std::int64_t from = updates_of(phase.from_step, config);
     if (i == 0 && from != 0) refuse("{}.from_step: found {}; the first phase begins at 0", at, from);
     if (from <= before) refuse("{}.from_step: found {}; allowed: after the phase before, {}", at, from, before);
-    if (from >= total_steps(config)) refuse("{}.from_step: found {}; allowed: below schedule.steps = {}", at, from, total_steps(config));
+    if (from >= updates) refuse("{}.from_step: found {}; allowed: below schedule.steps = {}", at, from, updates);
     before = from;
     check_ramp(config, i, from);
     double sum = 0;

@@ -4,6 +4,7 @@
 
 #include "config/refuse.h"
 #include "config/scalars.h"
+#include "config/timeline.h"
 #include "config/validate_model.h"
 #include "core/text.h"
 
@@ -16,17 +17,24 @@ void resolve_growth(GrowthConfig& growth) {
   if (growth.op != "stack" && growth.op != "map" && !growth.add_blocks) growth.add_blocks = GrowthConfig::kAddBlocks;
 }
 
+// The stages without what is not resolved yet.
+std::vector<Stage> stages_without_phases(RunConfig config) {
+  config.phases.clear();
+  return Timeline(config).stages();
+}
+
 }  // namespace
 
 void check_loop(const RunConfig& config) {
   const LoopConfig& loop = config.model.loop;
+  const std::int64_t updates = updates_of(config.schedule.steps, config);
   std::int64_t before = -1;
   for (const auto& [from, count] : loop.repeats.schedule) {
     const std::string key = "model.loop.repeats." + (from.in_tokens ? number_text(from.value) + " tokens" : amount_text(from));
-    const std::int64_t step = steps_of(from, config);
+    const std::int64_t step = updates_of(from, config);
     if (before < 0 && step != 0) refuse("{}: found update {}; the first entry is for update 0", key, step);
     if (step <= before) refuse("{}: found update {}; allowed: after the entry before, {}", key, step, before);
-    if (step >= total_steps(config)) refuse("{}: found update {}; allowed: below schedule.steps = {}", key, step, total_steps(config));
+    if (step >= updates) refuse("{}: found update {}; allowed: below schedule.steps = {}", key, step, updates);
     before = step;
   }
   if (loop.repeats.sampled && loop.repeats.sampled->mean > static_cast<double>(loop.repeats.sampled->max)) {
@@ -39,7 +47,8 @@ void check_repeats(const RunConfig& config) {
   const LoopConfig& loop = config.model.loop;
   if (!loop.is_set()) return;
   std::int64_t most = 0;
-  for (const Segment& segment : segments(config)) most = std::max(most, longest_plan(config, segment).loop()->repeats);
+  const Timeline timeline(config);
+  for (const Span& span : timeline.spans()) most = std::max(most, timeline.longest_plan(span).loop()->repeats);
   if (loop.backprop_last && *loop.backprop_last >= most) {
     refuse("model.loop.backprop_last: found {}; has no effect where the loop runs at most {} times", *loop.backprop_last, most);
   }
@@ -68,7 +77,7 @@ void check_growth(RunConfig& config) {
   RunConfig counted = config;
   counted.growth->plans.clear();
   counted.model.loop = {};
-  const auto stages = growth_stages(counted);
+  const auto stages = stages_without_phases(counted);
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {
     growth.plans[i] = resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);
@@ -80,15 +89,15 @@ void check_growth(RunConfig& config) {
 }
 
 void check_phase_plans(RunConfig& config) {
-  const auto stages = growth_stages(config);
+  const std::int64_t full_depth = stages_without_phases(config).back().from_step;
   for (std::size_t i = 0; i < config.phases.size(); ++i) {
     PhaseConfig& phase = config.phases[i];
     if (phase.depth_plan.empty()) continue;
     const std::string key = fmt::format("phases[{}].depth_plan", i);
     phase.depth_plan = resolve_plan(phase.depth_plan, key, config.model, config.model.blocks);
-    if (steps_of(phase.from_step, config) < stages.back().from_step) {
-      refuse("{}: the phase begins at {}, before full depth is reached at {}; use growth.plans", key, steps_of(phase.from_step, config),
-             stages.back().from_step);
+    const std::int64_t from = updates_of(phase.from_step, config);
+    if (from < full_depth) {
+      refuse("{}: the phase begins at {}, before full depth is reached at {}; use growth.plans", key, from, full_depth);
     }
   }
 }

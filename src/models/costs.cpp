@@ -49,16 +49,6 @@ FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t co
   return flops;
 }
 
-// Of the repeats that the segment's updates draw. Beyond a million updates the first million stand for all.
-double mean_repeats(const RunConfig& config, const Segment& segment) {
-  const std::int64_t count = std::min<std::int64_t>(segment.until_step - segment.from_step, 1'000'000);
-  double sum = 0;
-  for (std::int64_t n = segment.from_step + 1; n <= segment.from_step + count; ++n) {
-    sum += static_cast<double>(draw_repeats(*config.model.loop.repeats.sampled, static_cast<std::uint64_t>(config.run.seed), n));
-  }
-  return sum / static_cast<double>(count);
-}
-
 MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t parameters) {
   const double count = static_cast<double>(parameters), element = config.precision.compute == "bf16" ? 2 : 4;
   MemoryEstimate memory;
@@ -73,7 +63,7 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
 
 }  // namespace
 
-StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage) {
+StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const Stage& stage) {
   const auto model = build_without_storage(config, registry, stage.blocks);
   StageCost cost;
   cost.stage = stage;
@@ -87,14 +77,13 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   return cost;
 }
 
-std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry) {
+std::vector<StageCost> stage_costs(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry) {
   std::vector<StageCost> costs;
-  const auto all_segments = segments(config);
-  for (const GrowthStage& stage : growth_stages(config)) {
+  for (const Stage& stage : timeline.stages()) {
     costs.push_back(stage_cost(config, registry, stage));
-    for (const Segment& segment : all_segments) {
-      if (segment.stage + 1 != costs.size()) continue;
-      const MemoryEstimate memory = stage_cost(config, registry, {0, 0, stage.blocks, longest_plan(config, segment), {}}).memory;
+    for (const Span& span : timeline.spans()) {
+      if (span.stage + 1 != costs.size()) continue;
+      const MemoryEstimate memory = stage_cost(config, registry, {0, 0, stage.blocks, timeline.longest_plan(span), {}}).memory;
       if (memory.total() > costs.back().memory.total()) costs.back().memory = memory;
     }
     if (costs.size() < 2) continue;
@@ -106,22 +95,21 @@ std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry&
   return costs;
 }
 
-double total_flops(const RunConfig& config, const ModelRegistry& registry) {
-  const auto stages = growth_stages(config);
+double total_flops(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry) {
   double total = 0;
-  for (const Segment& segment : segments(config)) {
-    GrowthStage stage = stages.at(segment.stage);
+  for (const Span& span : timeline.spans()) {
+    Stage stage = timeline.stages().at(span.stage);
     const auto flops_under = [&](const DepthPlan& plan) {
       stage.plan = plan;
       return stage_cost(config, registry, stage).flops.train;
     };
-    double flops = flops_under(segment.plan);
+    double flops = flops_under(span.plan);
     if (config.model.loop.repeats.sampled) {
       // A repeat more costs the same whatever stands before it.
-      const double one = flops_under(segment.plan.with_repeats(1)), more = flops_under(segment.plan.with_repeats(2)) - one;
-      flops = one + (mean_repeats(config, segment) - 1) * more;
+      const double one = flops_under(span.plan.with_repeats(1)), more = flops_under(span.plan.with_repeats(2)) - one;
+      flops = one + (timeline.mean_repeats(span) - 1) * more;
     }
-    total += static_cast<double>(segment.until_step - segment.from_step) * static_cast<double>(config.batch.tokens) * flops;
+    total += static_cast<double>(span.until_step - span.from_step) * static_cast<double>(config.batch.tokens) * flops;
   }
   return total;
 }

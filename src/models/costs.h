@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "config/timeline.h"
 #include "models/registry.h"
 
 namespace meristem {
@@ -33,7 +34,7 @@ struct MemoryEstimate {
 };
 
 struct StageCost {
-  GrowthStage stage;
+  Stage stage;
   ParameterCount parameters;
   FlopCount flops;
   double kv_bytes_per_token = 0;
@@ -41,14 +42,14 @@ struct StageCost {
 };
 
 // Costs of a config whose model has `blocks` blocks under `plan`.
-StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const GrowthStage& stage);
+StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const Stage& stage);
 
 // All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth
 // attributed to the stage it leads to.
-std::vector<StageCost> stage_costs(const RunConfig& config, const ModelRegistry& registry);
+std::vector<StageCost> stage_costs(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
 
-// Training FLOPs of the whole run: over segments, so that phases with their own plans count as they run,
-// and with the repeats that are drawn.
-double total_flops(const RunConfig& config, const ModelRegistry& registry);
+// Training FLOPs of the whole run: over spans, so that phases with their own plans count as they run, and
+// with the repeats that are drawn.
+double total_flops(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
 
 }  // namespace meristem

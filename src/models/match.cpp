@@ -17,7 +17,7 @@ constexpr std::int64_t kInnerStep = 8;
 constexpr double kClosePercent = 0.3;  // as near as anybody needs
 
 StageCost cost_at_full_depth(const RunConfig& config, const ModelRegistry& registry) {
-  return stage_cost(config, registry, {0, total_steps(config), config.model.blocks, DepthPlan::parse(config.model.depth_plan), {}});
+  return stage_cost(config, registry, {0, 0, config.model.blocks, DepthPlan::parse(config.model.depth_plan), {}});
 }
 
 double percent(double value, double of) { return 100 * (value / of - 1); }

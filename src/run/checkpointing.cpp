@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "models/costs.h"
-#include "optim/learning_rate.h"
 #include "train/tensor_files.h"
 
 namespace meristem {
@@ -17,9 +16,9 @@ struct StageBytes {
   std::uint64_t bytes;
 };
 
-std::vector<StageBytes> bytes_by_stage(const RunConfig& config, const ModelRegistry& registry) {
+std::vector<StageBytes> bytes_by_stage(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry) {
   std::vector<StageBytes> stages;
-  for (const StageCost& cost : stage_costs(config, registry)) {
+  for (const StageCost& cost : stage_costs(config, timeline, registry)) {
     stages.push_back({cost.stage.until_step, static_cast<std::uint64_t>(cost.parameters.total) * kStateBytes + kHeaderBytes});
   }
   return stages;
@@ -46,15 +45,16 @@ std::uint64_t kept_bytes(const std::vector<StageBytes>& stages, const Checkpoint
 
 }  // namespace
 
-std::set<std::int64_t> pinned_steps(const RunConfig& config) {
+std::set<std::int64_t> pinned_steps(const Timeline& timeline) {
   std::set<std::int64_t> pinned;
-  for (const Segment& segment : segments(config)) pinned.insert(segment.until_step);
-  for (const std::int64_t end : learning_rate_segment_ends(config)) pinned.insert(end);
+  for (const Span& span : timeline.spans()) pinned.insert(span.until_step);
+  for (const std::int64_t end : timeline.rate().piece_ends()) pinned.insert(end);
   return pinned;
 }
 
-Checkpointing::Checkpointing(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after)
-    : config_(config), folder_(folder.checkpoints()), pinned_(pinned_steps(config)), last_saved_(resumed_after.value_or(-1)) {}
+Checkpointing::Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder,
+                             std::optional<std::int64_t> resumed_after)
+    : config_(config), folder_(folder.checkpoints()), pinned_(pinned_steps(timeline)), last_saved_(resumed_after.value_or(-1)) {}
 
 bool Checkpointing::due(std::int64_t step) const {
   return pinned_.contains(step) || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0);
@@ -78,17 +78,18 @@ bool Checkpointing::save(LiveModel& live, TrainState state) {
   return true;
 }
 
-std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry& registry, std::int64_t from_step) {
-  const auto stages = bytes_by_stage(config, registry);
+std::uint64_t checkpoint_disk_need(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry,
+                                   std::int64_t from_step) {
+  const auto stages = bytes_by_stage(config, timeline, registry);
   const auto bytes_at = [&](std::int64_t step) {
     const auto holds = [&](const StageBytes& stage) { return step <= stage.until_step; };
     return std::find_if(stages.begin(), stages.end() - 1, holds)->bytes;
   };
-  const std::set<std::int64_t> pinned = pinned_steps(config);
+  const std::set<std::int64_t> pinned = pinned_steps(timeline);
   const CheckpointConfig& keep = config.checkpoint;
   std::uint64_t need = 0;
   for (const std::int64_t step : pinned) need += step > from_step ? bytes_at(step) : 0;
-  const std::int64_t end = total_steps(config);
+  const std::int64_t end = timeline.updates();
   need += kept_bytes(stages, keep, from_step, end, pinned);
   const std::int64_t rotated = keep.every > 0 ? (end - from_step) / keep.every : 0;
   const std::int64_t newest = from_step > 0 ? 0 : std::min(keep.keep_last, rotated);

@@ -8,6 +8,7 @@
 
 #include "checkpoint/async_writer.h"
 #include "checkpoint/store.h"
+#include "config/timeline.h"
 #include "models/registry.h"
 #include "run/run_folder.h"
 #include "step/live_model.h"
@@ -15,13 +16,14 @@
 
 namespace meristem {
 
-// Steps after which a checkpoint is always written and never rotated: the ends of growth stages, phases and LR segments.
-std::set<std::int64_t> pinned_steps(const RunConfig& config);
+// Steps after which a checkpoint is always written and never rotated: the ends of stages, phases and pieces of the
+// learning rate.
+std::set<std::int64_t> pinned_steps(const Timeline& timeline);
 
 class Checkpointing {
  public:
   // resumed_after: the step that the run goes on after; its checkpoint stands.
-  Checkpointing(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after);
+  Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after);
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
@@ -41,6 +43,7 @@ class Checkpointing {
 // Bytes that checkpoints written after update `from_step` (0: a new run) hold at the same time at most: all that are never rotated, the
 // newest `keep_last`, and one being written. A resumed run's newest ones take the place of those already there. 12 bytes a parameter
 // (fp32 weight and both moments), and the headers.
-std::uint64_t checkpoint_disk_need(const RunConfig& config, const ModelRegistry& registry, std::int64_t from_step);
+std::uint64_t checkpoint_disk_need(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry,
+                                   std::int64_t from_step);
 
 }  // namespace meristem

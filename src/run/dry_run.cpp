@@ -35,13 +35,14 @@ double machine_bytes() {
 
 // Seconds of one update at the given stage, run as the run would run it: the last of two, or of three where graphs are captured in the
 // second.
-double timed_update(Loader& loader, const RunConfig& config, const ModelRegistry& registry, const StageCost& cost, double& loss) {
+double timed_update(Loader& loader, const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, const StageCost& cost,
+                    double& loss) {
   const at::Device device = pick_device();
-  loader.check_supply(total_steps(config));
-  LiveModel live(config, registry, device, cost.stage.blocks, true);
+  loader.check_supply(timeline.updates());
+  LiveModel live(config, timeline, registry, device, cost.stage.blocks, true);
   // The update is timed at full depth; a run that grows has the checkpoint's weights at the depth it begins with only.
   if (config.initial) {
-    const Initial initial = open_initial(config);
+    const Initial initial = open_initial(config, timeline);
     if (!config.growth) load_initial(initial, config, live);
   }
   SpikeDetector spikes;
@@ -76,12 +77,12 @@ void print_stages(const std::vector<StageCost>& costs, double seconds_per_flop, 
 
 }  // namespace
 
-void dry_run(const RunConfig& config, const ModelRegistry& registry) {
+void dry_run(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry) {
   const at::Device device = pick_device();
-  uses_graph(config, device, model_build(config, device).paths);  // kernels: refused here as it would be in the run
-  const auto costs = stage_costs(config, registry);
-  fmt::print("{}: {} updates of {} tokens\n", config.run.name, total_steps(config), grouped_digits(config.batch.tokens));
-  const auto loader = make_loader(config);
+  uses_graph(config, device, model_build(config, timeline, device).paths);  // kernels: refused here as it would be in the run
+  const auto costs = stage_costs(config, timeline, registry);
+  fmt::print("{}: {} updates of {} tokens\n", config.run.name, timeline.updates(), grouped_digits(config.batch.tokens));
+  const auto loader = make_loader(config, timeline);
   for (const PackingReport& packed : loader->packing()) {
     const std::int64_t sequences = config.batch.tokens / config.data.sequence_length;
     for (const std::string& note : packing_notes(packed, config.data.sequence_length, sequences)) fmt::print("{}\n", note);
@@ -90,7 +91,7 @@ void dry_run(const RunConfig& config, const ModelRegistry& registry) {
   const StageCost& full = costs.back();
   if (total_bytes(full) < 0.8 * machine_bytes() || pick_device().is_cuda()) {
     double loss = 0;
-    const double seconds = timed_update(*loader, config, registry, full, loss);
+    const double seconds = timed_update(*loader, config, timeline, registry, full, loss);
     seconds_per_flop = seconds / (full.flops.train * static_cast<double>(config.batch.tokens));
     fmt::print("one step at full depth: {:.2f} s, loss {:.4f}, peak memory {}\n", seconds, loss,
                bytes_text(static_cast<double>(process_memory().peak_bytes)));
@@ -99,8 +100,9 @@ void dry_run(const RunConfig& config, const ModelRegistry& registry) {
                bytes_text(total_bytes(full)), bytes_text(machine_bytes()));
   }
   print_stages(costs, seconds_per_flop, config);
-  for (const PhaseConfig& phase : config.phases) {
-    fmt::print("  phase {} after update {}:", phase.name, steps_of(phase.from_step, config));
+  for (std::size_t i = 0; i < config.phases.size(); ++i) {
+    const PhaseConfig& phase = config.phases[i];
+    fmt::print("  phase {} after update {}:", phase.name, timeline.phase_starts()[i]);
     for (const auto& [source, weight] : phase.mixture) fmt::print(" {} {}", source, number_text(weight));
     fmt::print("{}\n", phase.depth_plan.empty() ? "" : ", plan " + phase.depth_plan);
   }

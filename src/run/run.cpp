@@ -17,16 +17,16 @@ namespace {
 namespace fs = std::filesystem;
 
 // Trained to the end, and validated there: a resume has nothing to do but the plots, where a kill came before them.
-bool is_finished(const RunConfig& config, const Start& start, const RunFolder& folder) {
+bool is_finished(const RunConfig& config, const Timeline& timeline, const Start& start, const RunFolder& folder) {
   if (start.new_run || !start.checkpoint) return false;
   if (stops_early(config, start.checkpoint->state)) return true;
-  if (start.checkpoint->state.step < total_steps(config)) return false;
-  return config.data.validation.sources.empty() || has_event(folder.metrics(), "validation", total_steps(config));
+  if (start.checkpoint->state.step < timeline.updates()) return false;
+  return config.data.validation.sources.empty() || has_event(folder.metrics(), "validation", timeline.updates());
 }
 
-ExitCode say_finished(const RunConfig& config, const TrainState& state, const RunFolder& folder) {
+ExitCode say_finished(const Timeline& timeline, const TrainState& state, const RunFolder& folder) {
   Progress progress;
-  const char* why = state.step < total_steps(config) ? "has stopped early at step" : "is at its last step,";
+  const char* why = state.step < timeline.updates() ? "has stopped early at step" : "is at its last step,";
   progress.note(fmt::format("{}: {} {}; nothing to do", folder.root().string(), why, state.step));
   if (is_folder(folder.root() / "plots") && folder_entries(folder.root() / "plots").empty()) draw_plots(folder);
   return ExitCode::kOk;
@@ -45,22 +45,24 @@ void write_report(const RunVariants& variants) {
 }  // namespace
 
 void check_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
-  const Start start = decide_start(config, request, registry);
+  const Timeline timeline(config);
+  const Start start = decide_start(config, timeline, request, registry);
   if (start.new_run) RunFolder::existing(config).refuse_if_used();
-  const auto loader = make_loader(config);
+  const auto loader = make_loader(config, timeline);
   if (start.checkpoint) loader->seek(LoaderPosition::from_json(start.checkpoint->state.loader));
-  loader->check_supply(total_steps(config));
+  loader->check_supply(timeline.updates());
 }
 
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
-  Start start = decide_start(config, request, registry);
+  const Timeline timeline(config);
+  Start start = decide_start(config, timeline, request, registry);
   const RunFolder existing = RunFolder::existing(config);
-  if (is_finished(config, start, existing)) return say_finished(config, start.checkpoint->state, existing);
+  if (is_finished(config, timeline, start, existing)) return say_finished(timeline, start.checkpoint->state, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
-  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, registry, from_step));
-  return Training(config, registry, std::move(start)).train();
+  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, timeline, registry, from_step));
+  return Training(config, timeline, registry, std::move(start)).train();
 }
 
 ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {

@@ -21,6 +21,6 @@ ExitCode run_variants(const RunVariants& variants, const StartRequest& request, 
 
 // Prints phases and growth stages with expected times and peak memory. One step is run where the plan fits in this machine's memory, else
 // shapes are checked without storage, and that is said.
-void dry_run(const RunConfig& config, const ModelRegistry& registry);
+void dry_run(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
 
 }  // namespace meristem

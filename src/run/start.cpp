@@ -50,8 +50,8 @@ void refuse_other_model(const RunConfig& config, const Initial& initial) {
   refuse_other_injection(config, saved, initial.path);
 }
 
-void refuse_other_blocks(const RunConfig& config, const Initial& initial) {
-  const std::int64_t blocks = growth_stages(config).front().blocks, there = initial.checkpoint.state.blocks;
+void refuse_other_blocks(const RunConfig& config, const Timeline& timeline, const Initial& initial) {
+  const std::int64_t blocks = timeline.stages().front().blocks, there = initial.checkpoint.state.blocks;
   const std::vector<std::int64_t>& source_of = config.initial->source_of;
   if (source_of.empty()) {
     if (there == blocks) return;
@@ -88,13 +88,12 @@ void refuse_changes(const RunConfig& config, const LoadedCheckpoint& checkpoint,
   }
 }
 
-void refuse_other_depth(const RunConfig& config, const LoadedCheckpoint& checkpoint, const fs::path& path) {
-  const auto stages = growth_stages(config);
+void refuse_other_depth(const Timeline& timeline, const LoadedCheckpoint& checkpoint, const fs::path& path) {
   const std::int64_t step = checkpoint.state.step;
-  if (step > total_steps(config)) {
-    throw InputError(fmt::format("schedule.steps: {}; {} is already at step {}", total_steps(config), path.string(), step));
+  if (step > timeline.updates()) {
+    throw InputError(fmt::format("schedule.steps: {}; {} is already at step {}", timeline.updates(), path.string(), step));
   }
-  const std::int64_t expected = stages.at(stage_of_step(stages, step)).blocks;
+  const std::int64_t expected = timeline.stages().at(timeline.stage_after(step)).blocks;
   if (expected == checkpoint.state.blocks) return;
   throw InputError(
       fmt::format("{}: holds {} blocks; this config has {} at step {}", path.string(), checkpoint.state.blocks, expected, step));
@@ -182,11 +181,11 @@ std::optional<ModelConfig> initial_model(const std::string& path) {
   return model;
 }
 
-Initial open_initial(const RunConfig& config) {
+Initial open_initial(const RunConfig& config, const Timeline& timeline) {
   const fs::path path = newest_of(config.initial->checkpoint);
   Initial initial{load_checkpoint(path), path};
   refuse_other_model(config, initial);
-  refuse_other_blocks(config, initial);
+  refuse_other_blocks(config, timeline, initial);
   return initial;
 }
 
@@ -196,18 +195,11 @@ void load_initial(const Initial& initial, const RunConfig& config, LiveModel& li
   live.parameters().load_masters(source_of.empty() ? weights : remap(weights, source_of));
 }
 
-std::unique_ptr<Loader> make_loader(const RunConfig& config) {
+std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline) {
   std::vector<PhaseConfig> phases = config.phases;
-  for (PhaseConfig& phase : phases) phase.from_step = {static_cast<double>(steps_of(phase.from_step, config)), false};
+  for (std::size_t i = 0; i < phases.size(); ++i) phases[i].from_step = {static_cast<double>(timeline.phase_starts()[i]), false};
   return std::make_unique<Loader>(config.data, phases, config.batch.tokens / config.data.sequence_length, config.model.vocab_size,
                                   config.run.seed);
-}
-
-std::size_t stage_of_step(const std::vector<GrowthStage>& stages, std::int64_t step) {
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    if (step <= stages[i].until_step) return i;
-  }
-  return stages.size() - 1;
 }
 
 fs::path branch_origin(const fs::path& folder) {
@@ -233,7 +225,7 @@ std::vector<std::string> environment_notes(const std::map<std::string, std::stri
   return notes;
 }
 
-Start decide_start(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
+Start decide_start(const RunConfig& config, const Timeline& timeline, const StartRequest& request, const ModelRegistry& registry) {
   if (!request.branch.empty() && request.resume != "none" && request.resume != "auto") {
     throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
   }
@@ -245,8 +237,8 @@ Start decide_start(const RunConfig& config, const StartRequest& request, const M
   } else if (request.resume != "none") {
     start = from_named(config, request.resume, registry);
   }
-  if (start.checkpoint) refuse_other_depth(config, *start.checkpoint, start.checkpoint_path);
-  if (!start.checkpoint && config.initial) start.initial = open_initial(config);
+  if (start.checkpoint) refuse_other_depth(timeline, *start.checkpoint, start.checkpoint_path);
+  if (!start.checkpoint && config.initial) start.initial = open_initial(config, timeline);
   return start;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "checkpoint/store.h"
-#include "config/run_config.h"
+#include "config/timeline.h"
 #include "data/loader.h"
 #include "models/registry.h"
 #include "step/live_model.h"
@@ -26,7 +26,7 @@ std::optional<ModelConfig> initial_model(const std::string& path);
 // Opens and verifies config.initial.checkpoint. InputError where its model is not the one that this config begins with: every model key
 // but the depth plan and the loop must agree (and of the loop, whether it has weights: injection concat), and the blocks be those of the
 // first stage (after initial.source_of).
-Initial open_initial(const RunConfig& config);
+Initial open_initial(const RunConfig& config, const Timeline& timeline);
 
 // Weights by name into a model of the first stage; its optimizer stays fresh.
 void load_initial(const Initial& initial, const RunConfig& config, LiveModel& live);
@@ -50,13 +50,10 @@ std::filesystem::path branch_origin(const std::filesystem::path& folder);
 
 // InputError where the request contradicts the config or the folder: an exact resume with a changed key names the key and suggests
 // --branch; DamagedError for a damaged checkpoint.
-Start decide_start(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
+Start decide_start(const RunConfig& config, const Timeline& timeline, const StartRequest& request, const ModelRegistry& registry);
 
 // The loader of a config: phases begin at steps, amounts in tokens resolved.
-std::unique_ptr<Loader> make_loader(const RunConfig& config);
-
-// Index of the growth stage whose model a checkpoint after update `step` holds.
-std::size_t stage_of_step(const std::vector<GrowthStage>& stages, std::int64_t step);
+std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline);
 
 // Lines for every part of the environment that differs and on which bit-exact resume depends.
 std::vector<std::string> environment_notes(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now);

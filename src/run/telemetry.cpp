@@ -49,8 +49,13 @@ ExpertMetrics expert_metrics(const nn::ExpertLoads& loads) {
   return out;
 }
 
-Telemetry::Telemetry(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after, std::string device_name)
-    : config_(config), device_name_(std::move(device_name)), log_(folder.metrics()), progress_(console_of(config)) {
+Telemetry::Telemetry(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
+                     std::string device_name)
+    : config_(config),
+      updates_(timeline.updates()),
+      device_name_(std::move(device_name)),
+      log_(folder.metrics()),
+      progress_(console_of(config)) {
   if (config.logging.tensorboard) tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
 }
 
@@ -101,9 +106,7 @@ MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& r
   return line;
 }
 
-bool Telemetry::logs(std::int64_t n) const {
-  return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == total_steps(config_);
-}
+bool Telemetry::logs(std::int64_t n) const { return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == updates_; }
 
 void Telemetry::step(const StepReport& report, const UpdateResult& result) {
   throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
@@ -116,7 +119,7 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
 
   ProgressState state;
   state.step = report.step;
-  state.total = total_steps(config_);
+  state.total = updates_;
   state.loss = result.loss;
   state.lr = report.lr;
   state.grad_norm = result.grad_norm;

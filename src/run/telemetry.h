@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "config/run_config.h"
+#include "config/timeline.h"
 #include "data/sequence_sampler.h"
 #include "metrics/jsonl.h"
 #include "metrics/progress.h"
@@ -35,7 +35,8 @@ ExpertMetrics expert_metrics(const nn::ExpertLoads& loads);
 class Telemetry {
  public:
   // resumed_after: the step that the run goes on after, or nothing for a new one.
-  Telemetry(const RunConfig& config, const RunFolder& folder, std::optional<std::int64_t> resumed_after, std::string device_name);
+  Telemetry(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
+            std::string device_name);
 
   struct StepReport {
     std::int64_t step = 0, tokens = 0;
@@ -65,6 +66,7 @@ class Telemetry {
   std::map<std::string, double> loss_by_source() const;
 
   const RunConfig& config_;
+  std::int64_t updates_;  // of the run
   std::string device_name_;
   MetricsLog log_;
   std::unique_ptr<EventWriter> tensorboard_;

@@ -9,7 +9,6 @@
 #include "core/file.h"
 #include "core/text.h"
 #include "ops/device.h"
-#include "optim/learning_rate.h"
 #include "run/stopping.h"
 #include "run/validation.h"
 #include "train/tensor_files.h"
@@ -29,21 +28,21 @@ void naming(const std::string& place, Action&& action) {
 
 }  // namespace
 
-Training::Training(const RunConfig& config, const ModelRegistry& registry, Start start)
+Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start)
     : config_(config),
+      timeline_(timeline),
       registry_(registry),
       start_(std::move(start)),
       device_(pick_device()),
-      stages_(growth_stages(config)),
       sequences_per_step_(config.batch.tokens / config.data.sequence_length),
-      loader_(make_loader(config)),
+      loader_(make_loader(config, timeline)),
       environment_(environment_of(config, device_name(device_))),
       live_(starting_model()),
       updater_(make_updater()),
       folder_(RunFolder::open(config, start_.new_run)),
       cut_(cut_metrics()),
-      telemetry_(config, folder_, resumed_after(), device_name(device_)),
-      checkpointing_(config, folder_, resumed_after()) {}
+      telemetry_(config, timeline, folder_, resumed_after(), device_name(device_)),
+      checkpointing_(config, timeline, folder_, resumed_after()) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
   return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
@@ -51,15 +50,15 @@ std::unique_ptr<Updater> Training::make_updater() {
 
 ExitCode Training::train() {
   begin();
-  for (const Segment& segment : segments(config_)) {
-    if (owes_validation_ && segment.from_step < state_.step && state_.step <= segment.until_step && !validate(segment)) return stop();
-    if (stops_early(config_, state_) && state_.step < total_steps(config_)) return end_early(segment);  // the validation owed said so
-    if (segment.until_step <= state_.step) continue;
-    enter(segment);
-    while (state_.step < segment.until_step) {
-      const bool whole = one_update(segment);
-      if (stop_requested() && (!whole || state_.step < total_steps(config_))) return stop();
-      if (stops_early(config_, state_)) return end_early(segment);
+  for (const Span& span : timeline_.spans()) {
+    if (owes_validation_ && span.from_step < state_.step && state_.step <= span.until_step && !validate(span)) return stop();
+    if (stops_early(config_, state_) && state_.step < timeline_.updates()) return end_early(span);  // the validation owed said so
+    if (span.until_step <= state_.step) continue;
+    enter(span);
+    while (state_.step < span.until_step) {
+      const bool whole = one_update(span);
+      if (stop_requested() && (!whole || state_.step < timeline_.updates())) return stop();
+      if (stops_early(config_, state_)) return end_early(span);
     }
   }
   return end();
@@ -70,10 +69,11 @@ MetricsCut Training::cut_metrics() const {
 }
 
 std::unique_ptr<LiveModel> Training::starting_model() {
-  auto live = start_.checkpoint ? load_checkpoint_state()
-                                : std::make_unique<LiveModel>(config_, registry_, device_, stages_[0].blocks, !start_.initial);
+  auto live = start_.checkpoint
+                  ? load_checkpoint_state()
+                  : std::make_unique<LiveModel>(config_, timeline_, registry_, device_, timeline_.stages().front().blocks, !start_.initial);
   if (start_.initial) load_initial(*start_.initial, config_, *live);
-  loader_->check_supply(total_steps(config_));
+  loader_->check_supply(timeline_.updates());
   state_.seed = config_.run.seed;  // a branch may have another than its checkpoint
   state_.config_yaml = dump_config(config_);
   state_.config_hash = config_hash(config_);
@@ -123,11 +123,11 @@ void Training::say_packing(bool event) {
 std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   state_ = start_.checkpoint->state;
   if (start_.new_run) state_.early_stop.reset();  // a branch: the best so far is another run's
-  stage_ = stage_of_step(stages_, state_.step);
-  for (const Segment& segment : segments(config_)) {
-    if (segment.from_step < state_.step) phase_ = segment.phase;
+  stage_ = timeline_.stage_after(state_.step);
+  for (const Span& span : timeline_.spans()) {
+    if (span.from_step < state_.step) phase_ = span.phase;
   }
-  auto live = std::make_unique<LiveModel>(config_, registry_, device_, state_.blocks, false);
+  auto live = std::make_unique<LiveModel>(config_, timeline_, registry_, device_, state_.blocks, false);
   const std::string path = start_.checkpoint_path.string();
   naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
   spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
@@ -137,19 +137,19 @@ std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   return live;
 }
 
-// Grows where the segment's stage is a later one, and announces its phase.
-void Training::enter(const Segment& segment) {
-  while (stage_ < segment.stage) grow(stages_[++stage_]);
-  state_.depth_plan = plan_text(config_, segment.plan);
-  const PhaseConfig& phase = config_.phases[segment.phase];
-  if (state_.step == segment.from_step && (segment.from_step == 0 || phase_ != segment.phase)) {
+// Grows where the span's stage is a later one, and announces its phase.
+void Training::enter(const Span& span) {
+  while (stage_ < span.stage) grow(timeline_.stages()[++stage_]);
+  state_.depth_plan = config_.model.plan_text(span.plan);
+  const PhaseConfig& phase = config_.phases[span.phase];
+  if (state_.step == span.from_step && (span.from_step == 0 || phase_ != span.phase)) {
     telemetry_.event("phase", state_.step, {{"name", phase.name}, {"depth_plan", state_.depth_plan}},
                      config_.phases.size() > 1 ? fmt::format("step {}: phase {}", state_.step, phase.name) : "");
   }
-  phase_ = segment.phase;
+  phase_ = span.phase;
 }
 
-void Training::grow(const GrowthStage& stage) {
+void Training::grow(const Stage& stage) {
   settle();
   updater_.reset();  // its graphs point into the model that goes
   const double begin = seconds_now();
@@ -177,10 +177,10 @@ ExitCode Training::stop() {
   return ExitCode::kInterrupted;
 }
 
-ExitCode Training::end_early(const Segment& segment) {
+ExitCode Training::end_early(const Span& span) {
   telemetry_.event("early_stop", state_.step, {{"best_step", state_.early_stop->best_step}, {"best_loss", state_.early_stop->best_loss}},
                    fmt::format("step {}: no better validation for {} in a row", state_.step, config_.early_stop->patience));
-  sample(segment);
+  sample(span);
   save();
   return end();
 }
@@ -209,14 +209,18 @@ const StageCost& Training::cost_under(const DepthPlan& plan) {
 }
 
 // False where a stop request cut its validation short.
-bool Training::one_update(const Segment& segment) {
+bool Training::one_update(const Span& span) {
   const std::int64_t micro = std::min(config_.batch.micro_sequences, sequences_per_step_);
-  const DepthPlan plan = plan_of_step(config_, segment, state_.step + 1);
+  const DepthPlan plan = timeline_.plan_of_update(span, state_.step + 1);
   const StageCost& cost = cost_under(plan);
   const double begin = seconds_now(), waited = loader_->seconds_waited();
   if (unreported_.empty()) unreported_since_ = begin;
-  const UpdateInput input{
-      state_.step + 1, plan, learning_rate(config_, state_.step + 1), sequences_per_step_ / micro, micro, telemetry_.logs(state_.step + 1)};
+  const UpdateInput input{state_.step + 1,
+                          plan,
+                          timeline_.learning_rate(state_.step + 1),
+                          sequences_per_step_ / micro,
+                          micro,
+                          telemetry_.logs(state_.step + 1)};
   updater_->queue([&](std::int64_t rows) { return loader_->next(rows); }, input);
   // A CPU has the result by now; a GPU is asked when somebody wants to know.
   const auto results = updater_->uses_graphs() ? std::vector<UpdateResult>{} : updater_->finish();
@@ -227,7 +231,7 @@ bool Training::one_update(const Segment& segment) {
                          cost.parameters.total, cost.flops.by_call, loader_->use(), live_->model().expert_loads()});
   report(results);
   if (telemetry_.logs(state_.step)) settle();
-  return after_update(segment);
+  return after_update(span);
 }
 
 // Results come one by one from a step that waits, else many at a time: their updates share the time that they took together.
@@ -241,18 +245,18 @@ void Training::report(const std::vector<UpdateResult>& results) {
   unreported_.clear();
 }
 
-bool Training::after_update(const Segment& segment) {
+bool Training::after_update(const Span& span) {
   improved_ = false;
-  const bool whole = !validation_due() || validate(segment);
-  if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) sample(segment);
+  const bool whole = !validation_due() || validate(span);
+  if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) sample(span);
   if (checkpointing_.due(state_.step) || improved_) save();
   return whole;
 }
 
 // False, and nothing said, where a stop request came: the resumed run owes it.
-bool Training::validate(const Segment& segment) {
+bool Training::validate(const Span& span) {
   settle();
-  const auto losses = meristem::validate(live_->model(), segment.plan, config_, device_, stop_requested);
+  const auto losses = meristem::validate(live_->model(), span.plan, config_, device_, stop_requested);
   for (const ValidationLoss& loss : losses) telemetry_.validation(state_.step, loss.source, loss.loss, loss.targets);
   owes_validation_ = false;
   improved_ = config_.early_stop && !losses.empty() &&
@@ -260,9 +264,9 @@ bool Training::validate(const Segment& segment) {
   return !losses.empty();
 }
 
-void Training::sample(const Segment& segment) {
+void Training::sample(const Span& span) {
   settle();
-  write_sample(live_->model(), segment.plan, config_, folder_, device_, state_.step);
+  write_sample(live_->model(), span.plan, config_, folder_, device_, state_.step);
 }
 
 void Training::save() {

@@ -1,4 +1,4 @@
-// A run under way: its model, data, state and folder, and what happens to them from segment to segment and from step to step.
+// A run under way: its model, data, state and folder, and what happens to them from span to span and from step to step.
 #pragma once
 
 #include <map>
@@ -24,43 +24,43 @@ namespace meristem {
 class Training {
  public:
   // All that the start can fail on stands before the run folder is touched.
-  Training(const RunConfig& config, const ModelRegistry& registry, Start start);
+  Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start);
 
   // To schedule.steps: kOk; or kInterrupted after a stop request was honoured with a checkpoint.
   ExitCode train();
 
  private:
-  // Beginning and end, and what lies between segments.
+  // Beginning and end, and what lies between spans.
   std::optional<std::int64_t> resumed_after() const { return start_.checkpoint ? std::optional(state_.step) : std::nullopt; }
   MetricsCut cut_metrics() const;
   std::unique_ptr<LiveModel> starting_model();
   std::unique_ptr<LiveModel> load_checkpoint_state();
   void begin();
   void say_packing(bool event);
-  void enter(const Segment& segment);
-  void grow(const GrowthStage& stage);
+  void enter(const Span& span);
+  void grow(const Stage& stage);
   ExitCode stop();
-  ExitCode end_early(const Segment& segment);
+  ExitCode end_early(const Span& span);
   ExitCode end();
 
   // An update, and what follows it.
   const StageCost& cost_under(const DepthPlan& plan);
-  bool one_update(const Segment& segment);
-  bool after_update(const Segment& segment);
-  bool now(std::int64_t period) const { return (period > 0 && state_.step % period == 0) || state_.step == total_steps(config_); }
+  bool one_update(const Span& span);
+  bool after_update(const Span& span);
+  bool now(std::int64_t period) const { return (period > 0 && state_.step % period == 0) || state_.step == timeline_.updates(); }
   bool validation_due() const { return !config_.data.validation.sources.empty() && now(config_.data.validation.every); }
-  bool validate(const Segment& segment);
-  void sample(const Segment& segment);
+  bool validate(const Span& span);
+  void sample(const Span& span);
   void save();
   void report(const std::vector<UpdateResult>& results);
   void settle() { report(updater_->finish()); }
   std::unique_ptr<Updater> make_updater();
 
   const RunConfig& config_;
+  const Timeline& timeline_;
   const ModelRegistry& registry_;
   Start start_;
   at::Device device_;
-  std::vector<GrowthStage> stages_;
   std::int64_t sequences_per_step_;
   std::unique_ptr<Loader> loader_;
   std::map<std::string, std::string> environment_;

@@ -1,7 +1,5 @@
 #include "step/live_model.h"
 
-#include <algorithm>
-
 #include "growth/remap.h"
 #include "nn/depth_attention.h"
 
@@ -9,7 +7,7 @@ namespace meristem {
 namespace {
 
 // What the CUDA kernels are asked about.
-ops::ModelShapes shapes_of(const RunConfig& config) {
+ops::ModelShapes shapes_of(const RunConfig& config, const Timeline& timeline) {
   const ModelConfig& model = config.model;
   ops::ModelShapes shapes;
   shapes.width = model.width;
@@ -17,37 +15,42 @@ ops::ModelShapes shapes_of(const RunConfig& config) {
   if (model.depth_attention) {
     shapes.depth = nn::depth_heads(model);
     shapes.joint = model.depth_attention->kind == "joint";
-    for (const Segment& segment : segments(config)) shapes.entries = std::max(shapes.entries, longest_plan(config, segment).num_calls());
+    shapes.entries = timeline.most_calls();
   }
   if (model.feed_forward.kind == "experts") shapes.experts = model.feed_forward.count;
   return shapes;
 }
 
+ModelConfig model_of(const RunConfig& config, const Timeline& timeline, std::int64_t blocks) {
+  ModelConfig model = config.model;
+  model.blocks = blocks;
+  // Starts that are scaled by the number of calls use the first stage's: only that stage is ever drawn.
+  if (config.growth) model.depth_plan = timeline.stages().front().plan.print();
+  return model;
+}
+
 }  // namespace
 
-ModelBuild model_build(const RunConfig& config, at::Device device) {
+ModelBuild model_build(const RunConfig& config, const Timeline& timeline, at::Device device) {
   const auto type = [](const std::string& name) { return name == "bf16" ? at::kBFloat16 : at::kFloat; };
   ModelBuild build;
   build.placement = {device, type(config.precision.compute), type(config.precision.residual), at::kFloat};
-  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, shapes_of(config));
+  build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, shapes_of(config, timeline));
   build.checkpoint_every = config.memory.activation_checkpointing.every;
   return build;
 }
 
-LiveModel::LiveModel(const RunConfig& config, const ModelRegistry& registry, at::Device device, std::int64_t blocks, bool fresh)
-    : config_(config), registry_(registry), device_(device), blocks_(blocks) {
-  ModelConfig model_config = config.model;
-  model_config.blocks = blocks;
-  // Starts that are scaled by the number of calls use the first stage's: only that stage is ever drawn.
-  if (config.growth) model_config.depth_plan = growth_stages(config).front().plan.print();
-  ModelBuild build = model_build(config, device);
+LiveModel::LiveModel(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, at::Device device,
+                     std::int64_t blocks, bool fresh)
+    : LiveModel(config, model_of(config, timeline, blocks), model_build(config, timeline, device), registry, fresh) {}
+
+LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild build, const ModelRegistry& registry, bool fresh)
+    : config_(config), model_config_(std::move(model)), build_(std::move(build)), registry_(registry) {
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
-  const at::ScalarType compute = build.placement.compute;
-  paths_ = build.paths;
-  model_ = registry.make(model_config, build, config.data.sequence_length);
-  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), compute, config.optimizer.decay_embeddings);
+  model_ = registry.make(model_config_, build_, config.data.sequence_length);
+  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer.decay_embeddings);
   if (fresh) parameters_->load_masters(nn::initial_values(*model_, static_cast<std::uint64_t>(config.run.seed)));
-  optimizer_ = std::make_unique<AdamW>(*parameters_, config.optimizer, paths_.adamw);
+  optimizer_ = std::make_unique<AdamW>(*parameters_, config.optimizer, build_.paths.adamw);
 }
 
 void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer) {
@@ -56,7 +59,9 @@ void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer)
 }
 
 std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const {
-  auto next = std::make_unique<LiveModel>(config_, registry_, device_, static_cast<std::int64_t>(source_of.size()), false);
+  ModelConfig model = model_config_;
+  model.blocks = static_cast<std::int64_t>(source_of.size());
+  std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false));
   NamedTensors state = remap(optimizer_->state(), source_of);
   if (zero_moments) zero_inserted_moments(state, source_of);
   next->load(remap(parameters_->masters(), source_of), state);

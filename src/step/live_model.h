@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "config/timeline.h"
 #include "core/named_tensors.h"
 #include "models/registry.h"
 #include "optim/adamw.h"
@@ -13,13 +14,14 @@ namespace meristem {
 class LiveModel {
  public:
   // A model of `blocks` blocks with starting values from config.run.seed where `fresh`, else unset until load().
-  LiveModel(const RunConfig& config, const ModelRegistry& registry, at::Device device, std::int64_t blocks, bool fresh);
+  LiveModel(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, at::Device device, std::int64_t blocks,
+            bool fresh);
 
   Model& model() { return *model_; }
   FlatParameters& parameters() { return *parameters_; }
   AdamW& optimizer() { return *optimizer_; }
-  std::int64_t blocks() const { return blocks_; }
-  const ops::Paths& paths() const { return paths_; }
+  std::int64_t blocks() const { return model_config_.blocks; }
+  const ops::Paths& paths() const { return build_.paths; }
 
   // Weights and optimizer state by name. DamagedError where they are not this model's.
   void load(const NamedTensors& weights, const NamedTensors& optimizer);
@@ -29,17 +31,18 @@ class LiveModel {
   std::unique_ptr<LiveModel> grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const;
 
  private:
+  LiveModel(const RunConfig& config, ModelConfig model, ModelBuild build, const ModelRegistry& registry, bool fresh);
+
   const RunConfig& config_;
+  ModelConfig model_config_;
+  ModelBuild build_;
   const ModelRegistry& registry_;
-  at::Device device_;
-  std::int64_t blocks_;
-  ops::Paths paths_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<AdamW> optimizer_;
 };
 
 // Types and kernels of a run on a device.
-ModelBuild model_build(const RunConfig& config, at::Device device);
+ModelBuild model_build(const RunConfig& config, const Timeline& timeline, at::Device device);
 
 }  // namespace meristem

@@ -75,7 +75,7 @@ void run(std::vector<std::string> arguments) {
   RunConfig config = load_config(arguments[0], {arguments.begin() + 4, arguments.end()});
   const HostBatch all = read_batch(arguments[2]);
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, config.model.blocks, false);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, config.model.blocks, false);
   {
     const SafetensorsFile weights = SafetensorsFile::open(arguments[1]);
     live.parameters().load_masters(tensors_of(weights));

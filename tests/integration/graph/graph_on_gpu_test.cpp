@@ -29,7 +29,7 @@ struct Trace {
 Trace train(const RunConfig& config) {
   const ModelRegistry registry = builtin_registry();
   const at::Device device = pick_device();
-  auto live = std::make_unique<LiveModel>(config, registry, device, 2, true);
+  auto live = std::make_unique<LiveModel>(config, Timeline(config), registry, device, 2, true);
   SpikeDetector spikes;
   const auto make_updater = [&] {
     return std::make_unique<Updater>(*live, config, spikes, graph_device_of(config, device, live->paths()));

@@ -36,7 +36,8 @@ TEST_CASE("baselines match a Dreamer-style model within 1 %, counted from their 
       const test::TempDir folder;
       write_file_durably(folder / "dreamer.yaml", dump_config(config));
       const RunConfig run = load_config(folder / "dreamer.yaml", overrides_of(baseline));
-      const StageCost cost = stage_costs(run, registry).back(), original = stage_costs(config, registry).back();
+      const StageCost cost = stage_costs(run, Timeline(run), registry).back(),
+                      original = stage_costs(config, Timeline(config), registry).back();
       CHECK(cost.flops.forward == Approx(original.flops.forward).epsilon(0.01));
       CHECK(cost.kv_bytes_per_token == Approx(original.kv_bytes_per_token).epsilon(0.01));
       CHECK(cost.flops.forward == baseline.cost.flops.forward);

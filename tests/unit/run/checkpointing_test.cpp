@@ -29,7 +29,7 @@ RunConfig growing_run() {
 
 std::uint64_t bytes_of(const RunConfig& config, std::int64_t blocks) {
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, blocks, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, blocks, true);
   const NamedTensors weights = live.parameters().masters(), state = live.optimizer().state();
   return checkpoint_bytes({TrainState{}, views_of(weights), views_of(state)});
 }
@@ -39,7 +39,9 @@ std::uint64_t bytes_of(const RunConfig& config, std::int64_t blocks) {
 TEST_CASE("a run's checkpoints need the disk of those never rotated, the newest, and one in flight") {
   RunConfig config = growing_run();
   const ModelRegistry registry = builtin_registry();
-  const auto need = [&](std::int64_t from_step) { return static_cast<double>(checkpoint_disk_need(config, registry, from_step)); };
+  const auto need = [&](std::int64_t from_step) {
+    return static_cast<double>(checkpoint_disk_need(config, Timeline(config), registry, from_step));
+  };
   const auto small = static_cast<double>(bytes_of(config, 2)), full = static_cast<double>(bytes_of(config, 4));
   const double room = 10 * (1 << 18);  // for headers, which the estimate rounds up
   const auto about = [&](double least, double value) {

@@ -62,7 +62,7 @@ at::Tensor bias_of(const LiveModel& live, std::int64_t block) {
 TEST_CASE("the balance bias moves by the loads of all micro-batches and all calls of its block together") {
   const RunConfig config = dreamer_run();
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, 2, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
   CHECK(bias_of(live, 0).abs().max().item<double>() == 0);
   std::vector<at::Tensor> expected{torch::zeros({8}), torch::zeros({8})};
   bool depths_differ = false;
@@ -85,7 +85,7 @@ TEST_CASE("the balance bias moves by the loads of all micro-batches and all call
 TEST_CASE("evaluation and a skipped update leave the balance bias, and their loads do not reach the next step") {
   const RunConfig config = dreamer_run();
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, 2, true), other(config, registry, at::kCPU, 2, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true), other(config, Timeline(config), registry, at::kCPU, 2, true);
   one_step(live, config, 1);
   one_step(other, config, 1);
   const at::Tensor before = bias_of(live, 0).clone();
@@ -112,7 +112,7 @@ TEST_CASE("evaluation and a skipped update leave the balance bias, and their loa
 TEST_CASE("a resumed run continues to the bit, biases included; without their saved values it does not") {
   const RunConfig config = dreamer_run();
   const ModelRegistry registry = builtin_registry();
-  LiveModel whole(config, registry, at::kCPU, 2, true);
+  LiveModel whole(config, Timeline(config), registry, at::kCPU, 2, true);
   for (std::int64_t n = 1; n <= 3; ++n) one_step(whole, config, n);
   NamedTensors weights, without_bias, state;
   for (const auto& [name, tensor] : whole.parameters().masters()) {
@@ -120,7 +120,8 @@ TEST_CASE("a resumed run continues to the bit, biases included; without their sa
     without_bias.add(name, name.ends_with("balance_bias") ? torch::zeros_like(tensor) : tensor.clone());
   }
   for (const auto& [name, tensor] : whole.optimizer().state()) state.add(name, tensor.clone());
-  LiveModel resumed(config, registry, at::kCPU, 2, false), forgetful(config, registry, at::kCPU, 2, false);
+  LiveModel resumed(config, Timeline(config), registry, at::kCPU, 2, false),
+      forgetful(config, Timeline(config), registry, at::kCPU, 2, false);
   resumed.load(weights, state);
   forgetful.load(without_bias, state);
   for (std::int64_t n = 4; n <= 6; ++n) {
@@ -135,7 +136,7 @@ TEST_CASE("a grown cycle's biases are those of the blocks that were copied, and 
   config.model.blocks = 4;
   config.model.depth_plan = "(0-1)x2";
   const ModelRegistry registry = builtin_registry();
-  LiveModel small(config, registry, at::kCPU, 2, true);
+  LiveModel small(config, Timeline(config), registry, at::kCPU, 2, true);
   for (std::int64_t n = 1; n <= 3; ++n) one_step(small, config, n);
   const SourceMap map = grow_map(GrowthOperator::kLidas, 2, 2);
   const auto grown = small.grown(map, false);
@@ -150,7 +151,7 @@ TEST_CASE("one batch is learned by heart by a Dreamer-style model, in fp32 and b
   for (const char* compute : {"fp32", "bf16"}) {
     const RunConfig config = dreamer_run(compute);
     const ModelRegistry registry = builtin_registry();
-    LiveModel live(config, registry, at::kCPU, 2, true);
+    LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
     const double first = one_step(live, config, 1).loss;
     double last = 0;
     for (std::int64_t n = 2; n <= 60; ++n) last = one_step(live, config, n).loss;

@@ -50,7 +50,7 @@ std::vector<double> train(LiveModel& live, const RunConfig& config, std::int64_t
 TEST_CASE("a grown model's tensors are its sources', moments and step counts too, and it trains on") {
   const RunConfig config = config_of(8);
   const ModelRegistry registry = builtin_registry();
-  LiveModel small(config, registry, at::kCPU, 4, true);
+  LiveModel small(config, Timeline(config), registry, at::kCPU, 4, true);
   train(small, config, 5);
   const SourceMap map = grow_map(GrowthOperator::kLidas, 4, 4);
   for (const bool zero : {false, true}) {
@@ -87,6 +87,6 @@ TEST_CASE("a grown model's tensors are its sources', moments and step counts too
 TEST_CASE("before the first growth a growing run is the small model trained alone, bit for bit") {
   const ModelRegistry registry = builtin_registry();
   const RunConfig growing = config_of(8), alone = config_of(4);
-  LiveModel a(growing, registry, at::kCPU, 4, true), b(alone, registry, at::kCPU, 4, true);
+  LiveModel a(growing, Timeline(growing), registry, at::kCPU, 4, true), b(alone, Timeline(alone), registry, at::kCPU, 4, true);
   CHECK(train(a, growing, 8) == train(b, alone, 8));
 }

@@ -49,10 +49,10 @@ Measured measure(const RunConfig& config) {
   auto& allocator = test::CountingAllocator::install();
   const ModelRegistry registry = builtin_registry();
   const std::int64_t before = allocator.held();
-  LiveModel live(config, registry, at::kCPU, config.model.blocks, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, config.model.blocks, true);
   SpikeDetector spikes;
   Updater updater(live, config, spikes);
-  const DepthPlan plan = growth_stages(config).back().plan;
+  const DepthPlan plan = Timeline(config).stages().back().plan;
   const HostBatch batch = tokens(4, config.data.sequence_length);
   Measured measured;
   for (std::int64_t n = 1; n <= 2; ++n) {

@@ -47,7 +47,7 @@ HostBatch counting(std::int64_t sequences) {
 TEST_CASE("the documented example trains, grows, decodes and is counted like any other architecture") {
   const RunConfig config = own_run();
   const ModelRegistry registry = with_own();
-  LiveModel live(config, registry, at::kCPU, 2, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
   const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
   SpikeDetector spikes;
   Updater updater(live, config, spikes);

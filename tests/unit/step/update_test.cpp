@@ -18,7 +18,7 @@ namespace {
 
 const ModelRegistry kRegistry = builtin_registry();
 
-LiveModel two_blocks(const RunConfig& config) { return LiveModel(config, kRegistry, at::kCPU, 2, true); }
+LiveModel two_blocks(const RunConfig& config) { return LiveModel(config, Timeline(config), kRegistry, at::kCPU, 2, true); }
 
 // Rows of a run of its own.
 NextBatch from_the_start(std::int64_t& at) {
