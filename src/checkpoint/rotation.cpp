@@ -70,6 +70,15 @@ std::optional<FoundCheckpoint> newest_whole_checkpoint(const fs::path& checkpoin
                                  found.skipped_damaged.size(), found.skipped_damaged.front()));
 }
 
+fs::path resolve_checkpoint(const fs::path& path, std::vector<std::string>& skipped) {
+  if (!is_folder(path)) throw InputError(fmt::format("{}: is not a checkpoint or run folder", path.string()));
+  if (!is_folder(path / "checkpoints")) return path;
+  const auto found = newest_whole_checkpoint(path / "checkpoints");
+  if (!found) throw InputError(fmt::format("{}: has no checkpoint yet", path.string()));
+  skipped.insert(skipped.end(), found->skipped_damaged.begin(), found->skipped_damaged.end());
+  return found->path;
+}
+
 void rotate_checkpoints(const fs::path& checkpoints_folder, std::int64_t keep_last, std::int64_t keep_every,
                         const std::set<std::int64_t>& pinned_steps) {
   remove_dead_leftovers(checkpoints_folder);

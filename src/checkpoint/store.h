@@ -48,6 +48,10 @@ LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder);
 // DamagedError where there are some and none is whole (to start anew silently would hide the loss).
 std::optional<FoundCheckpoint> newest_whole_checkpoint(const std::filesystem::path& checkpoints_folder);
 
+// A checkpoint as a user may name it: `path` itself, or, where it is a run's folder, the newest whole one in its checkpoints/. Adds a line
+// to `skipped` for each newer one that is damaged. InputError where it is no folder, or a run that has none yet.
+std::filesystem::path resolve_checkpoint(const std::filesystem::path& path, std::vector<std::string>& skipped);
+
 // Deletes the step-N folders that are older than the `keep_last` (at least 1) newest whole ones, but for pinned steps and
 // multiples of `keep_every` (0: none). The newest whole one, read and verified for this, always stays. Also removes what dead
 // writes and dead deletions left. Call it from the thread that saves.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "checkpoint/tensors.h"
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
@@ -11,7 +12,6 @@
 #include "interop/companions.h"
 #include "interop/llama_import.h"
 #include "step/live_model.h"
-#include "train/tensor_files.h"
 
 namespace meristem::cli {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "checkpoint/tensors.h"
 #include "models/costs.h"
 #include "optim/learning_rate.h"
-#include "train/tensor_files.h"
 
 namespace meristem {
 namespace {

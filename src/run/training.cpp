@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/file.h"
 #include "core/text.h"
@@ -12,7 +13,6 @@
 #include "optim/learning_rate.h"
 #include "run/stopping.h"
 #include "run/validation.h"
-#include "train/tensor_files.h"
 
 namespace meristem {
 namespace {

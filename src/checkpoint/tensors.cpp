@@ -1,4 +1,4 @@
-#include "train/tensor_files.h"
+#include "checkpoint/tensors.h"
 
 #include <cstring>
 
@@ -35,11 +35,18 @@ at::ScalarType memory_type(Dtype type) {
 }  // namespace
 
 std::vector<TensorView> views_of(const NamedTensors& tensors) {
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : tensors) {
-    TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "a tensor to be written must be contiguous on the host: ", name);
-    views.push_back({name, file_type(tensor.scalar_type()), tensor.sizes().vec(), tensor.data_ptr()});
+  std::vector<TensorView> views = layout_of(tensors);
+  for (TensorView& view : views) {
+    const at::Tensor& tensor = tensors.at(view.name);
+    TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "a tensor to be written must be contiguous on the host: ", view.name);
+    view.data = tensor.data_ptr();
   }
+  return views;
+}
+
+std::vector<TensorView> layout_of(const NamedTensors& tensors) {
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : tensors) views.push_back({name, file_type(tensor.scalar_type()), tensor.sizes().vec(), nullptr});
   return views;
 }
 

@@ -1,4 +1,5 @@
-// Between named tensors and the byte views that checkpoint files are made of.
+// Between named tensors and the byte views that checkpoint files are made of. A target of its own, meristem::checkpoint_tensors: the rest
+// of the room knows no LibTorch.
 #pragma once
 
 #include <vector>
@@ -10,6 +11,9 @@ namespace meristem {
 
 // Views of contiguous host tensors; the tensors must outlive them.
 std::vector<TensorView> views_of(const NamedTensors& tensors);
+
+// Names, types and shapes alone, of tensors on any device: a CheckpointLayout's.
+std::vector<TensorView> layout_of(const NamedTensors& tensors);
 
 // Copies on the host, so that training may go on while they are written. Host tensors are copied too.
 NamedTensors host_copy(const NamedTensors& tensors);
