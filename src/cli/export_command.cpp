@@ -7,7 +7,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "interop/code_export.h"
-#include "interop/llama_export.h"
+#include "interop/llama.h"
 
 namespace meristem::cli {
 namespace {

@@ -8,9 +8,9 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/text.h"
-#include "data/loader_position.h"
-#include "interop/companions.h"
-#include "interop/llama_import.h"
+#include "data/sequence_sampler.h"
+#include "interop/hf_folder.h"
+#include "interop/llama.h"
 #include "step/live_model.h"
 
 namespace meristem::cli {

@@ -8,7 +8,7 @@
 #include "cli/commands.h"
 #include "core/errors.h"
 #include "core/text.h"
-#include "data/token_source.h"
+#include "data/shard.h"
 #include "run/start.h"
 
 namespace meristem::cli {

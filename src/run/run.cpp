@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "checkpoint/disk_space.h"
+#include "checkpoint/publish.h"
 #include "core/file.h"
 #include "metrics/progress.h"
 #include "run/checkpointing.h"

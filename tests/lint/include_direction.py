@@ -38,7 +38,7 @@ MAY_USE = {room: set(rooms.split()) | {room} for room, rooms in TABLE.items()}
 # Compiled in seconds and fuzzed under sanitizers, because LibTorch is not in them.
 TORCH_FREE_ROOMS = {"core", "depth", "config", "data", "checkpoint", "interop", "metrics"}
 # These belong to second targets of their rooms, `tensors` and `checkpoint_tensors`, which need LibTorch.
-TENSOR_FILES = {"core/named_tensors.h", "core/named_tensors.cpp", "core/parameter_info.h", "checkpoint/tensors.h", "checkpoint/tensors.cpp"}
+TENSOR_FILES = {"core/named_tensors.h", "core/named_tensors.cpp", "checkpoint/tensors.h", "checkpoint/tensors.cpp"}
 TORCH_FOLDERS = {"torch", "ATen", "c10", "c10d", "caffe2"}
 
 SUFFIXES = {".h", ".hpp", ".inl", ".cpp", ".cc", ".cu", ".cuh"}

@@ -2,7 +2,7 @@
 #include <functional>
 #include <limits>
 
-#include "data/token_source.h"
+#include "data/shard.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "unit/data/sample_shards.h"

@@ -1,9 +1,8 @@
 #include <cstring>
 #include <limits>
 
-#include "data/shard_manifest.h"
+#include "data/shard.h"
 #include "data/shard_writer.h"
-#include "data/token_source.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "unit/data/sample_shards.h"

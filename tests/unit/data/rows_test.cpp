@@ -1,9 +1,15 @@
-// data.packing: best_fit. Every document once an epoch, whole, in few rows, in an order that position and seed alone decide.
+// The rows of a source. concat: cut out of a stream that holds every token once an epoch. best_fit: every document once an epoch, whole, in
+// few rows, in an order that position and seed alone decide.
+#include "data/rows.h"
+
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <ctime>
+#include <numeric>
 #include <set>
 
 #include "core/counter_rng.h"
-#include "data/best_fit.h"
 #include "data/loader.h"
 #include "data/validation_reader.h"
 #include "support/catch.h"
@@ -12,6 +18,85 @@
 
 using namespace meristem;
 using namespace meristem::test;
+
+TEST_CASE("a stream holds every token once an epoch, documents whole and in a new order each epoch") {
+  const TempDir folder;
+  for (const int trial : {0, 1, 2, 3, 4, 5}) {
+    const auto key = static_cast<std::uint64_t>(trial);
+    std::vector<std::int64_t> lengths(1 + random_u64(key, 0) % 70);
+    for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = static_cast<std::int64_t>(random_u64(key, i + 1) % 9);
+    lengths[0] += 1;
+    const std::string name = "x" + std::to_string(trial);
+    const Documents documents = counting_documents(lengths);
+    write_shard(folder / name, documents, 1 << 20);
+    const auto source = std::make_shared<const TokenSource>(TokenSource::open(folder / name));
+    const std::int64_t tokens = source->num_tokens();
+    TokenStream stream(source, 5, name);
+    std::set<std::vector<std::int32_t>> orders;
+    constexpr std::int64_t kEpochs = 3;
+    for (std::int64_t epoch = 0; epoch < kEpochs; ++epoch) {
+      std::vector<std::int32_t> ids;
+      const std::int64_t odd = 1 + trial;  // pieces that do not fit the documents
+      for (std::int64_t at = 0; at < tokens; at += odd) {
+        for (const DocumentSlice& slice : stream.slices(epoch * tokens + at, std::min(odd, tokens - at))) {
+          const auto& document = documents[static_cast<std::size_t>(slice.document)];
+          REQUIRE(slice.count > 0);
+          for (std::int64_t i = 0; i < slice.count; ++i) ids.push_back(document.at(static_cast<std::size_t>(slice.begin + i)));
+        }
+      }
+      orders.insert(ids);
+      std::vector<std::int32_t> first_of;  // documents stay whole: ids go up by one but where a document begins
+      for (std::size_t i = 1; i < ids.size(); ++i) {
+        const bool begins = std::any_of(documents.begin(), documents.end(), [&](const auto& d) { return !d.empty() && d[0] == ids[i]; });
+        REQUIRE((begins || ids[i] == ids[i - 1] + 1));
+      }
+      std::sort(ids.begin(), ids.end());
+      for (std::int64_t i = 0; i < tokens; ++i) REQUIRE(ids[static_cast<std::size_t>(i)] == i);
+    }
+    if (lengths.size() > 10) CHECK(orders.size() == kEpochs);
+  }
+}
+
+TEST_CASE("the order depends on seed and name, and slices may span epochs") {
+  const TempDir folder;
+  write_shard(folder / "x", counting_documents(std::vector<std::int64_t>(40, 1)), 40);
+  const auto source = std::make_shared<const TokenSource>(TokenSource::open(folder / "x"));
+  const auto order = [&](std::uint64_t seed, const std::string& name, std::int64_t offset, std::int64_t count) {
+    std::vector<std::int64_t> documents;
+    for (const DocumentSlice& slice : TokenStream(source, seed, name).slices(offset, count)) documents.push_back(slice.document);
+    return documents;
+  };
+  CHECK(order(1, "a", 0, 40) == order(1, "a", 0, 40));
+  CHECK(order(1, "a", 0, 40) != order(2, "a", 0, 40));
+  CHECK(order(1, "a", 0, 40) != order(1, "b", 0, 40));
+  const auto both = order(1, "a", 0, 80);
+  CHECK(order(1, "a", 30, 25) == std::vector<std::int64_t>(both.begin() + 30, both.begin() + 55));
+}
+
+TEST_CASE("slices asked for in any order are those of a stream read from its start") {
+  const TempDir folder;
+  std::vector<std::int64_t> lengths;
+  for (std::uint64_t i = 0; i < 90; ++i) lengths.push_back(static_cast<std::int64_t>(random_u64(8, i) % 7));
+  write_shard(folder / "x", counting_documents(lengths), 1 << 20);
+  const auto source = std::make_shared<const TokenSource>(TokenSource::open(folder / "x"));
+  const std::int64_t tokens = 3 * source->num_tokens();
+  // Token by token: (document, place in it).
+  std::vector<std::pair<std::int64_t, std::int64_t>> expected;
+  TokenStream forward(source, 5, "x"), anyhow(source, 5, "x");
+  const auto put = [](const std::vector<DocumentSlice>& slices, auto& out) {
+    for (const DocumentSlice& slice : slices) {
+      for (std::int64_t i = 0; i < slice.count; ++i) out.emplace_back(slice.document, slice.begin + i);
+    }
+  };
+  for (std::int64_t at = 0; at < tokens; ++at) put(forward.slices(at, 1), expected);
+  for (std::uint64_t trial = 0; trial < 300; ++trial) {
+    const auto at = static_cast<std::int64_t>(random_u64(9, 2 * trial) % static_cast<std::uint64_t>(tokens));
+    const std::int64_t count = std::min<std::int64_t>(tokens - at, 1 + static_cast<std::int64_t>(random_u64(9, 2 * trial + 1) % 60));
+    std::vector<std::pair<std::int64_t, std::int64_t>> found;
+    put(anyhow.slices(at, count), found);
+    REQUIRE(found == std::vector(expected.begin() + at, expected.begin() + at + count));
+  }
+}
 
 namespace {
 

@@ -1,11 +1,20 @@
-// A folder that is being written: it has a temporary name until `publish`, and is gone where that is never reached.
+// How a folder appears whole or not at all: free disk is asked first, the files are written under another name, a rename publishes them.
+// And how one disappears again.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
 namespace meristem {
 
+// Bytes that this user may still write where `path` is or would be (the nearest existing parent decides).
+std::uint64_t free_disk_bytes(const std::filesystem::path& path);
+
+// SystemError that names `path`, the bytes needed and the bytes free, where there are fewer.
+void require_free_disk(const std::filesystem::path& path, std::uint64_t needed_bytes);
+
+// A folder that is being written: it has a temporary name until `publish`, and is gone where that is never reached.
 class PendingFolder {
  public:
   // Creates FINAL.tmp-PID-N beside `final_path` (and the parents, durably), and holds an advisory lock on it: the lock dies with

@@ -1,4 +1,4 @@
-#include "data/packing.h"
+#include "data/batch.h"
 
 namespace meristem {
 namespace {
@@ -35,19 +35,19 @@ void append_row(const TokenSource& source, std::span<const DocumentSlice> slices
     if (tokens.trained[static_cast<std::size_t>(i + 1)] == 0) batch.targets[static_cast<std::size_t>(base + i)] = kIgnore;
   }
 
-  std::vector<std::int64_t> segments{0};
+  std::vector<std::int64_t> starts{0};  // of documents in the row, and its end
   if (format.document_mask) {
     for (const std::int64_t start : tokens.document_starts) {
       if (start > 0) batch.targets[static_cast<std::size_t>(base + start - 1)] = kIgnore;
-      if (start > 0 && start < format.length) segments.push_back(start);
+      if (start > 0 && start < format.length) starts.push_back(start);
     }
-    if (tokens.count < format.length) segments.push_back(tokens.count);
+    if (tokens.count < format.length) starts.push_back(tokens.count);
   }
   if (batch.boundaries.empty()) batch.boundaries.push_back(0);
-  segments.push_back(format.length);
-  for (std::size_t i = 0; i + 1 < segments.size(); ++i) {
-    for (std::int64_t at = segments[i]; at < segments[i + 1]; ++at) batch.positions.push_back(static_cast<std::int32_t>(at - segments[i]));
-    batch.boundaries.push_back(static_cast<std::int32_t>(base + segments[i + 1]));
+  starts.push_back(format.length);
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    for (std::int64_t at = starts[i]; at < starts[i + 1]; ++at) batch.positions.push_back(static_cast<std::int32_t>(at - starts[i]));
+    batch.boundaries.push_back(static_cast<std::int32_t>(base + starts[i + 1]));
   }
   batch.source.push_back(source_index);
   batch.length = format.length;
