@@ -109,6 +109,8 @@ void PendingFolder::publish() {
   fsync_folder(final_path_.parent_path());
 }
 
+std::unique_ptr<PendingFolder> make_pending_folder(const fs::path& final_path) { return std::make_unique<PendingFolder>(final_path); }
+
 void remove_dead_leftovers(const fs::path& folder) {
   for (const std::string& name : folder_entries(folder)) {
     const fs::path path = folder / name;

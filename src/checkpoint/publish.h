@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <string_view>
 
 namespace meristem {
@@ -20,18 +22,22 @@ class PendingFolder {
   // Creates FINAL.tmp-PID-N beside `final_path` (and the parents, durably), and holds an advisory lock on it: the lock dies with
   // the process, so that the leftover of a dead write can be told from a write in flight even where process ids repeat, as in containers.
   explicit PendingFolder(const std::filesystem::path& final_path);
-  ~PendingFolder();  // removes what was not published
+  virtual ~PendingFolder();  // removes what was not published
   PendingFolder(const PendingFolder&) = delete;
   PendingFolder& operator=(const PendingFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  void publish();  // fsync of the folder, rename to the final name, fsync of the parent; the files must be durable already
+  virtual void publish();  // fsync of the folder, rename to the final name, fsync of the parent; the files must be durable already
 
  private:
   std::filesystem::path path_, final_path_;
   int lock_fd_ = -1;
   bool published_ = false;
 };
+
+// Makes the folder that something is written into before it is published. A test may hand in one that fails or goes about it wrongly.
+using MakeFolder = std::function<std::unique_ptr<PendingFolder>(const std::filesystem::path& final_path)>;
+std::unique_ptr<PendingFolder> make_pending_folder(const std::filesystem::path& final_path);
 
 // Removes from `folder` the pending folders whose writer is dead, and what was being deleted when a process died.
 // Not to be called while another thread of this process creates a PendingFolder in `folder`.

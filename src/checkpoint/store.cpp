@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include "checkpoint/manifest.h"
-#include "checkpoint/publish.h"
 #include "core/errors.h"
 #include "core/text.h"
 
@@ -105,7 +104,7 @@ std::uint64_t checkpoint_bytes(const CheckpointContent& content) {
          kManifestAndFolders;
 }
 
-void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content) {
+void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content, const MakeFolder& make_folder) {
   const fs::path folder = without_trailing_slash(folder_argument);
   const std::int64_t step = content.state.step;
   const std::optional<std::int64_t> named = checkpoint_step(folder.filename().string());
@@ -114,16 +113,13 @@ void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& c
   make_way(folder);
   require_free_disk(folder, checkpoint_bytes(content));
 
-  PendingFolder pending(folder);
+  const std::unique_ptr<PendingFolder> pending = make_folder(folder);
   Manifest manifest{step, {}};
-#ifdef MERISTEM_PLANT_MANIFEST_FIRST  // Only in a test that must fail: the folder is published before its data is written.
-  write_text(pending.path() / kManifest, manifest_json(manifest)), pending.publish();
-#endif
-  manifest.files[kModel] = write_safetensors(pending.path() / kModel, content.model, tensor_metadata("model", step));
-  manifest.files[kOptimizer] = write_safetensors(pending.path() / kOptimizer, content.optimizer, tensor_metadata("optimizer", step));
-  manifest.files[kState] = write_text(pending.path() / kState, state);
-  write_text(pending.path() / kManifest, manifest_json(manifest));
-  pending.publish();
+  manifest.files[kModel] = write_safetensors(pending->path() / kModel, content.model, tensor_metadata("model", step));
+  manifest.files[kOptimizer] = write_safetensors(pending->path() / kOptimizer, content.optimizer, tensor_metadata("optimizer", step));
+  manifest.files[kState] = write_text(pending->path() / kState, state);
+  write_text(pending->path() / kManifest, manifest_json(manifest));
+  pending->publish();
 }
 
 LoadedCheckpoint load_checkpoint(const fs::path& folder_argument) {
@@ -147,8 +143,6 @@ LoadedCheckpoint load_checkpoint(const fs::path& folder_argument) {
 }
 
 namespace {
-
-namespace fs = std::filesystem;
 
 struct StepFolder {
   std::int64_t step;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/publish.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/train_state.h"
 
@@ -38,7 +39,8 @@ std::optional<std::int64_t> checkpoint_step(std::string_view folder_name);
 // Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError); a damaged one is renamed to
 // FOLDER.damaged-K first. Too little free disk or a disk that fills up: SystemError, and nothing is left behind. A folder that
 // cannot be written: InputError.
-void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content);
+void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content,
+                     const MakeFolder& make_folder = make_pending_folder);
 
 // Reads and verifies everything: sizes and hashes against the manifest, headers, and that manifest, state, tensor files and the
 // folder's name tell the same step. DamagedError; InputError for a folder that does not exist or a format from the future.

@@ -52,7 +52,7 @@ void check_training(const RunConfig& config, const StartRequest& request, const 
   loader->check_supply(total_steps(config));
 }
 
-ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
+ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   Start start = decide_start(config, request, registry);
@@ -60,7 +60,7 @@ ExitCode run_training(const RunConfig& config, const StartRequest& request, cons
   if (is_finished(config, start, existing)) return say_finished(config, start.checkpoint->state, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
   require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, registry, from_step));
-  return Training(config, registry, std::move(start)).train();
+  return Training(config, registry, std::move(start), parts).train();
 }
 
 ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {

@@ -29,21 +29,21 @@ void naming(const std::string& place, Action&& action) {
 
 }  // namespace
 
-Training::Training(const RunConfig& config, const ModelRegistry& registry, Start start)
+Training::Training(const RunConfig& config, const ModelRegistry& registry, Start start, const RunParts& parts)
     : config_(config),
       registry_(registry),
       start_(std::move(start)),
       device_(pick_device()),
       stages_(growth_stages(config)),
       sequences_per_step_(config.batch.tokens / config.data.sequence_length),
-      loader_(make_loader(config)),
+      loader_(parts.make_loader(config)),
       environment_(environment_of(config, device_name(device_))),
       live_(starting_model()),
       updater_(make_updater()),
       folder_(RunFolder::open(config, start_.new_run)),
       cut_(cut_metrics()),
       telemetry_(config, folder_, resumed_after(), device_name(device_)),
-      checkpointing_(config, folder_, resumed_after()) {}
+      checkpointing_(config, folder_, resumed_after(), parts.make_checkpoint_folder) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
   return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
@@ -131,9 +131,7 @@ std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   const std::string path = start_.checkpoint_path.string();
   naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
   spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
-#ifndef MERISTEM_PLANT_DROP_POSITION  // Only in a test that must fail: the loader begins anew.
   naming(path + "/state.json", [&] { loader_->seek(LoaderPosition::from_json(state_.loader)); });
-#endif
   return live;
 }
 

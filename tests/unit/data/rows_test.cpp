@@ -146,13 +146,13 @@ DataConfig packed_config(const TempDir& folder, std::int64_t length) {
   return config;
 }
 
-// Ids count up over the shard, so the tokens of a segment tell its document.
-std::vector<std::vector<std::int32_t>> segments_of(const HostBatch& row) {
-  std::vector<std::vector<std::int32_t>> segments;
+// What attends to itself alone. Ids count up over the shard, so the tokens tell the document.
+std::vector<std::vector<std::int32_t>> documents_of(const HostBatch& row) {
+  std::vector<std::vector<std::int32_t>> documents;
   for (std::size_t i = 1; i < row.boundaries.size(); ++i) {
-    segments.emplace_back(row.inputs.begin() + row.boundaries[i - 1], row.inputs.begin() + row.boundaries[i]);
+    documents.emplace_back(row.inputs.begin() + row.boundaries[i - 1], row.inputs.begin() + row.boundaries[i]);
   }
-  return segments;
+  return documents;
 }
 
 }  // namespace
@@ -185,7 +185,7 @@ TEST_CASE("rows are those of the definition, hold every document once, and their
   }
 }
 
-TEST_CASE("an epoch holds each document once and whole, alone in its segment; the next epoch packs others together") {
+TEST_CASE("an epoch holds each document once and whole, alone in its attention; the next epoch packs others together") {
   const TempDir folder;
   const std::vector<std::int64_t> lengths{5, 3, 0, 4, 2, 5, 1, 3, 4, 2, 2, 5};
   const Documents documents = counting_documents(lengths);
@@ -204,12 +204,12 @@ TEST_CASE("an epoch holds each document once and whole, alone in its segment; th
       for (std::size_t p = 0; p < row.positions.size(); ++p)
         CHECK((row.positions[p] == 0) == std::count(row.boundaries.begin(), row.boundaries.end(), static_cast<std::int32_t>(p)));
       std::int64_t targets = 0, tokens = 0;
-      for (const auto& segment : segments_of(row)) {
-        const bool padding = std::all_of(segment.begin(), segment.end(), [](std::int32_t id) { return id == 0; });
+      for (const auto& document : documents_of(row)) {
+        const bool padding = std::all_of(document.begin(), document.end(), [](std::int32_t id) { return id == 0; });
         if (padding) continue;
-        seen.insert(segment);
-        tokens += static_cast<std::int64_t>(segment.size());
-        targets += static_cast<std::int64_t>(segment.size()) - 1;
+        seen.insert(document);
+        tokens += static_cast<std::int64_t>(document.size());
+        targets += static_cast<std::int64_t>(document.size()) - 1;
       }
       CHECK(std::count_if(row.targets.begin(), row.targets.end(), [](std::int32_t t) { return t >= 0; }) == targets);
       epoch.push_back(row.inputs);
