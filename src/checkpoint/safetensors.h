@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "checkpoint/hashed_file.h"
+#include "checkpoint/manifest.h"
 #include "core/dtype.h"
 #include "core/file.h"
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/publish.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/train_state.h"
 
@@ -38,7 +39,8 @@ std::optional<std::int64_t> checkpoint_step(std::string_view folder_name);
 // Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError); a damaged one is renamed to
 // FOLDER.damaged-K first. Too little free disk or a disk that fills up: SystemError, and nothing is left behind. A folder that
 // cannot be written: InputError.
-void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content);
+void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content,
+                     const MakeFolder& make_folder = make_pending_folder);
 
 // Reads and verifies everything: sizes and hashes against the manifest, headers, and that manifest, state, tensor files and the
 // folder's name tell the same step. DamagedError; InputError for a folder that does not exist or a format from the future.
@@ -47,6 +49,10 @@ LoadedCheckpoint load_checkpoint(const std::filesystem::path& folder);
 // The step-N folder with the largest N that load_checkpoint accepts. nullopt where there is no step-N folder at all;
 // DamagedError where there are some and none is whole (to start anew silently would hide the loss).
 std::optional<FoundCheckpoint> newest_whole_checkpoint(const std::filesystem::path& checkpoints_folder);
+
+// A checkpoint as a user may name it: `path` itself, or, where it is a run's folder, the newest whole one in its checkpoints/. Adds a line
+// to `skipped` for each newer one that is damaged. InputError where it is no folder, or a run that has none yet.
+std::filesystem::path resolve_checkpoint(const std::filesystem::path& path, std::vector<std::string>& skipped);
 
 // Deletes the step-N folders that are older than the `keep_last` (at least 1) newest whole ones, but for pinned steps and
 // multiples of `keep_every` (0: none). The newest whole one, read and verified for this, always stays. Also removes what dead

@@ -16,7 +16,6 @@
 #include "cli/random_batch.h"
 #include "core/errors.h"
 #include "core/text.h"
-#include "metrics/memory.h"
 #include "metrics/throughput.h"
 #include "ops/device.h"
 #include "run/run.h"

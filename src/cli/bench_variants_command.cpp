@@ -8,7 +8,7 @@
 #include "cli/bench_lanes.h"
 #include "cli/commands.h"
 #include "config/load.h"
-#include "metrics/memory.h"
+#include "metrics/throughput.h"
 #include "ops/device.h"
 
 namespace meristem::cli {

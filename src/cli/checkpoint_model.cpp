@@ -5,28 +5,26 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "checkpoint/check.h"
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "run/start.h"
 #include "step/live_model.h"
-#include "train/checkpoint_check.h"
-#include "train/tensor_files.h"
 
 namespace meristem::cli {
 
-std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored)) throw InputError(fmt::format("{}: is not a checkpoint or run folder", path.string()));
-  if (!std::filesystem::is_directory(path / "checkpoints", ignored)) return path;
-  const auto found = newest_whole_checkpoint(path / "checkpoints");
-  if (!found) throw InputError(fmt::format("{}: has no checkpoint yet", path.string()));
-  for (const std::string& line : found->skipped_damaged) fmt::print(stderr, "DAMAGED checkpoint skipped: {}\n", line);
-  return found->path;
+std::filesystem::path checkpoint_folder(const std::filesystem::path& path) {
+  std::vector<std::string> skipped;
+  const std::filesystem::path folder = resolve_checkpoint(path, skipped);
+  for (const std::string& line : skipped) fmt::print(stderr, "DAMAGED checkpoint skipped: {}\n", line);
+  return folder;
 }
 
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions) {
-  const std::filesystem::path folder = resolve_checkpoint(path);
+  const std::filesystem::path folder = checkpoint_folder(path);
   const ModelRegistry registry = builtin_registry();
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, registry);
+  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(registry));
   CheckpointModel out;
   out.config = config_of(checkpoint, folder);
   const Timeline timeline(out.config);

@@ -12,8 +12,8 @@
 
 namespace meristem::cli {
 
-// `path` is a checkpoint folder, or a run folder, which means its newest whole checkpoint.
-std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);
+// resolve_checkpoint; says on stderr which damaged ones were passed over.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
 
 struct CheckpointModel {
   RunConfig config;  // as trained; model.blocks is the checkpoint's

@@ -7,7 +7,7 @@
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include "core/errors.h"
-#include "metrics/idle.h"
+#include "metrics/throughput.h"
 
 namespace meristem::cli {
 namespace {

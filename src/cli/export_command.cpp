@@ -7,7 +7,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "interop/code_export.h"
-#include "interop/llama_export.h"
+#include "interop/llama.h"
 
 namespace meristem::cli {
 namespace {
@@ -37,7 +37,7 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
 }
 
 ExitCode export_checkpoint(const ExportArguments& arguments) {
-  const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
+  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   const LoadedCheckpoint checkpoint = load_checkpoint(folder);
   RunConfig config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
   config.model.blocks = checkpoint.state.blocks;

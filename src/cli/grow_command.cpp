@@ -3,14 +3,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "checkpoint/check.h"
+#include "checkpoint/tensors.h"
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
 #include "depth/growth.h"
 #include "growth/remap.h"
-#include "train/checkpoint_check.h"
-#include "train/tensor_files.h"
+#include "run/start.h"
 
 namespace meristem::cli {
 namespace {
@@ -34,13 +35,13 @@ RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& p
 }
 
 ExitCode grow(const GrowArguments& arguments) {
-  const std::filesystem::path folder = resolve_checkpoint(arguments.checkpoint);
+  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   std::error_code ignored;
   if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
   if (arguments.moments != "copy" && arguments.moments != "zero") {
     throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
   }
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, builtin_registry());
+  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(builtin_registry()));
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());

@@ -2,16 +2,16 @@
 
 #include <fmt/format.h>
 
+#include "checkpoint/tensors.h"
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/text.h"
-#include "data/loader_position.h"
-#include "interop/companions.h"
-#include "interop/llama_import.h"
+#include "data/sequence_sampler.h"
+#include "interop/hf_folder.h"
+#include "interop/llama.h"
 #include "step/live_model.h"
-#include "train/tensor_files.h"
 
 namespace meristem::cli {
 namespace {

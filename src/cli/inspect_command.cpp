@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "checkpoint/check.h"
 #include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "core/errors.h"
 #include "core/text.h"
-#include "data/token_source.h"
-#include "train/checkpoint_check.h"
+#include "data/shard.h"
+#include "run/start.h"
 
 namespace meristem::cli {
 namespace {
@@ -26,8 +27,8 @@ void print_tensors(const SafetensorsFile& file) {
 }
 
 void inspect_checkpoint(const fs::path& path) {
-  const fs::path folder = resolve_checkpoint(path);
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, builtin_registry());
+  const fs::path folder = checkpoint_folder(path);
+  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(builtin_registry()));
   const TrainState& state = checkpoint.state;
   fmt::print("{}: whole, format {}\n", folder.string(), state.format_version);
   fmt::print("  step {}, {} tokens, {} blocks, plan {}\n", state.step, grouped_digits(state.tokens), state.blocks, state.depth_plan);

@@ -172,6 +172,13 @@ std::string JsonCursor::text() const {
   return value_->get<std::string>();
 }
 
+std::string JsonCursor::hash() const {
+  const std::string found = text();
+  const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  if (found.size() != 16 || !std::all_of(found.begin(), found.end(), hex)) fail("expected 16 hex digits");
+  return found;
+}
+
 bool JsonCursor::boolean() const {
   expect(value_->is_boolean(), "true or false");
   return value_->get<bool>();

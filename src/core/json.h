@@ -33,6 +33,7 @@ class JsonCursor {
   void allow_only(std::initializer_list<std::string_view> keys) const;  // any other key is refused
 
   std::string text() const;
+  std::string hash() const;  // as xxh3_hex writes it: 16 lower-case hex digits
   bool boolean() const;
   double number() const;
   std::int64_t integer(std::int64_t min = std::numeric_limits<std::int64_t>::min(),

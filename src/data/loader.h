@@ -12,19 +12,19 @@
 
 #include "config/run_config.h"
 #include "data/batch.h"
-#include "data/packing.h"
-#include "data/row_stream.h"
+#include "data/rows.h"
 #include "data/sequence_sampler.h"
 
 namespace meristem {
 
 class Loader {
  public:
-  // Opens and checks every source, validation included, and the tokenizer against them. `phases` begin at steps. An update takes
-  // sequences_per_step global sequences, of which rank r of w takes the r-th w-th part. Errors name the config key and the file.
+  // Opens and checks every source, validation included, and the tokenizer against them: where data.tokenizer is given, its ids must fit
+  // vocab_size and every manifest that names a tokenizer must name this one; no manifest may have more ids. `phases` begin at steps. An
+  // update takes sequences_per_step global sequences, of which rank r of w takes the r-th w-th part. InputErrors begin with the config key.
   Loader(const DataConfig& config, const std::vector<PhaseConfig>& phases, std::int64_t sequences_per_step, std::int64_t vocab_size,
          std::int64_t seed, int rank = 0, int world_size = 1);
-  ~Loader();
+  virtual ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
@@ -33,7 +33,7 @@ class Loader {
 
   // With more than one rank only between updates: inside one, no rank knows what the others took (std::logic_error).
   LoaderPosition position() const;
-  void seek(const LoaderPosition& position);
+  virtual void seek(const LoaderPosition& position);
 
   // InputError where a source's max_repeats does not last from here to the end of update `total_steps`.
   void check_supply(std::int64_t total_steps) const { handed_out_.check_supply(total_steps); }

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "core/errors.h"
-#include "data/shard_manifest.h"
+#include "data/shard.h"
 
 namespace meristem {
 namespace {

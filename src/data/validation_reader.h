@@ -8,9 +8,8 @@
 
 #include "config/run_config.h"
 #include "data/batch.h"
-#include "data/packed_rows.h"
-#include "data/packing.h"
-#include "data/token_source.h"
+#include "data/rows.h"
+#include "data/shard.h"
 
 namespace meristem {
 

@@ -45,7 +45,7 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::string& 
 
 HfExported export_with_code(const SafetensorsFile& weights, const ModelConfig& model, const std::string& plan, std::int64_t sequence_length,
                             const HfExport& options, const std::filesystem::path& out) {
-  std::vector<LlamaPart> parts;
+  std::vector<WeightPart> parts;
   for (const TensorView& tensor : weights.tensors()) parts.push_back({tensor.name, tensor.name, tensor.shape});
   const nlohmann::ordered_json base = base_config(options.companions);
   return write_hf_folder(weights, parts, config_json(model, plan, export_positions(sequence_length, base), base),

@@ -1,7 +1,12 @@
 #include "metrics/throughput.h"
 
+#include <algorithm>
 #include <array>
+#include <fstream>
 #include <limits>
+#include <string>
+
+#include <malloc.h>
 
 namespace meristem {
 namespace {
@@ -75,6 +80,34 @@ std::optional<double> mfu(double flops_per_second, std::string_view device_name,
   const std::optional<double> peak = peak_bf16_flops(device_name);
   if (!peak) return std::nullopt;
   return flops_per_second / (*peak * devices);
+}
+
+double idle_share(std::vector<BusyInterval> busy) {
+  if (busy.empty()) return 0;
+  std::sort(busy.begin(), busy.end(), [](const BusyInterval& a, const BusyInterval& b) { return a.begin < b.begin; });
+  std::int64_t idle = 0, until = busy.front().begin;
+  for (const BusyInterval& one : busy) {
+    idle += std::max<std::int64_t>(0, one.begin - until);
+    until = std::max(until, one.end);
+  }
+  const std::int64_t all = until - busy.front().begin;
+  return all > 0 ? static_cast<double>(idle) / static_cast<double>(all) : 0;
+}
+
+ProcessMemory process_memory() {
+  ProcessMemory memory;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    // "VmHWM:	  123456 kB"
+    if (line.starts_with("VmRSS:")) memory.resident_bytes = std::stoll(line.substr(6)) * 1024;
+    if (line.starts_with("VmHWM:")) memory.peak_bytes = std::stoll(line.substr(6)) * 1024;
+  }
+  return memory;
+}
+
+void forget_peak_memory() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets the peak resident set
 }
 
 }  // namespace meristem

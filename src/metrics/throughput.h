@@ -1,10 +1,12 @@
-// How fast a run is: tokens and FLOPs a second over the last steps, and the share of the device's peak (MFU).
+// How fast a run is and what it takes of the machine: tokens and FLOPs a second over the last steps, the share of the device's peak (MFU),
+// how much of its time a device did nothing, memory of the process.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace meristem {
 
@@ -37,5 +39,25 @@ std::optional<double> peak_bf16_flops(std::string_view device_name);
 
 // Model FLOPs utilisation: achieved / (peak of one device x devices).
 std::optional<double> mfu(double flops_per_second, std::string_view device_name, int devices = 1);
+
+// From begin to before end, in nanoseconds.
+struct BusyInterval {
+  std::int64_t begin, end;
+};
+
+// The share of the time between the first begin and the last end in which none of the intervals runs: 0 to 1. They may overlap, as streams'
+// do, and come in any order. 0 where there are none.
+double idle_share(std::vector<BusyInterval> busy);
+
+// Of this process, as the kernel counts it.
+struct ProcessMemory {
+  std::int64_t resident_bytes = 0;  // now (VmRSS)
+  std::int64_t peak_bytes = 0;      // the most it ever was (VmHWM)
+};
+// Zeros where /proc is missing.
+ProcessMemory process_memory();
+
+// Gives freed memory back and forgets the peak so far, which then is what the process holds now. For benchmarks.
+void forget_peak_memory();
 
 }  // namespace meristem

@@ -8,7 +8,6 @@
 #include <torch/torch.h>
 
 #include "core/named_tensors.h"
-#include "core/parameter_info.h"
 
 namespace meristem::nn {
 

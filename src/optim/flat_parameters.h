@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "core/named_tensors.h"
-#include "core/parameter_info.h"
 
 namespace meristem {
 

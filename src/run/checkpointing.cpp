@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "checkpoint/tensors.h"
 #include "models/costs.h"
-#include "train/tensor_files.h"
 
 namespace meristem {
 namespace {
@@ -53,8 +53,12 @@ std::set<std::int64_t> pinned_steps(const Timeline& timeline) {
 }
 
 Checkpointing::Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder,
-                             std::optional<std::int64_t> resumed_after)
-    : config_(config), folder_(folder.checkpoints()), pinned_(pinned_steps(timeline)), last_saved_(resumed_after.value_or(-1)) {}
+                             std::optional<std::int64_t> resumed_after, MakeFolder make_folder)
+    : config_(config),
+      folder_(folder.checkpoints()),
+      make_folder_(std::move(make_folder)),
+      pinned_(pinned_steps(timeline)),
+      last_saved_(resumed_after.value_or(-1)) {}
 
 bool Checkpointing::due(std::int64_t step) const {
   return pinned_.contains(step) || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0);
@@ -69,9 +73,9 @@ bool Checkpointing::save(LiveModel& live, TrainState state) {
   last_saved_ = state.step;
   std::set<std::int64_t> pinned = pinned_;
   if (state.early_stop) pinned.insert(state.early_stop->best_step);  // the best so far; an earlier best goes
-  writer_.submit([folder = folder_, weights, optimizer, state = std::move(state), keep_last = config_.checkpoint.keep_last,
-                  keep_every = config_.checkpoint.keep_every, pinned = std::move(pinned)] {
-    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)});
+  writer_.submit([folder = folder_, make_folder = make_folder_, weights, optimizer, state = std::move(state),
+                  keep_last = config_.checkpoint.keep_last, keep_every = config_.checkpoint.keep_every, pinned = std::move(pinned)] {
+    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)}, make_folder);
     rotate_checkpoints(folder, keep_last, keep_every, pinned);
   });
   if (!config_.checkpoint.async_) writer_.wait();

@@ -23,7 +23,8 @@ std::set<std::int64_t> pinned_steps(const Timeline& timeline);
 class Checkpointing {
  public:
   // resumed_after: the step that the run goes on after; its checkpoint stands.
-  Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after);
+  Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
+                MakeFolder make_folder);
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
@@ -35,6 +36,7 @@ class Checkpointing {
  private:
   const RunConfig& config_;
   std::filesystem::path folder_;
+  MakeFolder make_folder_;
   std::set<std::int64_t> pinned_;
   std::int64_t last_saved_;
   AsyncWriter writer_;

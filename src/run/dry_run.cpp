@@ -9,8 +9,8 @@
 #include <torch/torch.h>
 
 #include "core/text.h"
-#include "metrics/memory.h"
 #include "metrics/progress.h"
+#include "metrics/throughput.h"
 #include "models/costs.h"
 #include "ops/device.h"
 #include "run/start.h"

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "checkpoint/disk_space.h"
+#include "checkpoint/publish.h"
 #include "core/file.h"
 #include "metrics/progress.h"
 #include "run/checkpointing.h"
@@ -53,7 +53,7 @@ void check_training(const RunConfig& config, const StartRequest& request, const 
   loader->check_supply(timeline.updates());
 }
 
-ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry) {
+ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   const Timeline timeline(config);
@@ -62,7 +62,7 @@ ExitCode run_training(const RunConfig& config, const StartRequest& request, cons
   if (is_finished(config, timeline, start, existing)) return say_finished(timeline, start.checkpoint->state, existing);
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
   require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, timeline, registry, from_step));
-  return Training(config, timeline, registry, std::move(start)).train();
+  return Training(config, timeline, registry, std::move(start), parts).train();
 }
 
 ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {

@@ -1,8 +1,13 @@
 // What can be done with a run's config: train it, check its start, try it out, or train several variants of it.
 #pragma once
 
+#include <functional>
+#include <memory>
+
+#include "checkpoint/publish.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "data/loader.h"
 #include "models/registry.h"
 #include "run/start.h"
 
@@ -11,8 +16,14 @@ namespace meristem {
 // What a start can be refused for, found out without a model: the request, the run folder, the data and its supply. Writes nothing.
 void check_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
 
+// What a run makes for itself. Tests hand in others, which have a fault.
+struct RunParts {
+  std::function<std::unique_ptr<Loader>(const RunConfig& config, const Timeline& timeline)> make_loader = meristem::make_loader;
+  MakeFolder make_checkpoint_folder = make_pending_folder;
+};
+
 // Trains to schedule.steps. kOk, or kInterrupted after a stop request was honoured with a checkpoint. Everything else throws.
-ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry);
+ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts = {});
 
 // Checks the start of every run before the first one begins, then trains them one after another; with resume auto finished ones are
 // passed over. One that stops on a non-finite value does not keep the others from running: kNonFinite in the end. kInterrupted at once.

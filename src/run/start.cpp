@@ -7,25 +7,25 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/file.h"
 #include "depth/growth.h"
 #include "growth/remap.h"
-#include "train/checkpoint_check.h"
-#include "train/tensor_files.h"
 
 namespace meristem {
 namespace {
 
 namespace fs = std::filesystem;
 
-fs::path newest_of(const fs::path& path) {
-  if (!is_folder(path)) throw InputError(fmt::format("initial.checkpoint: {}: is not a checkpoint or run folder", path.string()));
-  if (!is_folder(path / "checkpoints")) return path;
-  const auto found = newest_whole_checkpoint(path / "checkpoints");
-  if (!found) throw InputError(fmt::format("initial.checkpoint: {}: has no checkpoint yet", path.string()));
-  return found->path;
+fs::path named_checkpoint(const fs::path& path) {
+  std::vector<std::string> skipped;
+  try {
+    return resolve_checkpoint(path, skipped);
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("initial.checkpoint: {}", error.what()));
+  }
 }
 
 // What may differ from the checkpoint's config: which blocks are called, and how many there are (told by the state, checked apart).
@@ -109,7 +109,7 @@ fs::path place_among_runs(const fs::path& checkpoint) {
 Start from_branch(const fs::path& path, const ModelRegistry& registry) {
   Start start;
   start.checkpoint_path = path;
-  start.checkpoint = open_checkpoint(path, registry);
+  start.checkpoint = open_checkpoint(path, checkpoint_layout(registry));
   start.from_trunk = true;
   return start;
 }
@@ -142,7 +142,7 @@ Start from_own_newest(const RunConfig& config, const fs::path& branch, const Mod
   if (!found) return start;
   for (const std::string& line : found->skipped_damaged) start.notes.push_back("DAMAGED checkpoint skipped: " + line);
   start.checkpoint_path = found->path;
-  start.checkpoint = open_checkpoint(found->path, registry);
+  start.checkpoint = open_checkpoint(found->path, checkpoint_layout(registry));
   refuse_changes(config, *start.checkpoint, found->path);
   return start;
 }
@@ -151,7 +151,7 @@ Start from_named(const RunConfig& config, const fs::path& path, const ModelRegis
   Start start;
   start.new_run = false;
   start.checkpoint_path = path;
-  start.checkpoint = open_checkpoint(path, registry);
+  start.checkpoint = open_checkpoint(path, checkpoint_layout(registry));
   refuse_changes(config, *start.checkpoint, path);
   // Going back in the same folder would leave checkpoints of two histories side by side.
   const fs::path own = fs::path(config.run.out) / config.run.name / "checkpoints";
@@ -170,7 +170,7 @@ Start from_named(const RunConfig& config, const fs::path& path, const ModelRegis
 
 std::optional<ModelConfig> initial_model(const std::string& path) {
   if (!is_folder(path)) return std::nullopt;
-  const fs::path newest = newest_of(path);
+  const fs::path newest = named_checkpoint(path);
   const LoadedCheckpoint checkpoint = load_checkpoint(newest);
   const TrainState& state = checkpoint.state;
   ModelConfig model = config_of(checkpoint, newest).model;
@@ -182,7 +182,7 @@ std::optional<ModelConfig> initial_model(const std::string& path) {
 }
 
 Initial open_initial(const RunConfig& config, const Timeline& timeline) {
-  const fs::path path = newest_of(config.initial->checkpoint);
+  const fs::path path = named_checkpoint(config.initial->checkpoint);
   Initial initial{load_checkpoint(path), path};
   refuse_other_model(config, initial);
   refuse_other_blocks(config, timeline, initial);
@@ -193,6 +193,16 @@ void load_initial(const Initial& initial, const RunConfig& config, LiveModel& li
   const NamedTensors weights = tensors_of(initial.checkpoint.model);
   const std::vector<std::int64_t>& source_of = config.initial->source_of;
   live.parameters().load_masters(source_of.empty() ? weights : remap(weights, source_of));
+}
+
+LayoutOf checkpoint_layout(const ModelRegistry& registry) {
+  return [registry](const RunConfig& config) -> CheckpointLayout {
+    ModelBuild build;
+    build.placement.device = at::kMeta;
+    const auto model = registry.make(config.model, build, config.data.sequence_length);
+    FlatParameters parameters(model->parameter_infos(), at::kFloat, config.optimizer.decay_embeddings);
+    return {layout_of(parameters.masters()), layout_of(AdamW(parameters, config.optimizer, ops::Path::kReference).state())};
+  };
 }
 
 std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/store.h"
+#include "checkpoint/check.h"
 #include "config/timeline.h"
 #include "data/loader.h"
 #include "models/registry.h"
@@ -51,6 +51,9 @@ std::filesystem::path branch_origin(const std::filesystem::path& folder);
 // InputError where the request contradicts the config or the folder: an exact resume with a changed key names the key and suggests
 // --branch; DamagedError for a damaged checkpoint.
 Start decide_start(const RunConfig& config, const Timeline& timeline, const StartRequest& request, const ModelRegistry& registry);
+
+// What a checkpoint of a config's model holds, for open_checkpoint. Builds model and optimizer without storage.
+LayoutOf checkpoint_layout(const ModelRegistry& registry);
 
 // The loader of a config: phases begin at steps, amounts in tokens resolved.
 std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline);

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "metrics/memory.h"
+#include "metrics/throughput.h"
 
 namespace meristem {
 namespace {

@@ -5,13 +5,13 @@
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "ops/device.h"
 #include "run/stopping.h"
 #include "run/validation.h"
-#include "train/tensor_files.h"
 
 namespace meristem {
 namespace {
@@ -28,21 +28,21 @@ void naming(const std::string& place, Action&& action) {
 
 }  // namespace
 
-Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start)
+Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts)
     : config_(config),
       timeline_(timeline),
       registry_(registry),
       start_(std::move(start)),
       device_(pick_device()),
       sequences_per_step_(config.batch.tokens / config.data.sequence_length),
-      loader_(make_loader(config, timeline)),
+      loader_(parts.make_loader(config, timeline)),
       environment_(environment_of(config, device_name(device_))),
       live_(starting_model()),
       updater_(make_updater()),
       folder_(RunFolder::open(config, start_.new_run)),
       cut_(cut_metrics()),
       telemetry_(config, timeline, folder_, resumed_after(), device_name(device_)),
-      checkpointing_(config, timeline, folder_, resumed_after()) {}
+      checkpointing_(config, timeline, folder_, resumed_after(), parts.make_checkpoint_folder) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
   return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
@@ -131,9 +131,7 @@ std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   const std::string path = start_.checkpoint_path.string();
   naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
   spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
-#ifndef MERISTEM_PLANT_DROP_POSITION  // Only in a test that must fail: the loader begins anew.
   naming(path + "/state.json", [&] { loader_->seek(LoaderPosition::from_json(state_.loader)); });
-#endif
   return live;
 }
 

@@ -13,6 +13,7 @@
 #include "metrics/jsonl.h"
 #include "models/costs.h"
 #include "run/checkpointing.h"
+#include "run/run.h"
 #include "run/run_folder.h"
 #include "run/start.h"
 #include "run/telemetry.h"
@@ -24,7 +25,7 @@ namespace meristem {
 class Training {
  public:
   // All that the start can fail on stands before the run folder is touched.
-  Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start);
+  Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts);
 
   // To schedule.steps: kOk; or kInterrupted after a stop request was honoured with a checkpoint.
   ExitCode train();

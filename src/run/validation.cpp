@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/file.h"
-#include "data/token_source.h"
+#include "data/shard.h"
 #include "data/validation_reader.h"
 #include "eval/generate.h"
 #include "step/batches.h"

@@ -2,8 +2,8 @@
 #include <array>
 #include <iterator>
 
+#include "data/shard.h"
 #include "data/shard_writer.h"
-#include "data/token_source.h"
 #include "fuzz/format.h"
 #include "fuzz/mutate.h"
 

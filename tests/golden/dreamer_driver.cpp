@@ -6,10 +6,10 @@
 #include <fmt/ranges.h>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "models/costs.h"
 #include "support/variants.h"
-#include "train/tensor_files.h"
 
 using namespace meristem;
 

@@ -9,12 +9,12 @@
 #include <torch/torch.h>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/errors.h"
 #include "step/batches.h"
 #include "step/update.h"
 #include "support/run_main.h"
-#include "train/tensor_files.h"
 
 namespace {
 

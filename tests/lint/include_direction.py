@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 # Room: the rooms that it may include beside itself.
-BEFORE_RUN = "core depth growth config ops nn models data optim distributed checkpoint interop metrics eval analysis step train"
+BEFORE_RUN = "core depth growth config ops nn models data optim distributed checkpoint interop metrics eval analysis step"
 TABLE = {
     "core": "",
     "depth": "core",
@@ -24,13 +24,12 @@ TABLE = {
     "data": "core config",
     "optim": "core config ops",
     "distributed": "core config optim",
-    "checkpoint": "core config",
+    "checkpoint": "core depth config",
     "interop": "core config checkpoint",
     "metrics": "core",
     "eval": "core models data",
     "analysis": "core models eval",
     "step": "core depth growth config ops nn models data optim distributed",
-    "train": "core config models optim checkpoint ops",
     "run": BEFORE_RUN,
     "cli": BEFORE_RUN + " run kernels",
 }
@@ -38,8 +37,8 @@ MAY_USE = {room: set(rooms.split()) | {room} for room, rooms in TABLE.items()}
 
 # Compiled in seconds and fuzzed under sanitizers, because LibTorch is not in them.
 TORCH_FREE_ROOMS = {"core", "depth", "config", "data", "checkpoint", "interop", "metrics"}
-# Of core, these belong to the second target, `tensors`, which needs LibTorch.
-TENSOR_FILES = {"core/named_tensors.h", "core/named_tensors.cpp", "core/parameter_info.h"}
+# These belong to second targets of their rooms, `tensors` and `checkpoint_tensors`, which need LibTorch.
+TENSOR_FILES = {"core/named_tensors.h", "core/named_tensors.cpp", "checkpoint/tensors.h", "checkpoint/tensors.cpp"}
 TORCH_FOLDERS = {"torch", "ATen", "c10", "c10d", "caffe2"}
 
 SUFFIXES = {".h", ".hpp", ".inl", ".cpp", ".cc", ".cu", ".cuh"}
@@ -132,6 +131,7 @@ PLANTED = [
     ("src/ops/adamw.cpp", '#include "meristem_kernels/adamw.h"', None),
     ("src/step/update.cpp", '#include <torch/torch.h>', None),
     ("src/core/named_tensors.h", '#include <ATen/core/Tensor.h>', None),
+    ("src/checkpoint/tensors.cpp", '#include "core/named_tensors.h"', None),
     ("kernels/adamw/adamw.cu", '#include "meristem_kernels/adamw.h"', None),
     ("kernels/include/meristem_kernels/adamw.h", '#include <cuda_runtime.h>', None),
     ("src/depth/up.cpp", '#include "config/load.h"', "room depth may not include config; allowed: core"),
@@ -148,6 +148,7 @@ PLANTED = [
     ("src/depth/torch.cpp", "#include <torch/torch.h>", "no header of LibTorch in room depth"),
     ("src/core/tensor.cpp", "#include <c10/util/Exception.h>", "no header of LibTorch in room core"),
     ("src/data/tensors.cpp", '#include "core/named_tensors.h"', "needs LibTorch; room data is without it"),
+    ("src/interop/weights.cpp", '#include "checkpoint/tensors.h"', "needs LibTorch; room interop is without it"),
     ("src/ops/kernel.cu", "#include <ATen/ATen.h>", "no header of LibTorch in CUDA code"),
     ("src/ops/kernel.cuh", "#include <torch/torch.h>", "no header of LibTorch in CUDA code"),
     ("src/lobby/door.h", "#include <vector>", "room lobby is not in the table"),

@@ -1,4 +1,4 @@
-"""The storm sees planted defects: a loader whose position is dropped on resume, a checkpoint published before its data is written."""
+"""The storm sees planted faults: a loader whose position is dropped on resume, a checkpoint published before its data is written."""
 
 import argparse
 
@@ -6,12 +6,11 @@ import storm
 
 parser = argparse.ArgumentParser()
 parser.add_argument("program")
-parser.add_argument("drops_position")
-parser.add_argument("manifest_first")
+parser.add_argument("faulty_run")
 options = parser.parse_args()
 
-for planted, expected in ((options.drops_position, "metrics.jsonl"), (options.manifest_first, "checkpoints/step-")):
-    failure, tally = storm.storm_in_temporary(planted, options.program, kills=60, seed=2)
-    print(f"{planted.rsplit('/', 1)[-1]}: after {tally.kills} kills: {failure}")
-    assert failure is not None, f"{planted}: the storm does not see the planted defect"
+for fault, expected in (("drops-position", "metrics.jsonl"), ("published-first", "checkpoints/step-")):
+    failure, tally = storm.storm_in_temporary([options.faulty_run, fault], options.program, kills=60, seed=2)
+    print(f"{fault}: after {tally.kills} kills: {failure}")
+    assert failure is not None, f"{fault}: the storm does not see the planted fault"
     assert expected in failure, "it fails, but not by what was planted"

@@ -60,7 +60,9 @@ def environment():
 
 
 def start(program, *arguments, **options):
-    return subprocess.Popen([program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options)
+    """program: its path, or a list that begins with it."""
+    words = program if isinstance(program, list) else [program]
+    return subprocess.Popen([*words, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options)
 
 
 def run(program, *arguments, **options):

@@ -1,15 +1,17 @@
-// What the Python tests of this folder drive.
+// What the Python tests of this folder drive: checkpoint_driver [published-first] COMMAND …
 //   save FOLDER STEP [WIDTH]    writes one checkpoint
 //   loop CHECKPOINTS            writes and rotates checkpoints, from the newest on, until it is killed; a line before each
 //   verify CHECKPOINTS          loads every published one; prints the newest step (-1: none); exit 4 where one is damaged
 //   write FILE                  a safetensors file of every dtype
 //   list FILE                   its tensors as JSON: name, dtype, shape, bytes in hex
+// published-first plants a fault into what save and loop do: support/published_first.h.
 #include <iostream>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/store.h"
+#include "support/published_first.h"
 #include "support/run_main.h"
 #include "support/sample_checkpoint.h"
 
@@ -20,11 +22,11 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kLoopWidth = 20'000;  // 320 kB of weights: a write takes long enough to be hit
 
-void loop(const fs::path& folder) {
+void loop(const fs::path& folder, const MakeFolder& make_folder) {
   const auto newest = newest_whole_checkpoint(folder);
   for (std::int64_t step = newest ? newest->step + 1 : 1;; ++step) {
     std::cout << step << std::endl;
-    save_checkpoint(folder / checkpoint_name(step), test::SampleCheckpoint(step, kLoopWidth).content);
+    save_checkpoint(folder / checkpoint_name(step), test::SampleCheckpoint(step, kLoopWidth).content, make_folder);
     rotate_checkpoints(folder, 2, 50, {});
   }
 }
@@ -70,14 +72,19 @@ void list(const fs::path& path) {
   std::cout << out.dump() << "\n";
 }
 
-void run(const std::vector<std::string>& arguments) {
+void run(std::vector<std::string> arguments) {
+  MakeFolder make_folder = make_pending_folder;
+  if (arguments.at(0) == "published-first") {
+    make_folder = test::make_published_first;
+    arguments.erase(arguments.begin());
+  }
   const std::string& command = arguments.at(0);
   const fs::path path = arguments.at(1);
   if (command == "save") {
     const std::int64_t width = arguments.size() > 3 ? std::stoll(arguments[3]) : 6;
-    save_checkpoint(path, test::SampleCheckpoint(std::stoll(arguments.at(2)), width).content);
+    save_checkpoint(path, test::SampleCheckpoint(std::stoll(arguments.at(2)), width).content, make_folder);
   } else if (command == "loop") {
-    loop(path);
+    loop(path, make_folder);
   } else if (command == "verify") {
     verify(path);
   } else if (command == "write") {

@@ -1,5 +1,5 @@
 """From a trace of system calls: every file of a checkpoint is synced before its folder is renamed, the manifest is begun last, and the
-folder that holds the new name is synced afterwards. The judge itself is tested on doctored traces and on a build with a planted bug."""
+folder that holds the new name is synced afterwards. The judge itself is tested on doctored traces and on a run with a planted fault."""
 
 import os
 import re
@@ -9,17 +9,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-driver, planted_driver = sys.argv[1:3]
+driver = sys.argv[1]
 FILES = ["model.safetensors", "optimizer-0.safetensors", "state.json", "manifest.json"]
 
 
-def record(program, folder):
+def record(folder, *fault):
     """The calls, in order, as (name, argument text, result); paths of descriptors are decoded by strace -y."""
     log = folder.parents[1] / "trace.txt"
     command = ["strace", "-f", "-y", "-qq", "-s", "4096", "-o", log, "-e", "trace=openat,fsync,fdatasync,rename,renameat,renameat2,close"]
     # LeakSanitizer cannot work under a tracer.
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run([*command, program, "save", folder, "5"], capture_output=True, text=True, env=environment)
+    done = subprocess.run([*command, driver, *fault, "save", folder, "5"], capture_output=True, text=True, env=environment)
     if done.returncode != 0 and "ptrace" in done.stderr.lower():
         print(f"skipped: strace may not trace here: {done.stderr.strip()}")
         sys.exit(4)
@@ -98,7 +98,7 @@ if shutil.which("strace") is None:
 with tempfile.TemporaryDirectory() as temporary:
     root = Path(temporary).resolve()
     target = root / "checkpoints" / "step-5"
-    trace = record(driver, target)
+    trace = record(target)
     judge(trace, target)
     print(f"order of {len(trace)} calls: ok")
     for what, wrong in doctored(trace, target):
@@ -106,6 +106,6 @@ with tempfile.TemporaryDirectory() as temporary:
         assert reason, f"the judge accepts a trace that is {what}"
         print(f"refused, {what}: {reason}")
     target = root / "planted" / "step-5"
-    reason = refused(record(planted_driver, target), target)
-    assert reason, "the judge accepts the planted bug"
-    print(f"refused, planted bug: {reason}")
+    reason = refused(record(target, "published-first"), target)
+    assert reason, "the judge accepts the planted fault"
+    print(f"refused, planted fault: {reason}")

@@ -12,8 +12,8 @@
 
 #include "core/errors.h"
 #include "data/loader.h"
+#include "data/shard.h"
 #include "data/shard_writer.h"
-#include "data/token_source.h"
 #include "support/run_main.h"
 
 namespace {

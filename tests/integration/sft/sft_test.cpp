@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "core/counter_rng.h"
-#include "data/packing.h"
+#include "data/batch.h"
 #include "run/stopping.h"
 #include "step/batches.h"
 #include "support/catch.h"

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <functional>
 
-#include "checkpoint/disk_space.h"
+#include "checkpoint/publish.h"
 #include "checkpoint/store.h"
 #include "support/catch.h"
 #include "support/sample_checkpoint.h"

@@ -1,8 +1,8 @@
 // A mask beside a shard: which tokens become targets, and what is refused.
 #include <string>
 
+#include "data/batch.h"
 #include "data/loader.h"
-#include "data/packing.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "unit/data/sample_shards.h"

@@ -12,7 +12,7 @@
 #include "config/run_config.h"
 #include "core/errors.h"
 #include "core/file.h"
-#include "data/shard_manifest.h"
+#include "data/shard.h"
 #include "data/shard_writer.h"
 #include "support/message_of.h"
 

@@ -1,5 +1,5 @@
 // config.json: what is read, and that whatever transformers would compute otherwise is refused by file and key.
-#include "interop/llama_config.h"
+#include "interop/llama.h"
 
 #include <fstream>
 

@@ -6,10 +6,8 @@
 #include "core/errors.h"
 #include "core/file.h"
 #include "interop/element_types.h"
-#include "interop/llama_export.h"
-#include "interop/llama_import.h"
-#include "interop/llama_parts.h"
-#include "interop/tensor_folder.h"
+#include "interop/hf_folder.h"
+#include "interop/llama.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 
@@ -32,7 +30,7 @@ ModelConfig small_model(bool tied) {
 // A folder whose tensors hold numbers that tell where they came from. `change` may alter tensors before they are written.
 struct Folder {
   test::TempDir root;
-  std::vector<LlamaPart> parts;
+  std::vector<WeightPart> parts;
   std::vector<std::vector<float>> values;
 
   explicit Folder(bool tied, const std::function<void(std::vector<TensorView>&)>& change = {}, Dtype dtype = Dtype::kF32) {
@@ -41,7 +39,7 @@ struct Folder {
     float next = 1;
     std::vector<TensorView> views;
     std::vector<std::vector<std::byte>> bytes;
-    for (const LlamaPart& part : parts) {
+    for (const WeightPart& part : parts) {
       auto& numbers = values.emplace_back(static_cast<std::size_t>(part.elements()));
       for (float& number : numbers) number = next++ / 8;
       auto& raw = bytes.emplace_back(numbers.size() * dtype_bytes(dtype));
@@ -180,7 +178,7 @@ TEST_CASE("an index that does not agree with its shards is damage") {
     return refusal(folder.root.path());
   };
   nlohmann::json map;
-  for (const LlamaPart& part : folder.parts) map[part.theirs] = "a.safetensors";
+  for (const WeightPart& part : folder.parts) map[part.theirs] = "a.safetensors";
   CHECK(with_index(map) == "accepted");
   auto wrong = map;
   wrong["model.extra"] = "a.safetensors";

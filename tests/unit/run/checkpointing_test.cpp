@@ -1,10 +1,10 @@
 #include "run/checkpointing.h"
 
 #include "checkpoint/store.h"
+#include "checkpoint/tensors.h"
 #include "step/live_model.h"
 #include "support/catch.h"
 #include "support/tiny_model.h"
-#include "train/tensor_files.h"
 
 using namespace meristem;
 

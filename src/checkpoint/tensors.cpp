@@ -1,0 +1,82 @@
+#include "checkpoint/tensors.h"
+
+#include <cstring>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "core/errors.h"
+
+namespace meristem {
+namespace {
+
+struct Pair {
+  Dtype file;
+  at::ScalarType memory;
+};
+constexpr Pair kTypes[] = {{Dtype::kF64, at::kDouble}, {Dtype::kF32, at::kFloat}, {Dtype::kF16, at::kHalf},  {Dtype::kBF16, at::kBFloat16},
+                           {Dtype::kI64, at::kLong},   {Dtype::kI32, at::kInt},   {Dtype::kI16, at::kShort}, {Dtype::kI8, at::kChar},
+                           {Dtype::kU8, at::kByte},    {Dtype::kBool, at::kBool}};
+
+Dtype file_type(at::ScalarType type) {
+  for (const Pair& pair : kTypes) {
+    if (pair.memory == type) return pair.file;
+  }
+  TORCH_CHECK(false, "no file type for ", type);
+}
+
+at::ScalarType memory_type(Dtype type) {
+  for (const Pair& pair : kTypes) {
+    if (pair.file == type) return pair.memory;
+  }
+  TORCH_CHECK(false, "no tensor type for ", dtype_name(type));
+}
+
+}  // namespace
+
+std::vector<TensorView> views_of(const NamedTensors& tensors) {
+  std::vector<TensorView> views = layout_of(tensors);
+  for (TensorView& view : views) {
+    const at::Tensor& tensor = tensors.at(view.name);
+    TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "a tensor to be written must be contiguous on the host: ", view.name);
+    view.data = tensor.data_ptr();
+  }
+  return views;
+}
+
+std::vector<TensorView> layout_of(const NamedTensors& tensors) {
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : tensors) views.push_back({name, file_type(tensor.scalar_type()), tensor.sizes().vec(), nullptr});
+  return views;
+}
+
+NamedTensors host_copy(const NamedTensors& tensors) {
+  NamedTensors out;
+  for (const auto& [name, tensor] : tensors) {
+    at::Tensor copy = torch::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
+    copy.copy_(tensor.detach());
+    out.add(name, copy);
+  }
+  return out;
+}
+
+NamedTensors tensors_of(const SafetensorsFile& file) {
+  NamedTensors out;
+  for (const TensorView& view : file.tensors()) {
+    // from_blob needs a writable pointer; the mapping is private and nothing here writes.
+    void* data = const_cast<void*>(view.data);
+    const auto options = torch::dtype(memory_type(view.dtype));
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(data) % dtype_bytes(view.dtype) == 0;
+    at::Tensor tensor;
+    if (is_aligned && data != nullptr) {
+      tensor = torch::from_blob(data, view.shape, options);
+    } else {
+      tensor = torch::empty(view.shape, options);
+      if (view.bytes() > 0) std::memcpy(tensor.data_ptr(), data, view.bytes());
+    }
+    out.add(view.name, tensor);
+  }
+  return out;
+}
+
+}  // namespace meristem
