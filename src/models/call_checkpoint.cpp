@@ -33,11 +33,11 @@ struct RepeatableCall : torch::CustomClassHolder {
       : block(called),
         call(context),
         positions_N(*context.positions_N),
-        segments(*context.segments),
+        documents(*context.documents),
         rope(*context.rope),
         generators(device) {
     call.positions_N = &positions_N;
-    call.segments = &segments;
+    call.documents = &documents;
     call.rope = &rope;
     if (context.memory == nullptr) return;
     has_previous = context.memory->previous.defined();
@@ -73,7 +73,7 @@ struct RepeatableCall : torch::CustomClassHolder {
   nn::Block block;
   nn::CallContext call;
   at::Tensor positions_N;
-  ops::Segments segments;
+  ops::Documents documents;
   ops::RopeTable rope;
   GeneratorStates generators;
   bool has_previous = false;

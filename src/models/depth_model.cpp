@@ -41,10 +41,10 @@ void DepthModel::grow_rope_table(std::int64_t positions) {
                                torch::dtype(build_.placement.norm).device(build_.placement.device));
 }
 
-// Positions count within a segment, so the longest one bounds them.
+// Positions count within a document, so the longest one bounds them.
 void DepthModel::make_room_for(const Batch& batch) {
-  if (build_.placement.device.is_meta() || batch.segments.lengths.empty()) return;
-  grow_rope_table(*std::max_element(batch.segments.lengths.begin(), batch.segments.lengths.end()));
+  if (build_.placement.device.is_meta() || batch.documents.lengths.empty()) return;
+  grow_rope_table(*std::max_element(batch.documents.lengths.begin(), batch.documents.lengths.end()));
 }
 
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache) {
@@ -83,9 +83,10 @@ void DepthModel::record(const at::Tensor& h_ND) const {
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
+  const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
-  call.segments = &batch.segments;
+  call.documents = &documents;
   if (at::GradMode::is_enabled()) call.loads = &loads_;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
   return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
@@ -93,9 +94,10 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
+  const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
-  call.segments = &batch.segments;
+  call.documents = &documents;
   return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
 }
 

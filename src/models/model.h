@@ -11,12 +11,12 @@
 
 namespace meristem {
 
-// N tokens, flattened; `segments` cuts them into sequences or documents.
+// N tokens, flattened; `documents` cuts them into sequences or documents.
 struct Batch {
   at::Tensor tokens_N;     // int32
   at::Tensor targets_N;    // int32, negative where there is no target
   at::Tensor positions_N;  // int32, restarting at each document
-  ops::Segments segments;
+  ops::Documents documents;
 };
 
 // Keys and values of one sequence, one slot a call of the plan.

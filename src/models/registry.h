@@ -13,7 +13,7 @@ namespace meristem {
 
 class ModelRegistry {
  public:
-  // Builds config.blocks blocks. max_positions: longest segment to expect; decoding may go beyond.
+  // Builds config.blocks blocks. max_positions: longest document to expect; decoding may go beyond.
   using Factory = std::function<std::shared_ptr<Model>(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions)>;
 
   void add(const std::string& architecture, Factory factory);  // a name twice is a bug

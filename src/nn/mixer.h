@@ -7,8 +7,8 @@
 #include "nn/depth_memory.h"
 #include "nn/expert_loads.h"
 #include "nn/module.h"
+#include "ops/documents.h"
 #include "ops/rope.h"
-#include "ops/segments.h"
 
 namespace meristem::nn {
 
@@ -19,10 +19,10 @@ struct KvSlot {
 
 // What a call of a block may know beside its input.
 struct CallContext {
-  std::int64_t depth_index = 0;             // place in the depth plan
-  std::int64_t block = 0;                   // the block that is called
-  const at::Tensor* positions_N = nullptr;  // int32, restarting at each document
-  const ops::Segments* segments = nullptr;  // training and prefill
+  std::int64_t depth_index = 0;               // place in the depth plan
+  std::int64_t block = 0;                     // the block that is called
+  const at::Tensor* positions_N = nullptr;    // int32, restarting at each document
+  const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
   KvSlot* cache = nullptr;        // decoding: this call's slot
   DepthMemory* memory = nullptr;  // one object for all calls of a forward pass

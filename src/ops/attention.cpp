@@ -51,17 +51,17 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
 
 }  // namespace
 
-at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path) {
+at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
-  if (path == Path::kFused) return fused_attention(qkv_NC, shape, segment_offsets(segments, qkv_NC.device()));
+  if (path == Path::kFused) return fused_attention(qkv_NC, shape, documents);
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  if (segments.is_uniform()) {
-    return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(segments.lengths.size()), path);
+  if (documents.is_uniform()) {
+    return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(documents.lengths.size()), path);
   }
-  // One call a segment: no T x T mask is built, and the work is that of the documents alone.
-  const auto q = parts[0].split_with_sizes(segments.lengths), k = parts[1].split_with_sizes(segments.lengths),
-             v = parts[2].split_with_sizes(segments.lengths);
+  // One call a document: no T x T mask is built, and the work is that of the documents alone.
+  const auto q = parts[0].split_with_sizes(documents.lengths), k = parts[1].split_with_sizes(documents.lengths),
+             v = parts[2].split_with_sizes(documents.lengths);
   std::vector<at::Tensor> out;
   out.reserve(q.size());
   for (std::size_t i = 0; i < q.size(); ++i) out.push_back(attend_block(q[i], k[i], v[i], shape, 1, path));

@@ -4,14 +4,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/documents.h"
 #include "ops/head_shape.h"
 #include "ops/paths.h"
-#include "ops/segments.h"
 
 namespace meristem::ops {
 
-// Returns [N, H*K] of the same type; causal within each segment. Differentiable in qkv_NC.
-at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path);
+// Returns [N, H*K] of the same type; causal within each document. The fused path reads documents.offsets. Differentiable in qkv_NC.
+at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t keys and values [S, G*K] of one sequence, query i up to key S - t + i. No gradient.
 // Our own kernel is for whole sequences: kFused decodes by the library.

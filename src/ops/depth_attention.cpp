@@ -91,16 +91,16 @@ at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entri
 }
 
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const Entries& values, const HeadShape& shape,
-                           const Segments& segments, Path path, const SharedEntries& shared) {
+                           const Documents& documents, Path path, const SharedEntries& shared) {
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
   if (path == Path::kFused) {
-    if (qkv_NC.is_cpu()) return joint_attention_cpu(qkv_NC, keys, values, shape, segments, shared);
-    return fused_joint_attention(qkv_NC, keys, values, shape, segment_offsets(segments, qkv_NC.device()), shared);
+    if (qkv_NC.is_cpu()) return joint_attention_cpu(qkv_NC, keys, values, shape, documents, shared);
+    return fused_joint_attention(qkv_NC, keys, values, shape, documents, shared);
   }
   std::vector<at::Tensor> out;
   std::int64_t begin = 0;
-  for (const std::int64_t length : segments.lengths) {
+  for (const std::int64_t length : documents.lengths) {
     const auto part = [&](int i) { return parts[static_cast<std::size_t>(i)].narrow(0, begin, length); };
     out.push_back(joint_softmax(part(0), part(1), part(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
     begin += length;

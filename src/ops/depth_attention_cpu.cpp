@@ -211,10 +211,10 @@ at::Tensor depth_attention_cpu(const at::Tensor& q, const std::vector<at::Tensor
 }
 
 at::Tensor joint_attention_cpu(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                               const HeadShape& shape, const Segments& segments, const SharedEntries& shared) {
+                               const HeadShape& shape, const Documents& documents, const SharedEntries& shared) {
   const auto entries = dense_entries(keys, values);
   const auto call = make_call(shape, shared, qkv_NC, entries);
-  call->lengths = segments.lengths;
+  call->lengths = documents.lengths;
   return JointAttentionCpu::apply(qkv_NC.contiguous(), at::TensorList(entries), call);
 }
 

@@ -16,6 +16,6 @@ at::Tensor depth_attention_cpu(const at::Tensor& q, const std::vector<at::Tensor
 // operator's backward the output and the logsumexp of the whole softmax: its weights and its sum of weighted gradients are then the
 // whole's, and so are the gradients of its keys and values.
 at::Tensor joint_attention_cpu(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                               const HeadShape& shape, const Segments& segments, const SharedEntries& shared);
+                               const HeadShape& shape, const Documents& documents, const SharedEntries& shared);
 
 }  // namespace meristem::ops

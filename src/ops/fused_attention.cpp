@@ -29,8 +29,7 @@ at::Tensor readable(const at::Tensor& x) {
   return in_place ? x : x.contiguous();
 }
 
-kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets,
-                                     std::int64_t window_left) {
+kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
   kernels::AttentionShape out{};
   out.tokens = static_cast<int>(qkv_NC.size(0));
   out.heads = static_cast<int>(shape.heads);
@@ -38,7 +37,7 @@ kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& 
   out.head_dim = static_cast<int>(shape.head_dim);
   out.documents = static_cast<int>(offsets.size(0)) - 1;
   out.offsets = offsets.data_ptr<std::int32_t>();
-  out.window_left = static_cast<int>(window_left);
+  out.window_left = -1;  // all tokens before itself
   out.window_right = 0;
   out.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
   return out;
@@ -47,16 +46,16 @@ kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
-                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t window_left) {
+                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
     const HeadShape shape{heads, kv_heads, head_dim};
     const at::Tensor qkv = readable(qkv_NC);
     const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
     const at::Tensor log_sum_exp = at::empty({heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
     const PackedParts<kernels::AttentionInput, const std::uint16_t> in(words(qkv), qkv.stride(0), shape);
-    kernels::attention_forward(kernel_shape(qkv, shape, offsets, window_left), in.q, in.k, in.v, {words(out), out.stride(0), head_dim},
+    kernels::attention_forward(kernel_shape(qkv, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), head_dim},
                                log_sum_exp.data_ptr<float>(), current_stream());
     context->save_for_backward({qkv, out, log_sum_exp, offsets});
-    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim, window_left};
+    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim};
     return out;
   }
 
@@ -69,29 +68,31 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
     const at::Tensor d_qkv = at::empty({qkv.size(0), shape.columns()}, qkv.options()), delta = at::empty_like(log_sum_exp);
     const PackedParts<kernels::AttentionInput, const std::uint16_t> in(words(qkv), qkv.stride(0), shape);
     const PackedParts<kernels::AttentionOutput, std::uint16_t> d_in(words(d_qkv), d_qkv.stride(0), shape);
-    kernels::attention_backward(kernel_shape(qkv, shape, offsets, numbers[3]), in.q, in.k, in.v,
-                                {words(out), out.stride(0), shape.head_dim}, {words(d_out), d_out.stride(0), shape.head_dim},
-                                log_sum_exp.data_ptr<float>(), delta.data_ptr<float>(), d_in.q, d_in.k, d_in.v, current_stream());
-    return {d_qkv, {}, {}, {}, {}, {}};
+    kernels::attention_backward(kernel_shape(qkv, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+                                {words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp.data_ptr<float>(), delta.data_ptr<float>(),
+                                d_in.q, d_in.k, d_in.v, current_stream());
+    return {d_qkv, {}, {}, {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor segment_offsets(const Segments& segments, at::Device device) {
-  if (segments.offsets.defined()) return segments.offsets;
-  at::Tensor offsets = at::zeros({static_cast<std::int64_t>(segments.lengths.size()) + 1}, at::kInt);
-  auto* starts = offsets.data_ptr<std::int32_t>();
-  for (std::size_t i = 0; i < segments.lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(segments.lengths[i]);
-  return offsets.to(device);
+Documents Documents::on(at::Device device) const {
+  if (offsets.defined()) return *this;
+  const at::Tensor made = at::zeros({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
+  auto* starts = made.data_ptr<std::int32_t>();
+  for (std::size_t i = 0; i < lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(lengths[i]);
+  return {lengths, made.to(device)};
 }
 
-at::Tensor fused_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, std::int64_t window_left) {
+at::Tensor fused_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents) {
+  const at::Tensor& offsets = documents.offsets;
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns() && qkv_NC.scalar_type() == at::kBFloat16, "attention: qkv is ",
               qkv_NC.sizes(), " of ", qkv_NC.scalar_type(), ", expected [N, ", shape.columns(), "] of BFloat16");
+  TORCH_CHECK(offsets.defined(), "attention: the batch brought no offsets of its documents");
   TORCH_CHECK(offsets.scalar_type() == at::kInt && offsets.dim() == 1 && offsets.is_contiguous() && offsets.device() == qkv_NC.device(),
               "attention: offsets are ", offsets.sizes(), " of ", offsets.scalar_type(), ", expected int32 on ", qkv_NC.device());
-  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim, window_left);
+  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim);
 }
 
 }  // namespace meristem::ops

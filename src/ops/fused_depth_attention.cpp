@@ -191,10 +191,12 @@ at::Tensor fused_depth_attention(const at::Tensor& q, const std::vector<at::Tens
 }
 
 at::Tensor fused_joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                                 const HeadShape& shape, const at::Tensor& offsets, const SharedEntries& shared) {
+                                 const HeadShape& shape, const Documents& documents, const SharedEntries& shared) {
+  TORCH_CHECK(documents.offsets.defined(), "joint attention: the batch brought no offsets of its documents");
   const auto entries = depth_entries(keys, values);
   check_bf16(qkv_NC, entries);
-  return FusedJointAttention::apply(depth_rows(qkv_NC), at::TensorList(entries), offsets, make_call(shape, shared, qkv_NC, entries));
+  return FusedJointAttention::apply(depth_rows(qkv_NC), at::TensorList(entries), documents.offsets,
+                                    make_call(shape, shared, qkv_NC, entries));
 }
 
 }  // namespace meristem::ops

@@ -18,8 +18,8 @@ at::Tensor fused_depth_attention(const at::Tensor& q, const std::vector<at::Tens
 // As joint_attention, for bf16 and head dims 64 and 128: the sequence's part is kernels/attention, whose output and log-sum-exp the depth
 // entries join. Backward gives that kernel's backward the output and the log-sum-exp of the whole softmax: its weights and its sum of
 // weighted gradients are then the whole's, and so are the gradients of its keys and values; the entries' part is added to the queries'
-// gradient. offsets: segment_offsets of the batch (ops/fused_attention.h).
+// gradient. Reads documents.offsets.
 at::Tensor fused_joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                                 const HeadShape& shape, const at::Tensor& offsets, const SharedEntries& shared = {});
+                                 const HeadShape& shape, const Documents& documents, const SharedEntries& shared = {});
 
 }  // namespace meristem::ops

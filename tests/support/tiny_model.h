@@ -47,7 +47,7 @@ inline Batch random_batch(std::int64_t sequences, std::int64_t length, std::int6
   batch.tokens_N = torch::randint(vocab, {sequences * length}, torch::kInt);
   batch.targets_N = torch::randint(vocab, {sequences * length}, torch::kInt);
   batch.positions_N = torch::arange(length, torch::kInt).repeat({sequences});
-  batch.segments = ops::Segments::uniform(sequences, length);
+  batch.documents = ops::Documents::uniform(sequences, length);
   return batch;
 }
 

@@ -72,8 +72,8 @@ TEST_CASE("fused joint attention agrees with the reference path, values and grad
   const test::TensorsAsDeviceMemory on_the_device;
   torch::manual_seed(8);
   for (const auto& [shape, count] : {std::pair{HeadShape{4, 2, 64}, 3}, {HeadShape{2, 1, 128}, 1}, {HeadShape{8, 1, 64}, 2}}) {
-    for (const ops::Segments& segments : {ops::Segments{{70}}, ops::Segments{{3, 20, 1}}}) {
-      const std::int64_t tokens = std::accumulate(segments.lengths.begin(), segments.lengths.end(), std::int64_t{0});
+    for (const ops::Documents& documents : {ops::Documents{{70}}, ops::Documents{{3, 20, 1}}}) {
+      const std::int64_t tokens = std::accumulate(documents.lengths.begin(), documents.lengths.end(), std::int64_t{0});
       INFO("heads " << shape.heads << " over " << shape.kv_heads << " of " << shape.head_dim << ", " << tokens << " tokens");
       Tensors inputs{torch::randn({tokens, shape.columns()}, torch::kDouble)};
       for (int i = 0; i < 2 * count; ++i) inputs.push_back(torch::randn({tokens, shape.kv_columns()}, torch::kDouble));
@@ -81,8 +81,8 @@ TEST_CASE("fused joint attention agrees with the reference path, values and grad
       const auto run = [&](at::ScalarType type, bool fused) {
         return gradients_and_result(inputs, upstream, type, [&](const Tensors& in) {
           const Tensors keys(in.begin() + 1, in.begin() + 1 + count), values(in.begin() + 1 + count, in.end());
-          return fused ? ops::fused_joint_attention(in[0], keys, values, shape, ops::segment_offsets(segments, at::kCPU))
-                       : ops::joint_attention(in[0], keys, values, shape, segments, ops::Path::kReference);
+          return fused ? ops::fused_joint_attention(in[0], keys, values, shape, documents.on(at::kCPU))
+                       : ops::joint_attention(in[0], keys, values, shape, documents, ops::Path::kReference);
         });
       };
       check_within_own_precision(run(at::kBFloat16, true), run(at::kBFloat16, false), run(at::kDouble, false));
@@ -122,9 +122,11 @@ TEST_CASE("calls that share entries gather their gradients in place: what autogr
 TEST_CASE("joint attention without entries is attention") {
   const test::TensorsAsDeviceMemory on_the_device;
   const HeadShape shape{2, 1, 64};
-  const at::Tensor offsets = ops::segment_offsets({{4, 9}}, at::kCPU), upstream = torch::randn({13, 128}).to(at::kBFloat16);
+  const ops::Documents documents = ops::Documents{{4, 9}}.on(at::kCPU);
+  const at::Tensor upstream = torch::randn({13, 128}).to(at::kBFloat16);
   const at::Tensor joint = torch::randn({13, 256}).to(at::kBFloat16).requires_grad_(), plain = joint.detach().clone().requires_grad_();
-  const at::Tensor y = ops::fused_joint_attention(joint, {}, {}, shape, offsets), expected = ops::fused_attention(plain, shape, offsets);
+  const at::Tensor y = ops::fused_joint_attention(joint, {}, {}, shape, documents),
+                   expected = ops::fused_attention(plain, shape, documents);
   CHECK(torch::equal(y, expected));
   y.backward(upstream);
   expected.backward(upstream);

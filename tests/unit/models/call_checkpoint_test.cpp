@@ -26,7 +26,7 @@ Outcome outcome(Model& model, const DepthPlan& plan, bool documents) {
     // The batch is gone before backward runs, as in training.
     at::Tensor loss = [&] {
       Batch batch = test::random_batch(2, 9, 61, seed);
-      if (documents) batch.segments = {{4, 5, 9}};
+      if (documents) batch.documents = {{4, 5, 9}};
       torch::manual_seed(seed);
       return model.loss(batch, plan).loss_sum;
     }();

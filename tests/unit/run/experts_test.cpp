@@ -94,7 +94,7 @@ TEST_CASE("evaluation and a skipped update leave the balance bias, and their loa
   batch.tokens_N = torch::randint(64, {32}, torch::kInt);
   batch.targets_N = batch.tokens_N;
   batch.positions_N = torch::arange(8, torch::kInt).repeat({4});
-  batch.segments = ops::Segments::uniform(4, 8);
+  batch.documents = ops::Documents::uniform(4, 8);
   const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
   {
     torch::NoGradGuard no_grad;
