@@ -53,7 +53,7 @@ struct RepeatableCall : torch::CustomClassHolder {
     return inputs;
   }
 
-  variable_list run(const variable_list& inputs, nn::ExpertLoads* loads) const {
+  variable_list run(const variable_list& inputs, bool counts) const {
     nn::DepthMemory memory;
     const auto keys = inputs.begin() + (has_previous ? 2 : 1), values = keys + static_cast<std::ptrdiff_t>(entries);
     memory.state = inputs[0];
@@ -62,7 +62,7 @@ struct RepeatableCall : torch::CustomClassHolder {
     memory.values.assign(values, values + static_cast<std::ptrdiff_t>(entries));
     nn::CallContext context = call;
     context.memory = &memory;
-    context.loads = loads;
+    if (!counts) context.loads_E = at::Tensor();
     variable_list outputs{nn::Block(block)->forward(inputs[0], context)};
     // A view would keep all of what it is a part of.
     for (std::size_t i = entries; i < memory.keys.size(); ++i) outputs.push_back(memory.keys[i].contiguous());
@@ -84,12 +84,12 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
  public:
   // Gradients are off in here: nothing but the inputs is kept.
   static variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs, at::TensorList parameters,
-                               const c10::intrusive_ptr<RepeatableCall>& call, nn::ExpertLoads* loads) {
+                               const c10::intrusive_ptr<RepeatableCall>& call) {
     context->save_for_backward(inputs.vec());
     context->saved_data["parameters"] = parameters.vec();
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     context->set_materialize_grads(false);
-    return call->run(inputs.vec(), loads);
+    return call->run(inputs.vec(), /*counts=*/true);
   }
 
   static variable_list backward(torch::autograd::AutogradContext* context, variable_list grads) {
@@ -102,7 +102,7 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
     variable_list outputs;
     {
       const at::AutoGradMode on(true);
-      outputs = call.run(inputs, nullptr);
+      outputs = call.run(inputs, /*counts=*/false);
     }
     now.restore();
 
@@ -115,7 +115,7 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
     for (const at::Tensor& parameter : context->saved_data["parameters"].toTensorVector()) inputs.push_back(parameter);
     auto inner =
         torch::autograd::grad(reached, inputs, reached_grads, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
-    inner.resize(inner.size() + 2);  // the last two arguments are no tensors
+    inner.emplace_back();  // the last argument is no tensor
     return inner;
   }
 };
@@ -129,7 +129,7 @@ at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, nn:
   }
   const variable_list inputs = RepeatableCall::inputs(h_ND, call.memory);
   const auto outputs = CheckpointedCall::apply(at::TensorList(inputs), at::TensorList(parameters),
-                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()), call.loads);
+                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()));
   const std::size_t added = (outputs.size() - 1) / 2;
   for (std::size_t i = 1; i <= added; ++i) {
     call.memory->keys.push_back(outputs[i]);

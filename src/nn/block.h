@@ -22,7 +22,9 @@ class BlockImpl : public Module {
   // h_ND -> h_ND, of the residual type.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
   CallCost cost(const CallPlace& place) const;
-  void balance(const at::Tensor& counts_E);
+  // As Mixer has them, of all mixers.
+  std::int64_t experts() const;
+  void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
   std::vector<std::shared_ptr<Mixer>> mixers_;

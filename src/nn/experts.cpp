@@ -58,16 +58,17 @@ ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_
 at::Tensor ExpertsImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   const at::Tensor normed_ND = norm_->forward(h_ND);
   const Choice choice = choose(normed_ND, call.depth_index + 1);
-  if (call.loads != nullptr) call.loads->add(call.depth_index, call.block, ops::expert_counts(choice.chosen_Nk, config_.count));
+  if (call.loads_E.defined()) call.loads_E.add_(ops::expert_counts(choice.chosen_Nk, config_.count));
   at::Tensor out = ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu);
   if (!shared_down_.is_empty()) out = out + shared_down_->forward(ops::swiglu(shared_gate_up_->forward(normed_ND), paths_.swiglu));
   return out;
 }
 
-void ExpertsImpl::balance(const at::Tensor& counts_E) {
+void ExpertsImpl::balance(const at::Tensor& counts_E, const at::Tensor& updated) {
   torch::NoGradGuard no_grad;
   const at::Tensor loads_E = counts_E.to(balance_bias_.scalar_type());
-  balance_bias_.add_((loads_E.mean() - loads_E).sign(), *config_.balance_rate);
+  const at::Tensor moved_E = balance_bias_.add((loads_E.mean() - loads_E).sign(), *config_.balance_rate);
+  balance_bias_.copy_(at::where(updated, moved_E, balance_bias_));
 }
 
 CallCost ExpertsImpl::cost(const CallPlace&) const {

@@ -21,7 +21,8 @@ class ExpertsImpl : public Mixer {
   ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
-  void balance(const at::Tensor& counts_E) override;
+  std::int64_t experts() const override { return config_.count; }
+  void balance(const at::Tensor& counts_E, const at::Tensor& updated) override;
 
  private:
   struct Choice {

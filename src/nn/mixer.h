@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "nn/depth_memory.h"
-#include "nn/expert_loads.h"
 #include "nn/module.h"
 #include "ops/documents.h"
 #include "ops/rope.h"
@@ -26,7 +25,7 @@ struct CallContext {
   const ops::RopeTable* rope = nullptr;
   KvSlot* cache = nullptr;        // decoding: this call's slot
   DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
-  ExpertLoads* loads = nullptr;   // where experts count their tokens; null in evaluation and where a call is computed again
+  at::Tensor loads_E;             // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
 // What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
@@ -53,8 +52,11 @@ class Mixer : public Module {
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
   virtual CallCost cost(const CallPlace& place) const = 0;
-  // Moves what a step's expert loads move; only experts have such a thing. counts_E: int64, summed over the calls of this mixer's block.
-  virtual void balance(const at::Tensor& /*counts_E*/) {}
+  // How many experts the mixer chooses among; 0: it is no such mixer.
+  virtual std::int64_t experts() const { return 0; }
+  // Moves what an update's expert loads move, where `updated` ([] bool, on the device) is true; elsewhere every bit stays. counts_E: int64,
+  // summed over the calls of this mixer's block.
+  virtual void balance(const at::Tensor& /*counts_E*/, const at::Tensor& /*updated*/) {}
 };
 
 }  // namespace meristem::nn
