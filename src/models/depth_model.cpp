@@ -4,8 +4,7 @@
 #include <cmath>
 #include <map>
 
-#include "models/call_checkpoint.h"
-#include "models/loop_run.h"
+#include "models/calls.h"
 
 namespace meristem {
 namespace {

@@ -6,8 +6,7 @@
 
 #include "models/model.h"
 #include "nn/block.h"
-#include "nn/linear.h"
-#include "nn/rms_norm.h"
+#include "nn/layers.h"
 
 namespace meristem {
 

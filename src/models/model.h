@@ -6,9 +6,8 @@
 
 #include "config/run_config.h"
 #include "depth/plan.h"
-#include "nn/expert_loads.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/output_head.h"
 
 namespace meristem {
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/rms_norm.h"
 
 namespace meristem::nn {
 

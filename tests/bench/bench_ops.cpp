@@ -8,7 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "bench/harness.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 
 using namespace meristem;
 

@@ -1,12 +1,12 @@
-// ops::fused_attention around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v in the projection,
-// strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
+// causal_attention on its fused path, around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v in
+// the projection, strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
 #include <algorithm>
 
 #include <torch/torch.h>
 
 #include "kernels/attention/check.h"
 #include "kernels/device_tensors.h"
-#include "ops/fused_attention.h"
+#include "ops/attention.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -34,7 +34,7 @@ void run_operator(AttentionProblem& problem, bool wide, bool turned) {
   const at::Tensor packed = tensor_of(problem.qkv, problem.tokens, problem.columns);
   at::Tensor qkv = wide ? at::cat({packed, packed.narrow(1, 0, 64)}, 1).narrow(1, 0, problem.columns) : packed;
   qkv = qkv.detach().requires_grad_();
-  const at::Tensor out = ops::fused_attention(qkv, shape, documents.on(at::kCPU));
+  const at::Tensor out = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
   const at::Tensor d_out = tensor_of(problem.d_out, problem.tokens, problem.out_columns).narrow(1, 0, shape.query_columns());
   out.backward(turned ? d_out.t().contiguous().t() : d_out);
   copy_to(out.detach(), problem.out, problem.out_columns);
@@ -63,7 +63,7 @@ TEST_CASE("the operator hands the kernel the projection, the documents and the s
   check({"packed documents", {33, 21}, 2, 1, 64}, false, true);
 }
 
-TEST_CASE("causal_attention on the fused path reads the offsets that a batch brings, and makes none itself") {
+TEST_CASE("the operator reads the offsets that a batch brings, and makes none itself") {
   const test::TensorsAsDeviceMemory on_the_device;
   AttentionProblem problem({"", {20, 44}, 2, 1, 64});
   const ops::HeadShape shape{2, 1, 64};
@@ -71,7 +71,6 @@ TEST_CASE("causal_attention on the fused path reads the offsets that a batch bri
   ops::Documents documents{{20, 44}};
   CHECK(torch::equal(documents.on(at::kCPU).offsets, torch::tensor({0, 20, 64}, torch::kInt)));
   const at::Tensor made = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
-  CHECK(torch::equal(made, ops::fused_attention(qkv, shape, documents.on(at::kCPU))));
   CHECK_THROWS_WITH(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), Catch::Contains("no offsets of its documents"));
   documents.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
   CHECK(torch::equal(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), made));

@@ -24,7 +24,7 @@ inline ModelConfig tiny_config(std::int64_t blocks = 3) {
 inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
-  build.paths = {path, path, path, path, path, path, path, path};
+  for (const auto& op : kOperators<ops::Path>) build.paths.*op.of = path;
   if (path == ops::Path::kFused) build.paths.attention = build.paths.experts = ops::Path::kLibrary;
   return build;
 }

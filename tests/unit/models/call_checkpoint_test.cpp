@@ -1,5 +1,5 @@
 // Activation checkpointing changes memory and time, nothing else.
-#include "models/call_checkpoint.h"
+#include "models/calls.h"
 
 #include "models/depth_model.h"
 #include "nn/attention.h"
