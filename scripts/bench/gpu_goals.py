@@ -6,8 +6,6 @@ import statistics
 AGAINST_PEERS = {
     "attention_forward": (["flash"], 0.9),
     "attention_backward": (["flash"], 0.9),
-    "attention_window_forward": (["SDPA with a mask"], 1.5),
-    "attention_window_backward": (["SDPA with a mask"], 1.5),
     "attention_packed_forward": (["SDPA a document"], 1.5),
     "attention_packed_backward": (["SDPA a document"], 1.5),
     "rms_norm_backward": (["_fused_rms_norm"], 1.5),

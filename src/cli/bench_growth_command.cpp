@@ -7,7 +7,7 @@
 #include "cli/bench_lanes.h"
 #include "cli/commands.h"
 #include "config/load.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 
 namespace meristem::cli {
 namespace {

@@ -17,7 +17,7 @@
 #include "core/errors.h"
 #include "core/text.h"
 #include "metrics/throughput.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 #include "run/run.h"
 #include "step/update.h"
 
@@ -45,10 +45,7 @@ RunConfig config_of(const BenchArguments& a) {
   config.data.sources.emplace_back("random", SourceConfig{});
   config.optimizer.lr = 1e-3;
   config.kernels.graph = a.graph;
-  for (std::string* path : {&config.kernels.attention, &config.kernels.cross_entropy, &config.kernels.adamw, &config.kernels.rms_norm,
-                            &config.kernels.rope, &config.kernels.swiglu}) {
-    *path = a.kernels;
-  }
+  config.kernels.set_all(a.kernels);
   return config;
 }
 

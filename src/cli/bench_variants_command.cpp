@@ -9,7 +9,7 @@
 #include "cli/commands.h"
 #include "config/load.h"
 #include "metrics/throughput.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 
 namespace meristem::cli {
 namespace {

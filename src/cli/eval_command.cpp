@@ -10,7 +10,7 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "eval/score.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 
 namespace meristem::cli {
 namespace {

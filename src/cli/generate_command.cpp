@@ -12,7 +12,7 @@
 #include "core/errors.h"
 #include "core/text.h"
 #include "eval/generate.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 #include "run/run.h"
 
 namespace meristem::cli {

@@ -241,15 +241,7 @@ void describe(V& v, PrecisionConfig& c) {
 }
 template <class V>
 void describe(V& v, KernelsConfig& c) {
-  const auto path = [](const char* meaning) { return one_of({"reference", "library", "fused", "auto"}, meaning); };
-  v.value("attention", c.attention, path("Path of attention"));
-  v.value("cross_entropy", c.cross_entropy, path("Path of the head and loss"));
-  v.value("adamw", c.adamw, path("Path of the update"));
-  v.value("rms_norm", c.rms_norm, path("Path of RMSNorm"));
-  v.value("rope", c.rope, path("Path of RoPE"));
-  v.value("swiglu", c.swiglu, path("Path of SwiGLU"));
-  v.value("depth_attention", c.depth_attention, path("Path of attention over depth"));
-  v.value("experts", c.experts, path("Path of the experts' products; reference: every expert on every token"));
+  for (const auto& op : kOperators<std::string>) v.value(op.key, c.*op.of, one_of({"reference", "library", "fused", "auto"}, op.meaning));
   v.value("graph", c.graph,
           one_of({"off", "on", "auto"}, "On a GPU the step runs as captured CUDA graphs. auto: where a GPU has been shown to"));
 }

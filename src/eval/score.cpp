@@ -29,8 +29,8 @@ void check_items(const std::vector<ChoiceItem>& items, std::int64_t vocab_size) 
 // Choices that wait for a forward pass, flattened: a token's target is the next one where that belongs to the choice.
 struct PendingChoices {
   std::vector<std::int32_t> inputs, targets, positions;
-  ops::Segments segments;
-  std::vector<double*> scores;  // one a segment
+  ops::Documents documents;
+  std::vector<double*> scores;  // one a document
 
   void add(const ChoiceItem& item, const std::vector<std::int32_t>& choice, double* score) {
     std::vector<std::int32_t> tokens = item.context;
@@ -40,7 +40,7 @@ struct PendingChoices {
       targets.push_back(t + 1 < item.context.size() ? -1 : tokens[t + 1]);
       positions.push_back(static_cast<std::int32_t>(t));
     }
-    segments.lengths.push_back(static_cast<std::int64_t>(tokens.size()) - 1);
+    documents.lengths.push_back(static_cast<std::int64_t>(tokens.size()) - 1);
     scores.push_back(score);
   }
 
@@ -48,11 +48,11 @@ struct PendingChoices {
   void flush(Model& model, const DepthPlan& plan, at::Device device) {
     if (scores.empty()) return;
     const auto ints = [&](const std::vector<std::int32_t>& values) { return torch::tensor(values, torch::kInt).to(device); };
-    const at::Tensor losses = model.loss({ints(inputs), ints(targets), ints(positions), segments}, plan).losses_N.to(torch::kDouble).cpu();
+    const at::Tensor losses = model.loss({ints(inputs), ints(targets), ints(positions), documents}, plan).losses_N.to(torch::kDouble).cpu();
     std::int64_t begin = 0;
     for (std::size_t s = 0; s < scores.size(); ++s) {
-      *scores[s] = -losses.narrow(0, begin, segments.lengths[s]).sum().item<double>();
-      begin += segments.lengths[s];
+      *scores[s] = -losses.narrow(0, begin, documents.lengths[s]).sum().item<double>();
+      begin += documents.lengths[s];
     }
     *this = {};
   }

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <utility>
 
-#include "models/call_checkpoint.h"
-#include "models/loop_run.h"
+#include "models/calls.h"
 
 namespace meristem {
 namespace {
@@ -27,6 +25,7 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
   for (std::int64_t i = 0; i < config.blocks; ++i) {
     blocks_.push_back(make_block(i));
     group->add(std::to_string(i), blocks_.back());
+    experts_ = std::max(experts_, blocks_.back()->experts());
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
   if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
@@ -41,13 +40,13 @@ void DepthModel::grow_rope_table(std::int64_t positions) {
                                torch::dtype(build_.placement.norm).device(build_.placement.device));
 }
 
-// Positions count within a segment, so the longest one bounds them.
+// Positions count within a document, so the longest one bounds them.
 void DepthModel::make_room_for(const Batch& batch) {
-  if (build_.placement.device.is_meta() || batch.segments.lengths.empty()) return;
-  grow_rope_table(*std::max_element(batch.segments.lengths.begin(), batch.segments.lengths.end()));
+  if (build_.placement.device.is_meta() || batch.documents.lengths.empty()) return;
+  grow_rope_table(*std::max_element(batch.documents.lengths.begin(), batch.documents.lengths.end()));
 }
 
-at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache) {
+at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache, bool counts_loads) {
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
@@ -59,6 +58,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
     call.block = plan.calls()[static_cast<std::size_t>(r)];
+    call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.cache = cache == nullptr ? nullptr : &cache->slots.at(static_cast<std::size_t>(r));
     h_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND);
@@ -83,19 +83,20 @@ void DepthModel::record(const at::Tensor& h_ND) const {
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
+  const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
-  call.segments = &batch.segments;
-  if (at::GradMode::is_enabled()) call.loads = &loads_;
-  const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr));
+  call.documents = &documents;
+  const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled()));
   return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
+  const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
-  call.segments = &batch.segments;
+  call.documents = &documents;
   return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
 }
 
@@ -114,16 +115,23 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
 }
 
-void DepthModel::after_step(bool updated) {
-  step_loads_ = std::exchange(loads_, {});
-  if (!updated) return;
+void DepthModel::begin_update(const DepthPlan& plan) {
+  calls_ = plan.calls();
+  if (experts_ > 0) counts_.begin(plan.num_calls(), experts_, build_.placement.device);
+}
+
+void DepthModel::after_step(const at::Tensor& updated, const at::Tensor& counts) {
+  last_loads_ = {};
   // Depths of one block count together, so that they may specialise.
   std::map<std::int64_t, at::Tensor> by_block;
-  for (const auto& [depth, call] : step_loads_.by_depth) {
-    at::Tensor& sum = by_block[call.block];
-    sum = sum.defined() ? sum + call.counts_E : call.counts_E;
+  for (std::int64_t r = 0; counts.defined() && r < counts.size(0); ++r) {
+    const std::int64_t block = calls_.at(static_cast<std::size_t>(r));
+    if (blocks_.at(static_cast<std::size_t>(block))->experts() == 0) continue;
+    last_loads_.add(r, block, counts[r]);
+    at::Tensor& sum = by_block[block];
+    sum = sum.defined() ? sum + counts[r] : counts[r];
   }
-  for (const auto& [block, counts_E] : by_block) blocks_.at(static_cast<std::size_t>(block))->balance(counts_E);
+  for (const auto& [block, counts_E] : by_block) blocks_.at(static_cast<std::size_t>(block))->balance(counts_E, updated);
 }
 
 nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& place) const {

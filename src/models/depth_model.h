@@ -6,8 +6,7 @@
 
 #include "models/model.h"
 #include "nn/block.h"
-#include "nn/linear.h"
-#include "nn/rms_norm.h"
+#include "nn/layers.h"
 
 namespace meristem {
 
@@ -22,15 +21,16 @@ class DepthModel : public Model {
   nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
-  void after_step(bool updated) override;
-  nn::ExpertLoads& pending_loads() override { return loads_; }
-  const nn::ExpertLoads& expert_loads() const override { return step_loads_; }
+  void begin_update(const DepthPlan& plan) override;
+  at::Tensor expert_counts() const override { return counts_.all(); }
+  void after_step(const at::Tensor& updated, const at::Tensor& counts) override;
+  const nn::ExpertLoads& expert_loads() const override { return last_loads_; }
   nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;
   nn::CallCost injection_cost() const override;
 
  private:
-  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache);
+  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache, bool counts_loads = false);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
   void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
@@ -44,7 +44,10 @@ class DepthModel : public Model {
   nn::RmsNorm norm_{nullptr};
   nn::Linear injection_{nullptr};  // weight [D, 2 D]; empty without injection: concat
   ops::RopeTable rope_;
-  nn::ExpertLoads loads_, step_loads_;  // of the step under way, of the last one
+  std::int64_t experts_ = 0;         // of a block; 0: none
+  nn::ExpertCounts counts_;          // of the update under way
+  std::vector<std::int64_t> calls_;  // its plan's: the block of each call
+  nn::ExpertLoads last_loads_;       // of the last update
 };
 
 }  // namespace meristem

@@ -6,17 +6,17 @@
 
 #include "config/run_config.h"
 #include "depth/plan.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/output_head.h"
 
 namespace meristem {
 
-// N tokens, flattened; `segments` cuts them into sequences or documents.
+// N tokens, flattened; `documents` cuts them into sequences or documents.
 struct Batch {
   at::Tensor tokens_N;     // int32
   at::Tensor targets_N;    // int32, negative where there is no target
   at::Tensor positions_N;  // int32, restarting at each document
-  ops::Segments segments;
+  ops::Documents documents;
 };
 
 // Keys and values of one sequence, one slot a call of the plan.
@@ -43,12 +43,14 @@ class Model : public nn::Module {
   // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
   virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) = 0;
 
-  // Ends an optimizer step. What no gradient moves, the balance biases of experts, moves here by the loads of the step's losses with
-  // gradients; where the update was skipped (`updated` false) it stays, and only the counts begin anew.
-  virtual void after_step(bool updated) = 0;
-  // Loads that after_step will take: of the losses with gradients since the last one. A step made of captured graphs counts by itself.
-  virtual nn::ExpertLoads& pending_loads() = 0;
-  // Loads of the last step, by place in the plan; empty without experts.
+  // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device.
+  virtual void begin_update(const DepthPlan& plan) = 0;
+  // The update's loads so far, [calls, experts] int64, a copy; undefined without experts.
+  virtual at::Tensor expert_counts() const = 0;
+  // Ends an update. What no gradient moves, the balance biases of experts, moves here by `counts`, expert_counts() or its sum over ranks,
+  // where `updated` is true: a [] bool on the device, which the host does not read. Elsewhere every bit stays.
+  virtual void after_step(const at::Tensor& updated, const at::Tensor& counts) = 0;
+  // Loads of the last update, as after_step was given them; empty without experts.
   virtual const nn::ExpertLoads& expert_loads() const = 0;
 
   // One call of a block, per token.

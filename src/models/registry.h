@@ -1,5 +1,5 @@
-// Architectures by name. Registration is explicit: builtin_registry() lists what the program has; self-registering statics would be
-// dropped by the linker from static libraries.
+// Architectures by name, and those that the program has. Registration is explicit: builtin_registry() lists them; self-registering statics
+// would be dropped by the linker from static libraries.
 #pragma once
 
 #include <functional>
@@ -7,13 +7,13 @@
 #include <memory>
 #include <string>
 
-#include "models/model.h"
+#include "models/depth_model.h"
 
 namespace meristem {
 
 class ModelRegistry {
  public:
-  // Builds config.blocks blocks. max_positions: longest segment to expect; decoding may go beyond.
+  // Builds config.blocks blocks. max_positions: longest document to expect; decoding may go beyond.
   using Factory = std::function<std::shared_ptr<Model>(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions)>;
 
   void add(const std::string& architecture, Factory factory);  // a name twice is a bug
@@ -25,5 +25,19 @@ class ModelRegistry {
 };
 
 ModelRegistry builtin_registry();
+
+// The block that a config describes. output_std: start of the projections into the residual stream.
+nn::Block make_block(const ModelConfig& config, const ModelBuild& build, double output_std);
+// Its number of mixers.
+std::int64_t mixers_of(const ModelConfig& config);
+
+// The decoder (Llama-shaped where its parts are the plain ones): every block is sequence attention, depth attention where the config has
+// it, and a feed-forward, dense or of experts. Dense layered models and layered mixtures of experts are this one.
+std::shared_ptr<Model> make_decoder(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions);
+
+// The Dreamer-style architecture, reconstructed (docs/architectures.md): one block, or a cycle of m, called R times, of sequence attention,
+// depth attention and expert attention. R is the number of calls of config.depth_plan: projections into the residual stream start with std
+// 0.02 / sqrt(2 R mixers).
+std::shared_ptr<Model> make_dreamer(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions);
 
 }  // namespace meristem

@@ -36,10 +36,10 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
-  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.segments, paths_.attention);
+  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.documents, paths_.attention);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
-  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.segments, paths_.depth_attention,
+  return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.documents, paths_.depth_attention,
                               memory.shared(entries, entries));
 }
 

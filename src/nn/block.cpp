@@ -40,8 +40,14 @@ CallCost BlockImpl::cost(const CallPlace& place) const {
   return total;
 }
 
-void BlockImpl::balance(const at::Tensor& counts_E) {
-  for (const auto& mixer : mixers_) mixer->balance(counts_E);
+std::int64_t BlockImpl::experts() const {
+  std::int64_t most = 0;
+  for (const auto& mixer : mixers_) most = std::max(most, mixer->experts());
+  return most;
+}
+
+void BlockImpl::balance(const at::Tensor& counts_E, const at::Tensor& updated) {
+  for (const auto& mixer : mixers_) mixer->balance(counts_E, updated);
 }
 
 }  // namespace meristem::nn

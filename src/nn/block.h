@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/rms_norm.h"
 
 namespace meristem::nn {
 
@@ -22,7 +22,9 @@ class BlockImpl : public Module {
   // h_ND -> h_ND, of the residual type.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
   CallCost cost(const CallPlace& place) const;
-  void balance(const at::Tensor& counts_E);
+  // As Mixer has them, of all mixers.
+  std::int64_t experts() const;
+  void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
   std::vector<std::shared_ptr<Mixer>> mixers_;

@@ -4,9 +4,8 @@
 #pragma once
 
 #include "config/run_config.h"
-#include "nn/linear.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/rms_norm.h"
 #include "ops/depth_attention.h"
 
 namespace meristem::nn {

@@ -1,13 +1,13 @@
-// Dense feed-forward: pre-norm, packed gate and up projection, SwiGLU, down projection.
+// The feed-forward mixers: dense, and expert attention.
 #pragma once
 
 #include "config/run_config.h"
-#include "nn/linear.h"
+#include "nn/layers.h"
 #include "nn/mixer.h"
-#include "nn/rms_norm.h"
 
 namespace meristem::nn {
 
+// Dense: pre-norm, packed gate and up projection, SwiGLU, down projection.
 class FeedForwardImpl : public Mixer {
  public:
   FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
@@ -21,5 +21,41 @@ class FeedForwardImpl : public Mixer {
   Linear gate_up_{nullptr}, down_{nullptr};
 };
 TORCH_MODULE(FeedForward);
+
+// Sinusoidal (Vaswani et al., 2017) encoding of a depth r: pairs (sin, cos) of r / 10000^(2i/size). [size], of the options' type.
+at::Tensor depth_encoding(std::int64_t depth, std::int64_t size, const at::TensorOptions& options);
+
+// Expert attention: k of E SwiGLU experts, chosen by a router whose query knows the depth.
+//   q = W_r norm(u) + encoding(r);  x = q K_e^T;  the k largest of x + bias are chosen;  w = sigmoid(x) of the chosen, normalised to sum 1
+//   output = sum w_e FFN_e(norm(u)), plus the shared experts, which are always on
+// The router computes in fp32, and gradients reach it through sigmoid(x) alone. The bias balances the loads (Wang et al., 2024): after each
+// optimizer step bias += rate * sign(mean load - load), loads counted over all tokens and all calls of the block.
+class ExpertsImpl : public Mixer {
+ public:
+  // config.feed_forward is resolved and of kind `experts`. output_std: of the matrices that end in the residual stream.
+  ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
+  at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
+  CallCost cost(const CallPlace& place) const override;
+  std::int64_t experts() const override { return config_.count; }
+  void balance(const at::Tensor& counts_E, const at::Tensor& updated) override;
+
+ private:
+  struct Choice {
+    at::Tensor chosen_Nk, weights_Nk;
+  };
+  Choice choose(const at::Tensor& normed_ND, std::int64_t depth);
+  at::Tensor encoding_of(std::int64_t depth);
+
+  FeedForwardConfig config_;
+  std::int64_t width_;
+  ops::Paths paths_;
+  RmsNorm norm_{nullptr};
+  Linear router_{nullptr};                                 // [d_r, D]
+  at::Tensor router_keys_, balance_bias_;                  // [E, d_r], [E]
+  at::Tensor gate_up_, down_;                              // [E, 2F, D], [E, D, F]
+  at::Tensor encodings_;                                   // [depths, d_r], on the device: a captured step may not copy from the host
+  Linear shared_gate_up_{nullptr}, shared_down_{nullptr};  // n shared experts are one of n times the inner width; empty without
+};
+TORCH_MODULE(Experts);
 
 }  // namespace meristem::nn

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <vector>
 
-#include "nn/depth_memory.h"
-#include "nn/expert_loads.h"
+#include <ATen/Functions.h>
+
 #include "nn/module.h"
+#include "ops/attention.h"
+#include "ops/depth_attention.h"
 #include "ops/rope.h"
-#include "ops/segments.h"
 
 namespace meristem::nn {
 
@@ -17,16 +20,78 @@ struct KvSlot {
   at::Tensor k, v;  // [S, G*K] of the compute type; undefined before the first token
 };
 
+// What tokens keep of their own way through the depth, for one forward pass: never part of the sequence's KV cache, in decoding neither.
+// A call is a function of its input (`state`), `previous`, and the keys and values so far; what it appends to them is a further output.
+// It never changes what stands there: a call that is computed again gets the same memory as the first time.
+struct DepthMemory {
+  at::Tensor state;                      // [N, D], residual type: what the running call begins with; the first one's is the embedding, h_0
+  at::Tensor previous;                   // [N, D]: what the call before began with; undefined in the first call
+  std::vector<at::Tensor> keys, values;  // one entry a call, of a shape that the mixers agree on
+
+  c10::intrusive_ptr<ops::DepthGradients> gradients;  // where calls gather those of the entries; null where each call hands on its own
+
+  // For a call that reads the first `shared_keys` and `shared_values` entries of this memory.
+  ops::SharedEntries shared(std::size_t shared_keys, std::size_t shared_values) const { return {gradients, shared_keys, shared_values}; }
+  void begin_call(const at::Tensor& h_ND) {
+    previous = state;
+    state = h_ND;
+  }
+};
+
 // What a call of a block may know beside its input.
 struct CallContext {
-  std::int64_t depth_index = 0;             // place in the depth plan
-  std::int64_t block = 0;                   // the block that is called
-  const at::Tensor* positions_N = nullptr;  // int32, restarting at each document
-  const ops::Segments* segments = nullptr;  // training and prefill
+  std::int64_t depth_index = 0;               // place in the depth plan
+  std::int64_t block = 0;                     // the block that is called
+  const at::Tensor* positions_N = nullptr;    // int32, restarting at each document
+  const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
   KvSlot* cache = nullptr;        // decoding: this call's slot
   DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
-  ExpertLoads* loads = nullptr;   // where experts count their tokens; null in evaluation and where a call is computed again
+  at::Tensor loads_E;             // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
+};
+
+// How many token choices each expert received in an update, for whoever logs it: by place in the depth plan.
+struct ExpertLoads {
+  struct Call {
+    std::int64_t block = 0;
+    at::Tensor counts_E;  // int64
+  };
+  std::map<std::int64_t, Call> by_depth;
+
+  void add(std::int64_t depth_index, std::int64_t block, const at::Tensor& counts_E) {
+    Call& call = by_depth[depth_index];
+    call.block = block;
+    call.counts_E = call.counts_E.defined() ? call.counts_E + counts_E : counts_E;
+  }
+  void add(const ExpertLoads& other) {
+    for (const auto& [depth_index, call] : other.by_depth) add(depth_index, call.block, call.counts_E);
+  }
+};
+
+// Where the calls of an update count, on the device: int64, a row of `experts` a call, added to in place. A row stays where it is for good,
+// because captured graphs add to it too, those of other plans included.
+class ExpertCounts {
+ public:
+  // All rows are zero; there are at least `calls`.
+  void begin(std::int64_t calls, std::int64_t experts, at::Device device) {
+    calls_ = calls;
+    for (const at::Tensor& rows : parts_) rows.zero_();
+    while (static_cast<std::int64_t>(parts_.size()) * kRows < calls) {
+      parts_.push_back(at::zeros({kRows, experts}, at::TensorOptions(device).dtype(at::kLong)));
+    }
+  }
+  std::int64_t calls() const { return calls_; }
+  // [experts]; undefined for a call that the update does not have.
+  at::Tensor row(std::int64_t call) const {
+    return call < calls_ ? parts_[static_cast<std::size_t>(call / kRows)].select(0, call % kRows) : at::Tensor();
+  }
+  // [calls, experts], a copy; undefined where nothing counts.
+  at::Tensor all() const { return parts_.empty() ? at::Tensor() : at::cat(parts_).narrow(0, 0, calls_); }
+
+ private:
+  static constexpr std::int64_t kRows = 64;
+  std::vector<at::Tensor> parts_;
+  std::int64_t calls_ = 0;
 };
 
 // What one call costs, for `plan` and for FLOP rates. A multiply-add is 2.
@@ -53,8 +118,11 @@ class Mixer : public Module {
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
   virtual CallCost cost(const CallPlace& place) const = 0;
-  // Moves what a step's expert loads move; only experts have such a thing. counts_E: int64, summed over the calls of this mixer's block.
-  virtual void balance(const at::Tensor& /*counts_E*/) {}
+  // How many experts the mixer chooses among; 0: it is no such mixer.
+  virtual std::int64_t experts() const { return 0; }
+  // Moves what an update's expert loads move, where `updated` ([] bool, on the device) is true; elsewhere every bit stays. counts_E: int64,
+  // summed over the calls of this mixer's block.
+  virtual void balance(const at::Tensor& /*counts_E*/, const at::Tensor& /*updated*/) {}
 };
 
 }  // namespace meristem::nn

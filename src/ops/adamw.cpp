@@ -5,10 +5,8 @@
 
 #include <torch/torch.h>
 
-#include "ops/cuda_adamw.h"
-#include "ops/cuda_rows.h"
-#include "ops/parallel_rows.h"
-#include "ops/typed_cpu.h"
+#include "meristem_kernels/adamw.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
@@ -57,6 +55,31 @@ void adamw_fused_cpu(const AdamwSegment& segment, const at::Tensor& lr, const at
     kernels.adamw(data_of<float>(segment.master) + begin, data_of<float>(segment.grad) + begin, data_of<float>(segment.exp_avg) + begin,
                   data_of<float>(segment.exp_avg_sq) + begin, half == nullptr ? nullptr : half + begin, end - begin, scalars);
   });
+}
+
+void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings,
+                      double bias1, double bias2_sqrt) {
+  kernels::AdamwBuffers buffers;
+  buffers.master = segment.master.data_ptr<float>();
+  buffers.exp_avg = segment.exp_avg.data_ptr<float>();
+  buffers.exp_avg_sq = segment.exp_avg_sq.data_ptr<float>();
+  buffers.grad = segment.grad.data_ptr<float>();
+  buffers.half = segment.half.defined() ? static_cast<std::uint16_t*>(segment.half.data_ptr()) : nullptr;
+  const kernels::AdamwRange whole{0, segment.master.numel(), static_cast<float>(bias1), static_cast<float>(bias2_sqrt),
+                                  static_cast<float>(settings.weight_decay)};
+  const kernels::AdamwConstants constants{static_cast<float>(settings.beta1), static_cast<float>(settings.beta2),
+                                          static_cast<float>(settings.eps)};
+  kernels::adamw(buffers, &whole, 1, constants, lr.data_ptr<float>(), grad_scale.data_ptr<float>(), stream_of(segment.master));
+}
+
+// The sum of squares as a float64 scalar on the device.
+at::Tensor squared_norm_cuda(const at::Tensor& flat) {
+  TORCH_CHECK(reinterpret_cast<std::uintptr_t>(flat.data_ptr()) % 16 == 0,
+              "the gradient's norm: the flat gradient is not aligned to 16 bytes");
+  const at::Tensor partials = at::empty({kernels::kSquaredNormPartials}, flat.options().dtype(at::kDouble));
+  const at::Tensor result = at::empty({}, partials.options());
+  kernels::squared_norm(flat.data_ptr<float>(), flat.numel(), partials.data_ptr<double>(), result.data_ptr<double>(), stream_of(flat));
+  return result;
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 
 #include <torch/torch.h>
 
-#include "ops/fused_attention.h"
-#include "ops/typed_cpu.h"
+#include "meristem_kernels/attention.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
@@ -49,19 +49,87 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
   return out.transpose(1, 2).reshape({-1, shape.query_columns()});
 }
 
+// The three parts of a packed projection, in place.
+template <class Matrix, class Word>
+struct PackedParts {
+  Matrix q, k, v;
+
+  PackedParts(Word* data, std::int64_t row_stride, const HeadShape& shape)
+      : q{data, row_stride, shape.head_dim},
+        k{data + shape.query_columns(), row_stride, shape.head_dim},
+        v{data + shape.query_columns() + shape.kv_columns(), row_stride, shape.head_dim} {}
+};
+using InputParts = PackedParts<kernels::AttentionInput, const std::uint16_t>;
+using OutputParts = PackedParts<kernels::AttentionOutput, std::uint16_t>;
+
+kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
+  kernels::AttentionShape out{};
+  out.tokens = static_cast<int>(qkv_NC.size(0));
+  out.heads = static_cast<int>(shape.heads);
+  out.kv_heads = static_cast<int>(shape.kv_heads);
+  out.head_dim = static_cast<int>(shape.head_dim);
+  out.documents = static_cast<int>(offsets.size(0)) - 1;
+  out.offsets = offsets.data_ptr<std::int32_t>();
+  out.window_left = -1;  // all tokens before itself
+  out.window_right = 0;
+  out.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  return out;
+}
+
+class FusedAttention : public torch::autograd::Function<FusedAttention> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
+                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
+    const HeadShape shape{heads, kv_heads, head_dim};
+    const at::Tensor qkv = readable(qkv_NC);
+    const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
+    const at::Tensor log_sum_exp = at::empty({heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
+    attention_forward_cuda(qkv, shape, offsets, out, log_sum_exp);
+    context->save_for_backward({qkv, out, log_sum_exp, offsets});
+    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim};
+    return out;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const std::vector<std::int64_t> numbers = context->saved_data["shape"].toIntVector();
+    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+    const at::Tensor d_qkv = at::empty({saved[0].size(0), shape.columns()}, saved[0].options());
+    attention_backward_cuda(saved[0], shape, saved[3], saved[1], readable(grads[0]), saved[2], d_qkv);
+    return {d_qkv, {}, {}, {}, {}};
+  }
+};
+
+at::Tensor fused_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
+  TORCH_CHECK(qkv_NC.scalar_type() == at::kBFloat16, "attention: qkv is ", qkv_NC.sizes(), " of ", qkv_NC.scalar_type(), ", expected [N, ",
+              shape.columns(), "] of BFloat16");
+  TORCH_CHECK(offsets.defined(), "attention: the batch brought no offsets of its documents");
+  TORCH_CHECK(offsets.scalar_type() == at::kInt && offsets.dim() == 1 && offsets.is_contiguous() && offsets.device() == qkv_NC.device(),
+              "attention: offsets are ", offsets.sizes(), " of ", offsets.scalar_type(), ", expected int32 on ", qkv_NC.device());
+  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim);
+}
+
 }  // namespace
 
-at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path) {
+Documents Documents::on(at::Device device) const {
+  if (offsets.defined()) return *this;
+  const at::Tensor made = at::zeros({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
+  auto* starts = made.data_ptr<std::int32_t>();
+  for (std::size_t i = 0; i < lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(lengths[i]);
+  return {lengths, made.to(device)};
+}
+
+at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
-  if (path == Path::kFused) return fused_attention(qkv_NC, shape, segment_offsets(segments, qkv_NC.device()));
+  if (path == Path::kFused) return fused_attention(qkv_NC, shape, documents.offsets);
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  if (segments.is_uniform()) {
-    return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(segments.lengths.size()), path);
+  if (documents.is_uniform()) {
+    return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(documents.lengths.size()), path);
   }
-  // One call a segment: no T x T mask is built, and the work is that of the documents alone.
-  const auto q = parts[0].split_with_sizes(segments.lengths), k = parts[1].split_with_sizes(segments.lengths),
-             v = parts[2].split_with_sizes(segments.lengths);
+  // One call a document: no T x T mask is built, and the work is that of the documents alone.
+  const auto q = parts[0].split_with_sizes(documents.lengths), k = parts[1].split_with_sizes(documents.lengths),
+             v = parts[2].split_with_sizes(documents.lengths);
   std::vector<at::Tensor> out;
   out.reserve(q.size());
   for (std::size_t i = 0; i < q.size(); ++i) out.push_back(attend_block(q[i], k[i], v[i], shape, 1, path));
@@ -70,6 +138,23 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
 
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
   return attend_block(q, k, v, shape, 1, path);
+}
+
+void attention_forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+                            const at::Tensor& log_sum_exp_HN) {
+  const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
+  kernels::attention_forward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+                             log_sum_exp_HN.data_ptr<float>(), stream_of(qkv_NC));
+}
+
+void attention_backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+                             const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC) {
+  const at::Tensor delta = at::empty_like(log_sum_exp_HN);
+  const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
+  const OutputParts d_in(words(d_qkv_NC), d_qkv_NC.stride(0), shape);
+  kernels::attention_backward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+                              {words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(), delta.data_ptr<float>(),
+                              d_in.q, d_in.k, d_in.v, stream_of(qkv_NC));
 }
 
 }  // namespace meristem::ops

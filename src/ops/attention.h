@@ -2,19 +2,50 @@
 // Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value columns.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 
-#include "ops/head_shape.h"
 #include "ops/paths.h"
-#include "ops/segments.h"
 
 namespace meristem::ops {
 
-// Returns [N, H*K] of the same type; causal within each segment. Differentiable in qkv_NC.
-at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Segments& segments, Path path);
+// Where attention may look: a flattened batch of N tokens is cut into documents, which are whole sequences where there is no document mask;
+// a token sees its own document up to itself.
+struct Documents {
+  std::vector<std::int64_t> lengths;  // sum = N, each >= 1
+  // int32 [documents + 1 or more], on the batch's device: the documents' starts, then N, as often as wanted (empty documents). Our own
+  // kernels read them. Undefined until the batch brings them along or on() makes them.
+  at::Tensor offsets = {};
+
+  // With offsets on `device`: those of the batch, else made from the lengths, a copy from the host. A model asks once a batch.
+  Documents on(at::Device device) const;
+
+  static Documents uniform(std::int64_t count, std::int64_t length) {
+    return {std::vector<std::int64_t>(static_cast<std::size_t>(count), length)};
+  }
+  bool is_uniform() const {
+    for (const std::int64_t length : lengths) {
+      if (length != lengths.front()) return false;
+    }
+    return !lengths.empty();
+  }
+};
+
+// Returns [N, H*K] of the same type; causal within each document. Differentiable in qkv_NC. kFused: bf16 and head dims 64 and 128; reads
+// documents.offsets and the projection in place by its strides; saves qkv, the result and its log-sum-exp; gradients are deterministic.
+at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t keys and values [S, G*K] of one sequence, query i up to key S - t + i. No gradient.
 // Our own kernel is for whole sequences: kFused decodes by the library.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
+
+// The two passes of kernels/attention on a packed projection in bf16 whose rows are readable in place (ops/launch.h), for operators that
+// join more to its softmax. out [N, H*K], log_sum_exp [H, N] float32 and d_qkv, like qkv, are written.
+void attention_forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+                            const at::Tensor& log_sum_exp_HN);
+void attention_backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+                             const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC);
 
 }  // namespace meristem::ops

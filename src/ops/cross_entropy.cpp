@@ -4,9 +4,8 @@
 
 #include <torch/torch.h>
 
-#include "ops/cuda_rows.h"
-#include "ops/parallel_rows.h"
-#include "ops/typed_cpu.h"
+#include "meristem_kernels/cross_entropy.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
@@ -34,7 +33,8 @@ void chunk_losses_library(at::Tensor& logits_CV, const at::Tensor& targets_C, at
 void chunk_losses_fused(at::Tensor& logits_CV, const at::Tensor& targets_C, at::Tensor& losses_C, bool with_grad) {
   const std::int64_t vocab = logits_CV.size(1);
   if (!logits_CV.is_cpu()) {
-    cross_entropy_cuda(logits_CV, targets_C, losses_C, with_grad);
+    kernels::cross_entropy({logits_CV.size(0), static_cast<int>(vocab), element_type(logits_CV)}, logits_CV.data_ptr(),
+                           targets_C.data_ptr<std::int32_t>(), losses_C.data_ptr<float>(), with_grad, stream_of(logits_CV));
     return;
   }
   dispatch_cpu(logits_CV.scalar_type(), [&](const auto& kernels, auto type) {

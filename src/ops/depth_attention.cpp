@@ -1,17 +1,18 @@
 #include "ops/depth_attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <torch/torch.h>
 
-#include "ops/depth_attention_cpu.h"
-#include "ops/fused_attention.h"
-#include "ops/fused_depth_attention.h"
-#include "ops/typed_cpu.h"
+#include "ops/depth_attention_passes.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 using Entries = std::vector<at::Tensor>;
 
 // M x [N, G*K] -> [N, G, M, K] in the type of reductions.
@@ -77,7 +78,147 @@ at::Tensor joint_softmax(const at::Tensor& q, const at::Tensor& k, const at::Ten
   return out.to(q.scalar_type());
 }
 
+// Entries from `keys` and `values` on are a call's to hand on: those that it read first, and those that are its own.
+struct HandedOn {
+  std::size_t keys = 0, values = 0;
+};
+
+// What a call keeps for backward beside its tensors.
+struct DepthCall : torch::CustomClassHolder {
+  const DepthPasses* passes = nullptr;
+  HeadShape shape{};
+  SharedEntries shared;
+  HandedOn handed_on;
+  Documents documents;  // of joint attention
+};
+
+// A call that records no gradient reads nothing for the first time: it would never hand anything on.
+c10::intrusive_ptr<DepthCall> make_call(const DepthPasses& passes, const HeadShape& shape, const SharedEntries& shared, const at::Tensor& q,
+                                        at::TensorList entries) {
+  auto call = c10::make_intrusive<DepthCall>();
+  call->passes = &passes;
+  call->shape = shape;
+  const auto learns = [](const at::Tensor& x) { return x.requires_grad(); };
+  if (!shared.of || !at::GradMode::is_enabled() || !(learns(q) || std::any_of(entries.begin(), entries.end(), learns))) return call;
+  call->shared = shared;
+  call->handed_on = {shared.of->keys.read, shared.of->values.read};
+  shared.of->keys.read = shared.keys;
+  shared.of->values.read = shared.values;
+  return call;
+}
+
+void save_call(AutogradContext* context, const at::Tensor& input, const at::Tensor& out, const at::Tensor& log_sum_exp_NH,
+               at::TensorList entries, const c10::intrusive_ptr<DepthCall>& call) {
+  variable_list saved{input, out, log_sum_exp_NH};
+  saved.insert(saved.end(), entries.begin(), entries.end());
+  context->save_for_backward(saved);
+  context->saved_data["call"] = c10::IValue::make_capsule(call);
+}
+
+// Gradients of the entries, undefined where another call hands one on; dq is written, or added to.
+variable_list entry_gradients(const DepthCall& call, const at::Tensor& d_out, const at::Tensor& q, at::TensorList entries,
+                              const at::Tensor& out, const at::Tensor& log_sum_exp_NH, const at::Tensor& dq, bool adds) {
+  const std::size_t count = entries.size() / 2;
+  const auto side = [&](DepthGradients::Side DepthGradients::*of, std::size_t shared) {
+    return EntryGradients(call.shared.of ? &((*call.shared.of).*of) : nullptr, shared, count, q.size(0), call.shape.kv_columns(),
+                          out.options());
+  };
+  EntryGradients d_keys = side(&DepthGradients::keys, call.shared.keys), d_values = side(&DepthGradients::values, call.shared.values);
+  call.passes->backward(d_out, q, entries, call.shape, out, log_sum_exp_NH, dq, adds, d_keys, d_values);
+  variable_list gradients(2 * count);
+  for (std::size_t i = call.handed_on.keys; i < count; ++i) gradients[i] = std::move(*d_keys.all[i]);
+  for (std::size_t i = call.handed_on.values; i < count; ++i) gradients[count + i] = std::move(*d_values.all[i]);
+  return gradients;
+}
+
+class FusedDepthAttention : public torch::autograd::Function<FusedDepthAttention> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, at::TensorList entries,
+                            const c10::intrusive_ptr<DepthCall>& call) {
+    const at::Tensor out = at::empty({q.size(0), call->shape.query_columns()}, q.options());
+    save_call(context, q, out, call->passes->forward(q, entries, call->shape, out, {}), entries, call);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const auto holder = context->saved_data["call"].toCapsule();
+    const auto& call = static_cast<const DepthCall&>(*holder);
+    const at::Tensor dq = at::empty_like(saved[1]);
+    variable_list gradients = entry_gradients(call, call.passes->rows(grads[0]), saved[0], at::TensorList(saved).slice(3), saved[1],
+                                              saved[2], dq, /*adds=*/false);
+    gradients.insert(gradients.begin(), dq);
+    gradients.emplace_back();  // the call
+    return gradients;
+  }
+};
+
+class FusedJointAttention : public torch::autograd::Function<FusedJointAttention> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv_NC, at::TensorList entries,
+                            const c10::intrusive_ptr<DepthCall>& call) {
+    const HeadShape& shape = call->shape;
+    const at::Tensor out = at::empty({qkv_NC.size(0), shape.query_columns()}, qkv_NC.options());
+    const at::Tensor of_sequence = call->passes->sequence_forward(qkv_NC, shape, call->documents, out);
+    const at::Tensor q = qkv_NC.narrow(1, 0, shape.query_columns());
+    save_call(context, qkv_NC, out, call->passes->forward(q, entries, shape, out, of_sequence), entries, call);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const auto holder = context->saved_data["call"].toCapsule();
+    const auto& call = static_cast<const DepthCall&>(*holder);
+    const HeadShape& shape = call.shape;
+    const at::Tensor &qkv_NC = saved[0], &out = saved[1], &log_sum_exp_NH = saved[2], d_out = call.passes->rows(grads[0]);
+    const at::Tensor d_qkv = at::empty({qkv_NC.size(0), shape.columns()}, qkv_NC.options());
+    call.passes->sequence_backward(d_out, qkv_NC, shape, call.documents, out, log_sum_exp_NH, d_qkv);
+    const auto query_part = [&](const at::Tensor& packed) { return packed.narrow(1, 0, shape.query_columns()); };
+    variable_list gradients = entry_gradients(call, d_out, query_part(qkv_NC), at::TensorList(saved).slice(3), out, log_sum_exp_NH,
+                                              query_part(d_qkv), /*adds=*/true);
+    gradients.insert(gradients.begin(), d_qkv);
+    gradients.emplace_back();  // the call
+    return gradients;
+  }
+};
+
+Entries readable_entries(const DepthPasses& passes, const Entries& keys, const Entries& values) {
+  Entries entries;
+  for (const auto* list : {&keys, &values}) {
+    for (const at::Tensor& entry : *list) entries.push_back(passes.rows(entry));
+  }
+  return entries;
+}
+
 }  // namespace
+
+EntryGradients::EntryGradients(DepthGradients::Side* gathered, std::size_t shared, std::size_t entries, std::int64_t rows,
+                               std::int64_t columns, const at::TensorOptions& options) {
+  if (gathered != nullptr && gathered->grads.size() < shared) gathered->grads.resize(shared);
+  own.resize(entries);
+  for (std::size_t i = 0; i < entries; ++i) {
+    at::Tensor& grad = gathered != nullptr && i < shared ? gathered->grads[i] : own[i];
+    adds.push_back(grad.defined());
+    if (!grad.defined()) grad = at::empty({rows, columns}, options);
+    all.push_back(&grad);
+  }
+}
+
+at::Tensor fused_depth_attention(const DepthPasses& passes, const at::Tensor& q, const Entries& keys, const Entries& values,
+                                 const HeadShape& shape, const SharedEntries& shared) {
+  const Entries entries = readable_entries(passes, keys, values);
+  passes.check(q, entries);
+  return FusedDepthAttention::apply(passes.rows(q), at::TensorList(entries), make_call(passes, shape, shared, q, entries));
+}
+
+at::Tensor fused_joint_attention(const DepthPasses& passes, const at::Tensor& qkv_NC, const Entries& keys, const Entries& values,
+                                 const HeadShape& shape, const Documents& documents, const SharedEntries& shared) {
+  const Entries entries = readable_entries(passes, keys, values);
+  passes.check(qkv_NC, entries);
+  const auto call = make_call(passes, shape, shared, qkv_NC, entries);
+  call->documents = documents;
+  return FusedJointAttention::apply(passes.rows(qkv_NC), at::TensorList(entries), call);
+}
 
 at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entries& values, const HeadShape& shape, Path path,
                            const SharedEntries& shared) {
@@ -85,22 +226,21 @@ at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entri
               shape.query_columns(), "], over at least one entry");
   check_entries(q, keys, values, shape);
   if (path == Path::kFused) {
-    return q.is_cpu() ? depth_attention_cpu(q, keys, values, shape, shared) : fused_depth_attention(q, keys, values, shape, shared);
+    return fused_depth_attention(q.is_cpu() ? kDepthPassesCpu : kDepthPassesCuda, q, keys, values, shape, shared);
   }
   return weighted_values(depth_scores(q, keys, shape).softmax(-1), values, shape).to(q.scalar_type());
 }
 
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const Entries& values, const HeadShape& shape,
-                           const Segments& segments, Path path, const SharedEntries& shared) {
+                           const Documents& documents, Path path, const SharedEntries& shared) {
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
   if (path == Path::kFused) {
-    if (qkv_NC.is_cpu()) return joint_attention_cpu(qkv_NC, keys, values, shape, segments, shared);
-    return fused_joint_attention(qkv_NC, keys, values, shape, segment_offsets(segments, qkv_NC.device()), shared);
+    return fused_joint_attention(qkv_NC.is_cpu() ? kDepthPassesCpu : kDepthPassesCuda, qkv_NC, keys, values, shape, documents, shared);
   }
   std::vector<at::Tensor> out;
   std::int64_t begin = 0;
-  for (const std::int64_t length : segments.lengths) {
+  for (const std::int64_t length : documents.lengths) {
     const auto part = [&](int i) { return parts[static_cast<std::size_t>(i)].narrow(0, begin, length); };
     out.push_back(joint_softmax(part(0), part(1), part(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
     begin += length;

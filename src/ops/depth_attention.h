@@ -37,7 +37,7 @@ at::Tensor depth_attention(const at::Tensor& q, const std::vector<at::Tensor>& k
 // causal_attention (ops/attention.h) whose softmax runs over the sequence's keys and the token's own M >= 0 depth entries together, after
 // MoDA (Zhu et al., 2026). Returns [N, H*K]. Differentiable in qkv_NC and the entries.
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                           const HeadShape& shape, const Segments& segments, Path path, const SharedEntries& shared = {});
+                           const HeadShape& shape, const Documents& documents, Path path, const SharedEntries& shared = {});
 
 // Decoding: cached_attention with the t queries' own depth entries, [t, G*K] each. No gradient.
 at::Tensor cached_joint_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<at::Tensor>& keys,

@@ -1,17 +1,106 @@
 #include "ops/experts.h"
 
+#include <vector>
+
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
-#include "ops/fused_experts.h"
-#include "ops/grouped_linear.h"
+#include "meristem_kernels/experts.h"
+#include "ops/launch.h"
 #include "ops/swiglu.h"
-#include "ops/typed_cpu.h"
 
 namespace meristem::ops {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+// 1. A linear map for each group of rows, without padding.
+
+// M rows sorted by group; group e holds rows [ends[e-1], ends[e]).
+struct Groups {
+  at::Tensor ends_E;               // int32, cumulative, on the rows' device
+  std::vector<std::int64_t> ends;  // the same on the host; empty where one operator takes all groups
+};
+
+bool one_operator_for_all(const at::Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kBFloat16; }
+
+// at::_grouped_mm wants rows of whole 16 bytes; asked of the widths, which are the strides.
+void check_widths(const at::Tensor& weight_EOI) {
+  TORCH_CHECK(weight_EOI.size(1) % 8 == 0 && weight_EOI.size(2) % 8 == 0, "experts on CUDA in bf16: widths must be multiples of 8, got ",
+              weight_EOI.sizes());
+}
+
+// body(group, first row, rows) for every group that has any. On the CPU groups run beside each other, each product on one thread: products
+// of a few rows are too small to be shared out, and waiting for the other threads after each would cost more than the products.
+template <class Body>
+void for_groups(const std::vector<std::int64_t>& ends, bool on_cpu, const Body& body) {
+  const auto groups = static_cast<std::int64_t>(ends.size());
+  const auto some = [&](std::int64_t first, std::int64_t last) {
+    const at::AutoDispatchBelowAutograd plain;  // worker threads do not inherit the caller's state
+    for (std::int64_t e = first; e < last; ++e) {
+      const std::int64_t begin = e == 0 ? 0 : ends[static_cast<std::size_t>(e) - 1], end = ends[static_cast<std::size_t>(e)];
+      if (end > begin) body(e, begin, end - begin);
+    }
+  };
+  if (on_cpu) {
+    at::parallel_for(0, groups, 1, some);
+  } else {
+    some(0, groups);
+  }
+}
+
+class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_MI, const at::Tensor& weight_EOI, const at::Tensor& ends_E,
+                            const std::vector<std::int64_t>& ends) {
+    context->save_for_backward({x_MI, weight_EOI, ends_E});
+    context->saved_data["ends"] = ends;
+    if (ends.empty()) {
+      check_widths(weight_EOI);
+      return at::_grouped_mm(x_MI, weight_EOI.transpose(1, 2), ends_E);
+    }
+    at::Tensor y_MO = at::empty({x_MI.size(0), weight_EOI.size(1)}, x_MI.options());
+    for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
+      at::Tensor y = y_MO.narrow(0, begin, count);
+      at::mm_out(y, x_MI.narrow(0, begin, count), weight_EOI[e].t());
+    });
+    return y_MO;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x_MI = saved[0], &weight_EOI = saved[1], &ends_E = saved[2];
+    const std::vector<std::int64_t> ends = context->saved_data["ends"].toIntVector();
+    const at::Tensor dy_MO = grads[0].contiguous();
+    if (ends.empty()) return {at::_grouped_mm(dy_MO, weight_EOI, ends_E), at::_grouped_mm(dy_MO.t(), x_MI, ends_E), {}, {}};
+    at::Tensor dx_MI = at::empty_like(x_MI), dw_EOI = at::zeros_like(weight_EOI);
+    for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
+      const at::Tensor dy = dy_MO.narrow(0, begin, count);
+      at::Tensor dx = dx_MI.narrow(0, begin, count), dw = dw_EOI[e];
+      at::mm_out(dx, dy, weight_EOI[e]);
+      at::mm_out(dw, dy.t(), x_MI.narrow(0, begin, count));
+    });
+    return {dx_MI, dw_EOI, {}, {}};
+  }
+};
+
+// ends_E as Groups has them. like: a tensor of the rows' type and device, which decide what will run.
+Groups groups_ending_at(const at::Tensor& ends_E, const at::Tensor& like) {
+  Groups groups{ends_E, {}};
+  if (one_operator_for_all(like)) return groups;
+  const at::Tensor host = ends_E.to(at::kLong).cpu();
+  groups.ends.assign(host.data_ptr<std::int64_t>(), host.data_ptr<std::int64_t>() + host.numel());
+  return groups;
+}
+
+// x_MI [M, I], weight_EOI [E, O, I] -> [M, O]: row m times its group's matrix, transposed. Differentiable in both; groups without a row
+// receive a zero gradient.
+at::Tensor grouped_linear(const at::Tensor& x_MI, const at::Tensor& weight_EOI, const Groups& groups) {
+  return GroupedLinear::apply(x_MI, weight_EOI, groups.ends_E, groups.ends);
+}
+
+// 2. Sorted by LibTorch.
 
 // The rows of x that the sorted choices name. order_M: the choice (n*k + j) that stands at each sorted place; place_M: its inverse.
 class GatherTokens : public torch::autograd::Function<GatherTokens> {
@@ -42,6 +131,91 @@ class UnsortRows : public torch::autograd::Function<UnsortRows> {
   }
 };
 
+at::Tensor sorted_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
+                          Path swiglu_path) {
+  const std::int64_t width = x_ND.size(1), k = chosen_Nk.size(1);
+  const at::Tensor order_M = chosen_Nk.reshape(-1).argsort(/*stable=*/true), place_M = order_M.argsort();
+  const Groups groups = groups_ending_at(expert_counts(chosen_Nk, experts.gate_up.size(0)).cumsum(0).to(at::kInt), x_ND);
+  const at::Tensor inner = swiglu(grouped_linear(GatherTokens::apply(x_ND, order_M, place_M), experts.gate_up, groups), swiglu_path);
+  const at::Tensor y_MD = UnsortRows::apply(grouped_linear(inner, experts.down, groups), order_M, place_M);
+  return at::matmul(weights_Nk.unsqueeze(1), y_MD.view({-1, k, width}).to(weights_Nk.scalar_type())).squeeze(1).to(x_ND.scalar_type());
+}
+
+// 3. Sorted, moved and summed by our own kernels: nothing that the host would have to wait for.
+
+kernels::ExpertShape expert_shape(const at::Tensor& place_Nk, std::int64_t experts, std::int64_t width) {
+  return {static_cast<int>(place_Nk.size(0)), static_cast<int>(place_Nk.size(1)), static_cast<int>(experts), static_cast<int>(width)};
+}
+
+// The number of experts does not matter once the choices are sorted; k is the fewest.
+kernels::ExpertShape rows_shape(const at::Tensor& place_Nk, std::int64_t width) { return expert_shape(place_Nk, place_Nk.size(1), width); }
+
+struct SortedChoices {
+  at::Tensor place_Nk, ends_E;  // int32: each choice's row, and one behind each expert's last row
+};
+
+SortedChoices sort_choices(const at::Tensor& chosen_Nk, std::int64_t experts) {
+  const auto numbers = chosen_Nk.options().dtype(at::kInt);
+  const SortedChoices sorted{at::empty_like(chosen_Nk, numbers, at::MemoryFormat::Contiguous), at::empty({experts}, numbers)};
+  const kernels::ExpertShape shape = expert_shape(sorted.place_Nk, experts, 8);
+  const at::Tensor scratch = at::empty({kernels::expert_sort_scratch(shape)}, numbers);
+  kernels::expert_sort(shape, chosen_Nk.contiguous().data_ptr<std::int64_t>(), scratch.data_ptr<std::int32_t>(),
+                       sorted.place_Nk.data_ptr<std::int32_t>(), sorted.ends_E.data_ptr<std::int32_t>(), stream_of(chosen_Nk));
+  return sorted;
+}
+
+// [N, D] -> [M, D], sorted; backward sums each token's k gradients.
+class GatherRows : public torch::autograd::Function<GatherRows> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_ND, const at::Tensor& place_Nk) {
+    context->save_for_backward({place_Nk});
+    const at::Tensor x = x_ND.contiguous(), rows = at::empty({place_Nk.numel(), x.size(1)}, x.options());
+    kernels::expert_gather(rows_shape(place_Nk, x.size(1)), words(x), place_Nk.data_ptr<std::int32_t>(), words(rows), stream_of(x));
+    return rows;
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor place_Nk = context->get_saved_variables()[0], d_rows = grads[0].contiguous();
+    const at::Tensor dx = at::empty({place_Nk.size(0), d_rows.size(1)}, d_rows.options());
+    kernels::expert_combine(rows_shape(place_Nk, d_rows.size(1)), words(d_rows), place_Nk.data_ptr<std::int32_t>(), nullptr, words(dx),
+                            stream_of(dx));
+    return {dx, {}};
+  }
+};
+
+// [M, D], sorted, weights [N, k] -> [N, D]
+class CombineRows : public torch::autograd::Function<CombineRows> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_MD, const at::Tensor& weights_Nk, const at::Tensor& place_Nk) {
+    const at::Tensor rows = rows_MD.contiguous(), weights = weights_Nk.contiguous();
+    context->save_for_backward({rows, weights, place_Nk});
+    const at::Tensor y = at::empty({place_Nk.size(0), rows.size(1)}, rows.options());
+    kernels::expert_combine(rows_shape(place_Nk, rows.size(1)), words(rows), place_Nk.data_ptr<std::int32_t>(), weights.data_ptr<float>(),
+                            words(y), stream_of(rows));
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &rows = saved[0], &weights = saved[1], &place_Nk = saved[2], dy = grads[0].contiguous();
+    const at::Tensor d_rows = at::empty_like(rows), d_weights = at::empty_like(weights);
+    kernels::expert_combine_backward(rows_shape(place_Nk, rows.size(1)), words(dy), words(rows), place_Nk.data_ptr<std::int32_t>(),
+                                     weights.data_ptr<float>(), words(d_rows), d_weights.data_ptr<float>(), stream_of(rows));
+    return {d_rows, d_weights, {}};
+  }
+};
+
+at::Tensor fused_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
+                         Path swiglu_path) {
+  TORCH_CHECK(x_ND.scalar_type() == at::kBFloat16 && weights_Nk.scalar_type() == at::kFloat && chosen_Nk.scalar_type() == at::kLong,
+              "experts: fused takes BFloat16, Float weights and Long choices, got ", x_ND.scalar_type(), ", ", weights_Nk.scalar_type(),
+              ", ", chosen_Nk.scalar_type());
+  const SortedChoices sorted = sort_choices(chosen_Nk, experts.gate_up.size(0));
+  const Groups groups = groups_ending_at(sorted.ends_E, x_ND);
+  const at::Tensor inner = swiglu(grouped_linear(GatherRows::apply(x_ND, sorted.place_Nk), experts.gate_up, groups), swiglu_path);
+  return CombineRows::apply(grouped_linear(inner, experts.down, groups), weights_Nk, sorted.place_Nk);
+}
+
+// 4. The reference.
+
 at::Tensor every_expert_on_every_token(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk,
                                        const ExpertWeights& experts, Path swiglu_path) {
   at::Tensor sum = at::zeros_like(x_ND, x_ND.options().dtype(weights_Nk.scalar_type()));
@@ -67,13 +241,8 @@ at::Tensor expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, c
   TORCH_CHECK(chosen_Nk.sizes() == weights_Nk.sizes() && chosen_Nk.size(0) == x_ND.size(0), "experts: chosen ", chosen_Nk.sizes(),
               ", weights ", weights_Nk.sizes(), ", tokens ", x_ND.size(0));
   if (path == Path::kReference) return every_expert_on_every_token(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
-  if (path == Path::kFused) return fused_expert_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
-  const std::int64_t width = x_ND.size(1), k = chosen_Nk.size(1);
-  const at::Tensor order_M = chosen_Nk.reshape(-1).argsort(/*stable=*/true), place_M = order_M.argsort();
-  const Groups groups = groups_of(expert_counts(chosen_Nk, experts.gate_up.size(0)), x_ND);
-  const at::Tensor inner = swiglu(grouped_linear(GatherTokens::apply(x_ND, order_M, place_M), experts.gate_up, groups), swiglu_path);
-  const at::Tensor y_MD = UnsortRows::apply(grouped_linear(inner, experts.down, groups), order_M, place_M);
-  return at::matmul(weights_Nk.unsqueeze(1), y_MD.view({-1, k, width}).to(weights_Nk.scalar_type())).squeeze(1).to(x_ND.scalar_type());
+  if (path == Path::kFused) return fused_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
+  return sorted_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
 }
 
 }  // namespace meristem::ops

@@ -1,41 +1,80 @@
 #include "ops/paths.h"
 
-#include <array>
+#include <algorithm>
 
 #include <fmt/format.h>
+#include <torch/torch.h>
 
 #include "core/errors.h"
+#include "meristem_kernels/depth_attention.h"
+#include "meristem_kernels/device.h"
+#include "meristem_kernels/experts.h"
+#include "meristem_kernels/rms_norm.h"
+#include "meristem_kernels/rope.h"
+#include "proven_kernels.h"
+
+namespace meristem {
+
+at::Device pick_device() { return torch::cuda::is_available() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU); }
+
+std::string device_name(at::Device device) { return device.is_cuda() ? kernels::device_name() : "cpu"; }
+
+}  // namespace meristem
 
 namespace meristem::ops {
 namespace {
 
-struct Operator {
-  const char* key;
-  std::string KernelsConfig::*asked;
-  Path Paths::*path;
-  bool has_library;  // LibTorch has an operator, or a composition of them that is faster than the reference
-  bool has_own_cpu;  // ops/cpu holds a kernel of our own; not for attention and experts, whose library path is fused already
-};
+std::string attention_limit(at::ScalarType compute, const ModelShapes& shapes) {
+  if (compute == at::kBFloat16 && (shapes.head_dim == 64 || shapes.head_dim == 128)) return "";
+  return fmt::format(" with head dim {} (its kernel takes BFloat16, head dims 64 and 128)", shapes.head_dim);
+}
 
-const std::array<Operator, 8> kOperators{{{"attention", &KernelsConfig::attention, &Paths::attention, true, false},
-                                          {"cross_entropy", &KernelsConfig::cross_entropy, &Paths::cross_entropy, true, true},
-                                          {"adamw", &KernelsConfig::adamw, &Paths::adamw, true, true},
-                                          {"rms_norm", &KernelsConfig::rms_norm, &Paths::rms_norm, false, true},
-                                          {"rope", &KernelsConfig::rope, &Paths::rope, false, true},
-                                          {"swiglu", &KernelsConfig::swiglu, &Paths::swiglu, false, true},
-                                          {"depth_attention", &KernelsConfig::depth_attention, &Paths::depth_attention, false, true},
-                                          {"experts", &KernelsConfig::experts, &Paths::experts, true, false}}};
+std::string depth_limit(at::ScalarType compute, const ModelShapes& shapes) {
+  if (compute != at::kBFloat16) return " (its kernel takes BFloat16)";
+  if (!shapes.depth) return "";
+  if (shapes.joint && !attention_limit(compute, shapes).empty()) return attention_limit(compute, shapes);
+  const int dim = static_cast<int>(shapes.depth->head_dim), group = static_cast<int>(shapes.depth->heads / shapes.depth->kv_heads);
+  const int widest = kernels::depth_head_dim_most(group);
+  if (dim % 8 != 0 || dim > widest) return fmt::format(" with head dim {} (its kernel takes multiples of 8 up to {})", dim, widest);
+  const int most = kernels::depth_group_most(dim);
+  if (group > most) return fmt::format(" with {} query heads a key head of {} (its kernel takes up to {})", group, dim, most);
+  if (shapes.entries > kernels::kDepthEntries) {
+    return fmt::format(" over {} entries (its kernel takes up to {})", shapes.entries, kernels::kDepthEntries);
+  }
+  return "";
+}
+
+std::string experts_limit(at::ScalarType compute, const ModelShapes& shapes) {
+  if (compute != at::kBFloat16) return " (its kernel takes BFloat16)";
+  if (shapes.experts > kernels::kExpertsMost)
+    return fmt::format(" with {} experts (its kernel takes up to {})", shapes.experts, kernels::kExpertsMost);
+  return shapes.width % 8 == 0 ? "" : fmt::format(" with width {} (its kernel takes multiples of 8)", shapes.width);
+}
+
+// Why the CUDA kernel of an operator cannot run: " with head dim 96 (its kernel takes …)"; empty where it can.
+std::string cuda_limit(std::string_view op, at::ScalarType compute, const ModelShapes& shapes) {
+  if (op == "attention") return attention_limit(compute, shapes);
+  if (op == "depth_attention") return depth_limit(compute, shapes);
+  if (op == "experts") return experts_limit(compute, shapes);
+  if (op == "rms_norm" && shapes.width > kernels::kRmsNormMaxWidth) {
+    return fmt::format(" with width {} (its kernel takes up to {})", shapes.width, kernels::kRmsNormMaxWidth);
+  }
+  if (op == "rope" && shapes.head_dim > kernels::kRopeMaxHeadDim) {
+    return fmt::format(" with head dim {} (its kernel takes up to {})", shapes.head_dim, kernels::kRopeMaxHeadDim);
+  }
+  return "";
+}
 
 // Our own kernels in CUDA are those that are linked; here and there they compute in fp32 or bf16.
-bool fused_exists(const Operator& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels, const ModelShapes& shapes) {
+bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
+                  const ModelShapes& shapes) {
   if (compute == at::kDouble) return false;
   if (device.is_cpu()) return op.has_own_cpu;
   return kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
-Path resolve(const Operator& op, const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
+Path resolve(const Operator<Path>& op, const std::string& asked, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
              const ModelShapes& shapes) {
-  const std::string& asked = config.*op.asked;
   const bool fused = fused_exists(op, device, compute, kernels, shapes);
   if (asked == "reference") return Path::kReference;
   // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
@@ -52,17 +91,24 @@ Path resolve(const Operator& op, const KernelsConfig& config, at::Device device,
 
 }  // namespace
 
+bool cuda_kernel_linked(std::string_view) { return kernels::available(); }
+
+bool kernel_proven(std::string_view op) { return std::find(kProvenKernels.begin(), kProvenKernels.end(), op) != kProvenKernels.end(); }
+
 Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
                     const ModelShapes& shapes) {
   Paths paths;
-  for (const Operator& op : kOperators) paths.*op.path = resolve(op, config, device, compute, kernels, shapes);
+  for (std::size_t i = 0; i < kOperators<Path>.size(); ++i) {
+    const std::string& asked = config.*kOperators<std::string>[i].of;
+    paths.*kOperators<Path>[i].of = resolve(kOperators<Path>[i], asked, device, compute, kernels, shapes);
+  }
   return paths;
 }
 
 std::string describe(const Paths& paths) {
   std::string text;
-  for (const Operator& op : kOperators) {
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", op.key, path_name(paths.*op.path));
+  for (const auto& op : kOperators<Path>) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", op.key, path_name(paths.*op.of));
   }
   return text;
 }

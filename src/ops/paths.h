@@ -1,26 +1,63 @@
-// Which implementation of an operator runs. `reference`: plain ATen, obviously right, kept as oracle. `library`: LibTorch's best operator.
-// `fused`: our own kernel, on the CPU (ops/cpu) or in CUDA (kernels/). `auto`: the fastest that this device has been shown to run.
+// Which implementation of an operator runs, and on which device. `reference`: plain ATen, obviously right, kept as oracle. `library`:
+// LibTorch's best operator. `fused`: our own kernel, on the CPU (ops/cpu) or in CUDA (kernels/). `auto`: the fastest that this device has
+// been shown to run.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include <ATen/core/Tensor.h>
 
 #include "core/kernels_config.h"
-#include "ops/cuda_limits.h"
-#include "ops/proven.h"
+
+namespace meristem {
+
+// The device that this process computes on: the first CUDA device, else the CPU.
+at::Device pick_device();
+
+// As its driver names it ("NVIDIA H200"), or "cpu".
+std::string device_name(at::Device device);
+
+}  // namespace meristem
 
 namespace meristem::ops {
 
 enum class Path { kReference, kLibrary, kFused };
 
 // A path for each operator, resolved for one device and one compute type.
-struct Paths {
-  Path attention = Path::kReference, cross_entropy = Path::kReference, adamw = Path::kReference, rms_norm = Path::kReference,
-       rope = Path::kReference, swiglu = Path::kReference, depth_attention = Path::kReference, experts = Path::kReference;
+struct Paths : PerOperator<Path> {
+  Paths() : PerOperator<Path>{} {}
   static Paths reference() { return {}; }
+};
+
+// Query heads and the key/value heads that they share.
+struct HeadShape {
+  std::int64_t heads, kv_heads, head_dim;
+  std::int64_t query_columns() const { return heads * head_dim; }
+  std::int64_t kv_columns() const { return kv_heads * head_dim; }
+  std::int64_t columns() const { return query_columns() + 2 * kv_columns(); }
+};
+
+// The sizes of a model that the CUDA kernels have limits for; 0: it has no such part.
+struct ModelShapes {
+  std::int64_t width = 0, head_dim = 64;
+  std::optional<HeadShape> depth = {};  // of attention over depth, as ops/depth_attention.h takes it
+  bool joint = false;                   // with sequence attention, in one softmax
+  std::int64_t entries = 0;             // the most that a token attends over
+  std::int64_t experts = 0;
+};
+
+// Whether this build holds CUDA kernels that the device can run, and which of them a GPU has run and passed (kernels/proven.json, compiled
+// in).
+bool cuda_kernel_linked(std::string_view op);
+bool kernel_proven(std::string_view op);
+
+// The two questions as a value, so that a test can answer them otherwise.
+struct CudaKernels {
+  bool (*linked)(std::string_view op) = cuda_kernel_linked;
+  bool (*proven)(std::string_view op) = kernel_proven;
 };
 
 // Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can. CUDA kernels

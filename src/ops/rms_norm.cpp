@@ -2,9 +2,8 @@
 
 #include <torch/torch.h>
 
-#include "ops/cuda_rows.h"
-#include "ops/parallel_rows.h"
-#include "ops/typed_cpu.h"
+#include "meristem_kernels/rms_norm.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
@@ -13,6 +12,27 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& w, double e
   const at::Tensor wide = x.to(accumulate_type(x.scalar_type()));
   const at::Tensor rstd = (wide.square().mean(-1, /*keepdim=*/true) + eps).rsqrt();
   return (wide * rstd * w).to(x.scalar_type());
+}
+
+kernels::RmsNormShape norm_shape(const at::Tensor& x) {
+  const std::int64_t width = x.size(-1);
+  return {x.numel() / std::max<std::int64_t>(width, 1), static_cast<int>(width), element_type(x)};
+}
+
+// h = x + update where update is defined, else x; y = norm of h times w. y, rstd [rows] and, with an update, h are written.
+void rms_norm_cuda(const at::Tensor& x, const at::Tensor& update, const at::Tensor& w, double eps, const at::Tensor& h, const at::Tensor& y,
+                   const at::Tensor& rstd) {
+  kernels::rms_norm_forward(norm_shape(x), x.data_ptr(), data_or_null(update), w.data_ptr<float>(), static_cast<float>(eps),
+                            data_or_null(h), y.data_ptr(), rstd.data_ptr<float>(), stream_of(x));
+}
+
+// dh: the gradient that h has of its own, or undefined. Writes dx, returns the gradient of w.
+at::Tensor rms_norm_backward_cuda(const at::Tensor& dy, const at::Tensor& h, const at::Tensor& w, const at::Tensor& rstd,
+                                  const at::Tensor& dh, const at::Tensor& dx) {
+  const at::Tensor dw = at::empty_like(w), partials = at::empty({kernels::kRmsNormScratch}, w.options());
+  kernels::rms_norm_backward(norm_shape(h), dy.data_ptr(), h.data_ptr(), w.data_ptr<float>(), rstd.data_ptr<float>(), data_or_null(dh),
+                             dx.data_ptr(), dw.data_ptr<float>(), partials.data_ptr<float>(), stream_of(h));
+  return dw;
 }
 
 class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {

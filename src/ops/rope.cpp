@@ -2,10 +2,9 @@
 
 #include <torch/torch.h>
 
-#include "ops/cuda_rows.h"
-#include "ops/parallel_rows.h"
+#include "meristem_kernels/rope.h"
+#include "ops/launch.h"
 #include "ops/rms_norm.h"
-#include "ops/typed_cpu.h"
 
 namespace meristem::ops {
 namespace {
@@ -22,9 +21,20 @@ at::Tensor rope_reference(const at::Tensor& x_NC, std::int64_t heads, const at::
   return at::cat({turned, x_NC.narrow(1, columns, x_NC.size(1) - columns)}, 1);
 }
 
+kernels::RopeShape rope_shape(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table) {
+  return {x_NC.size(0),
+          static_cast<int>(heads),
+          static_cast<int>(2 * table.cos.size(1)),
+          element_type(x_NC),
+          positions_N.data_ptr<std::int32_t>(),
+          table.cos.data_ptr<float>(),
+          table.sin.data_ptr<float>()};
+}
+
+// Turns the first `heads` heads of each row by sign times their angle, in place.
 void rotate_rows(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table, float sign) {
   if (!x_NC.is_cpu()) {
-    rope_cuda(x_NC, heads, positions_N, table, sign);
+    kernels::rope(rope_shape(x_NC, heads, positions_N, table), x_NC.data_ptr(), x_NC.stride(0), sign, stream_of(x_NC));
     return;
   }
   const std::int64_t columns = x_NC.size(1), head_dim = 2 * table.cos.size(1);
@@ -58,15 +68,21 @@ class FusedRope : public torch::autograd::Function<FusedRope> {
   }
 };
 
+kernels::QkNorm qk_norm_of(const QkNorm& norm) {
+  return {static_cast<int>(norm.query_heads), static_cast<float>(norm.eps), norm.q_gain.data_ptr<float>(), norm.k_gain.data_ptr<float>()};
+}
+
 // One pass over memory on a CUDA device. The input is kept for the norm's gradient, so this one does not rotate in place.
 class FusedQkNormRope : public torch::autograd::Function<FusedQkNormRope> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& q_gain,
                             const at::Tensor& k_gain, std::int64_t query_heads, std::int64_t key_heads, double eps,
                             const at::Tensor& positions_N, const at::Tensor& cos, const at::Tensor& sin) {
-    const at::Tensor x_NC = input.contiguous();
-    at::Tensor y_NC = at::empty_like(x_NC);
-    qk_norm_rope_cuda(x_NC, {query_heads, key_heads, q_gain, k_gain, eps}, positions_N, {cos, sin}, y_NC);
+    const at::Tensor x_NC = input.contiguous(), y_NC = at::empty_like(x_NC);
+    const QkNorm norm{query_heads, key_heads, q_gain, k_gain, eps};
+    kernels::qk_norm_rope_forward(rope_shape(x_NC, query_heads + key_heads, positions_N, {cos, sin}), qk_norm_of(norm),
+                                  static_cast<int>(x_NC.size(1)), x_NC.data_ptr(), x_NC.stride(0), y_NC.data_ptr(), y_NC.stride(0),
+                                  stream_of(x_NC));
     context->saved_data["query_heads"] = query_heads;
     context->saved_data["key_heads"] = key_heads;
     context->saved_data["eps"] = eps;
@@ -78,9 +94,13 @@ class FusedQkNormRope : public torch::autograd::Function<FusedQkNormRope> {
     const auto saved = context->get_saved_variables();
     const QkNorm norm{context->saved_data["query_heads"].toInt(), context->saved_data["key_heads"].toInt(), saved[1], saved[2],
                       context->saved_data["eps"].toDouble()};
-    at::Tensor dx = at::empty_like(saved[0]);
-    const at::Tensor d_gains = qk_norm_rope_backward_cuda(grads[0].contiguous(), saved[0], norm, saved[3], {saved[4], saved[5]}, dx);
-    at::Tensor none;
+    const at::Tensor &x = saved[0], dy = grads[0].contiguous(), dx = at::empty_like(x), none;
+    const std::int64_t head_dim = norm.q_gain.size(0);
+    const at::Tensor d_gains = at::empty({2, head_dim}, norm.q_gain.options());
+    const at::Tensor partials = at::empty({kernels::kRopePartials * 2 * head_dim}, norm.q_gain.options());
+    kernels::qk_norm_rope_backward(rope_shape(x, norm.query_heads + norm.key_heads, saved[3], {saved[4], saved[5]}), qk_norm_of(norm),
+                                   static_cast<int>(x.size(1)), dy.data_ptr(), dy.stride(0), x.data_ptr(), x.stride(0), dx.data_ptr(),
+                                   dx.stride(0), d_gains.data_ptr<float>(), partials.data_ptr<float>(), stream_of(x));
     return {dx, d_gains.select(0, 0), d_gains.select(0, 1), none, none, none, none, none, none};
   }
 };

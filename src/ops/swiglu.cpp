@@ -2,9 +2,8 @@
 
 #include <torch/torch.h>
 
-#include "ops/cuda_rows.h"
-#include "ops/parallel_rows.h"
-#include "ops/typed_cpu.h"
+#include "meristem_kernels/swiglu.h"
+#include "ops/launch.h"
 
 namespace meristem::ops {
 namespace {
@@ -12,6 +11,10 @@ namespace {
 at::Tensor swiglu_reference(const at::Tensor& gate_up) {
   const auto parts = gate_up.to(accumulate_type(gate_up.scalar_type())).chunk(2, -1);
   return (at::silu(parts[0]) * parts[1]).to(gate_up.scalar_type());
+}
+
+kernels::SwigluShape kernel_shape_of(const at::Tensor& gate_up) {
+  return {gate_up.size(0), static_cast<int>(gate_up.size(1) / 2), element_type(gate_up)};
 }
 
 class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
@@ -28,7 +31,7 @@ class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
         });
       });
     } else {
-      swiglu_cuda(gate_up, y);
+      kernels::swiglu_forward(kernel_shape_of(gate_up), gate_up.data_ptr(), y.data_ptr(), stream_of(gate_up));
     }
     context->save_for_backward({gate_up});
     return y;
@@ -40,7 +43,7 @@ class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
     const std::int64_t rows = gate_up.size(0), inner = gate_up.size(1) / 2;
     at::Tensor d_gate_up = at::empty_like(gate_up);
     if (!gate_up.is_cpu()) {
-      swiglu_backward_cuda(dy, gate_up, d_gate_up);
+      kernels::swiglu_backward(kernel_shape_of(gate_up), dy.data_ptr(), gate_up.data_ptr(), d_gate_up.data_ptr(), stream_of(gate_up));
       return {d_gate_up};
     }
     dispatch_cpu(gate_up.scalar_type(), [&](const auto& kernels, auto type) {

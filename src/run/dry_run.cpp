@@ -12,7 +12,7 @@
 #include "metrics/progress.h"
 #include "metrics/throughput.h"
 #include "models/costs.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 #include "run/start.h"
 #include "run/telemetry.h"
 #include "step/update.h"

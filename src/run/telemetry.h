@@ -13,7 +13,7 @@
 #include "metrics/progress.h"
 #include "metrics/tensorboard.h"
 #include "metrics/throughput.h"
-#include "nn/expert_loads.h"
+#include "nn/mixer.h"
 #include "run/run_folder.h"
 #include "step/update.h"
 

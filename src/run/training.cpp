@@ -9,7 +9,7 @@
 #include "config/load.h"
 #include "core/file.h"
 #include "core/text.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 #include "run/stopping.h"
 #include "run/validation.h"
 

@@ -15,7 +15,7 @@ at::Tensor ints(const std::vector<std::int32_t>& values, at::Device device) {
   return view.clone().to(device, /*non_blocking=*/true);
 }
 
-bool one_segment_a_sequence(const HostBatch& batch) {
+bool one_document_a_sequence(const HostBatch& batch) {
   if (static_cast<std::int64_t>(batch.boundaries.size()) != batch.sequences + 1) return false;
   for (std::size_t i = 0; i < batch.boundaries.size(); ++i) {
     if (batch.boundaries[i] != static_cast<std::int32_t>(static_cast<std::int64_t>(i) * batch.length)) return false;
@@ -23,14 +23,14 @@ bool one_segment_a_sequence(const HostBatch& batch) {
   return true;
 }
 
-std::int64_t words_of(const HostBatch& batch) { return 3 * batch.sequences * batch.length + batch.sequences + segment_capacity(batch) + 1; }
+std::int64_t words_of(const HostBatch& batch) { return 3 * batch.sequences * batch.length + batch.sequences + document_capacity(batch) + 1; }
 
-// inputs, targets, positions, source, then the segments' starts, N as often as room is left.
+// inputs, targets, positions, source, then the documents' starts, N as often as room is left.
 void pack(const HostBatch& batch, std::int32_t* to) {
   for (const auto* part : {&batch.inputs, &batch.targets, &batch.positions, &batch.source, &batch.boundaries}) {
     to = std::copy(part->begin(), part->end(), to);
   }
-  const auto left = segment_capacity(batch) + 1 - static_cast<std::int64_t>(batch.boundaries.size());
+  const auto left = document_capacity(batch) + 1 - static_cast<std::int64_t>(batch.boundaries.size());
   std::fill_n(to, left, batch.boundaries.back());
 }
 
@@ -39,21 +39,21 @@ void pack(const HostBatch& batch, std::int32_t* to) {
 DeviceBatch to_device(const HostBatch& host, at::Device device) {
   DeviceBatch out{{ints(host.inputs, device), ints(host.targets, device), ints(host.positions, device), {}}, ints(host.source, device)};
   for (std::size_t i = 1; i < host.boundaries.size(); ++i) {
-    out.batch.segments.lengths.push_back(host.boundaries[i] - host.boundaries[i - 1]);
+    out.batch.documents.lengths.push_back(host.boundaries[i] - host.boundaries[i - 1]);
   }
   return out;
 }
 
-std::int64_t segment_capacity(const HostBatch& batch) {
-  if (one_segment_a_sequence(batch)) return batch.sequences;
+std::int64_t document_capacity(const HostBatch& batch) {
+  if (one_document_a_sequence(batch)) return batch.sequences;
   const auto documents = batch.boundaries.size() - 1;
   return static_cast<std::int64_t>(std::bit_ceil(std::max<std::size_t>(documents, 8)));
 }
 
 StaticInputs& InputPipeline::inputs_of(const HostBatch& batch) {
-  const bool uniform = one_segment_a_sequence(batch);
+  const bool uniform = one_document_a_sequence(batch);
   std::string shape = fmt::format("{}x{}", batch.sequences, batch.length);
-  if (!uniform) shape += fmt::format(", {} segments", segment_capacity(batch));
+  if (!uniform) shape += fmt::format(", {} documents", document_capacity(batch));
   const auto [found, fresh] = inputs_.try_emplace(shape);
   StaticInputs& buffers = found->second;
   if (!fresh) return buffers;
@@ -65,9 +65,9 @@ StaticInputs& InputPipeline::inputs_of(const HostBatch& batch) {
   views.targets_N = buffers.words.narrow(0, tokens, tokens);
   views.positions_N = buffers.words.narrow(0, 2 * tokens, tokens);
   buffers.inputs.source_S = buffers.words.narrow(0, 3 * tokens, batch.sequences);
-  views.segments.offsets = buffers.words.narrow(0, 3 * tokens + batch.sequences, segment_capacity(batch) + 1);
+  views.documents.offsets = buffers.words.narrow(0, 3 * tokens + batch.sequences, document_capacity(batch) + 1);
   // Lengths are the host's: with documents they change from batch to batch, and only what reads the offsets may run.
-  if (uniform) views.segments.lengths = ops::Segments::uniform(batch.sequences, batch.length).lengths;
+  if (uniform) views.documents.lengths = ops::Documents::uniform(batch.sequences, batch.length).lengths;
   return buffers;
 }
 

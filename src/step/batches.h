@@ -36,7 +36,7 @@ class SlotCopies {
 struct StaticInputs {
   at::Tensor words;    // int32: inputs, targets, positions [N], source [S], offsets
   DeviceBatch inputs;  // views
-  std::string shape;   // "8x1024", or with documents "8x1024, 64 segments"
+  std::string shape;   // "8x1024", or with documents "8x1024, 64 documents"
 };
 
 // Puts host batches where a captured graph reads them: packed into one of two pinned buffers, copied beside the computation, and put in
@@ -61,8 +61,8 @@ class InputPipeline {
   std::map<std::string, StaticInputs> inputs_;  // by shape
 };
 
-// How many segments the buffers hold: the sequences where each is one segment, else the documents rounded up to a power of two, so that
-// batches of about as many documents share a graph; the rest are empty segments.
-std::int64_t segment_capacity(const HostBatch& batch);
+// How many documents the buffers hold: the sequences where each is one document, else the documents rounded up to a power of two, so that
+// batches of about as many documents share a graph; the rest are empty.
+std::int64_t document_capacity(const HostBatch& batch);
 
 }  // namespace meristem

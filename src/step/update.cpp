@@ -53,8 +53,7 @@ Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes
       device_(live.parameters().master().device()),
       sums_(std::max<std::size_t>(config.data.sources.size(), 1), device_),
       stopped_(torch::zeros({}, torch::dtype(torch::kBool).device(device_))),
-      stream_rms_(torch::zeros({DepthPlan::kMaxCalls + 1}, kSums.device(device_))),
-      experts_(config.model.feed_forward.kind == "experts" ? config.model.feed_forward.count : 0) {
+      stream_rms_(torch::zeros({DepthPlan::kMaxCalls + 1}, kSums.device(device_))) {
   if (!graphs) return;
   inputs_ = std::make_unique<InputPipeline>(std::move(graphs->copies), device_);
   graphs_ = std::make_unique<GraphCache>(std::move(graphs->capture));
@@ -62,7 +61,7 @@ Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes
 
 void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   live_.parameters().zero_grad();
-  begin_loads(input.plan);
+  live_.model().begin_update(input.plan);
   sums_.clear();
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
     micro_batch(next(input.micro_sequences), input.plan, input.record_stream && micro == 0);  // one micro-batch tells enough
@@ -76,7 +75,7 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   const at::Tensor counts = counted(loss, norm);
   const at::Tensor scale = gradient_scale(norm, targets, counts);
   live_.optimizer().step(torch::full({}, input.learning_rate, scale.options()), scale);
-  end_loads(input.plan, counts);
+  live_.model().after_step(counts, live_.model().expert_counts());
   queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector()})});
 }
 
@@ -97,26 +96,6 @@ void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan,
   loss.loss_sum.backward();
   sums_.add(loss.losses_N, inputs.batch.targets_N, inputs.source_S);
   if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.size())).copy_(torch::stack(rms));
-  const nn::ExpertLoads loads = std::exchange(model.pending_loads(), {});
-  for (const auto& [depth, call] : loads.by_depth) loads_.at(static_cast<std::size_t>(depth)).add_(call.counts_E);
-}
-
-// Zeroes the loads of this plan's calls. A place's tensor stays the same for good: graphs of other plans add to it too.
-void Updater::begin_loads(const DepthPlan& plan) {
-  if (experts_ == 0) return;
-  while (std::ssize(loads_) < plan.num_calls()) loads_.push_back(torch::empty({experts_}, torch::dtype(torch::kLong).device(device_)));
-  for (at::Tensor& loads_E : loads_) loads_E.zero_();
-}
-
-// Hands the update's loads to the model, whose balance biases move by them where the update counted.
-void Updater::end_loads(const DepthPlan& plan, const at::Tensor& counts) {
-  if (experts_ == 0) return;
-  nn::ExpertLoads& loads = live_.model().pending_loads();
-  for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
-    const auto place = static_cast<std::size_t>(r);
-    loads.add(r, plan.calls()[place], loads_[place].clone());  // what a run logs of this update outlives the next one
-  }
-  live_.model().after_step(counts.item<bool>());
 }
 
 // [] bool: whether the update changes anything. The same on all ranks, since it follows from what they have added up.

@@ -83,8 +83,6 @@ class Updater {
 
   void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record);
   void forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record);
-  void begin_loads(const DepthPlan& plan);
-  void end_loads(const DepthPlan& plan, const at::Tensor& counts);
   at::Tensor counted(const at::Tensor& loss, const at::Tensor& norm);
   at::Tensor gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const;
   UpdateResult result_of(const Queued& update, const double* numbers);
@@ -97,10 +95,8 @@ class Updater {
   std::unique_ptr<InputPipeline> inputs_;  // with graphs alone
   std::unique_ptr<GraphCache> graphs_;
   UpdateSums sums_;
-  at::Tensor stopped_;             // [] bool: an update was not finite
-  at::Tensor stream_rms_;          // [calls + 1] of the update that last recorded it
-  std::int64_t experts_;           // of a block; 0: none
-  std::vector<at::Tensor> loads_;  // expert loads of the update under way, [experts] for each place in the plan
+  at::Tensor stopped_;     // [] bool: an update was not finite
+  at::Tensor stream_rms_;  // [calls + 1] of the update that last recorded it
   std::vector<Queued> queued_;
 };
 

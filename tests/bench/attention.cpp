@@ -1,9 +1,8 @@
-// Attention: causal against PyTorch's flash backend; sliding windows and packed documents against what PyTorch offers for the same mask.
+// Attention: causal against PyTorch's flash backend; packed documents against what PyTorch offers for the same mask.
 #include <fmt/format.h>
 
 #include "bench/harness.h"
 #include "ops/attention.h"
-#include "ops/fused_attention.h"
 
 namespace meristem::bench {
 namespace {
@@ -40,11 +39,7 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) 
       .transpose(1, 2);
 }
 
-// Flash's own windows and documents, which no public operator of PyTorch offers.
-at::Tensor flash_window(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window) {
-  const std::int64_t length = q.size(1);
-  return std::get<0>(at::_flash_attention_forward(q, k, v, {}, {}, length, length, 0, true, false, {}, window, 0));
-}
+// Flash's own documents, which no public operator of PyTorch offers.
 at::Tensor flash_documents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& offsets, std::int64_t longest) {
   return std::get<0>(at::_flash_attention_forward(q[0], k[0], v[0], offsets, offsets, longest, longest, 0, true, false)).unsqueeze(0);
 }
@@ -73,16 +68,8 @@ void both_passes(Bench& bench, const std::string& subject, const std::string& na
   bench.compare(subject + "_backward", name, backward);
 }
 
-at::Tensor our_attention(const Inputs& in, const Shape& shape, const ops::Segments& segments, ops::Path path, std::int64_t window = -1) {
-  const ops::HeadShape heads{shape.heads, shape.heads, shape.head_dim};
-  if (path == ops::Path::kFused) return ops::fused_attention(in.qkv, heads, ops::segment_offsets(segments, in.qkv.device()), window);
-  return ops::causal_attention(in.qkv, heads, segments, path);  // a window is the kernel's alone
-}
-
-// With the offsets on the device already, as a batch brings them.
-ops::Segments on_device(ops::Segments segments, at::Device device) {
-  segments.offsets = ops::segment_offsets(segments, device);
-  return segments;
+at::Tensor our_attention(const Inputs& in, const Shape& shape, const ops::Documents& documents, ops::Path path) {
+  return ops::causal_attention(in.qkv, {shape.heads, shape.heads, shape.head_dim}, documents, path);
 }
 
 }  // namespace
@@ -94,34 +81,11 @@ void bench_attention(Bench& bench) {
     for (const std::int64_t length : {tokens / 8, tokens / 4, tokens / 2, tokens}) {
       const Shape shape{tokens / length, length, (bench.settings().tiny ? 128 : 2048) / head_dim, head_dim};
       const Inputs in(shape, bench.bf16());
-      const auto segments = on_device(ops::Segments::uniform(shape.sequences, length), bench.settings().device);
+      const auto documents = ops::Documents::uniform(shape.sequences, length).on(bench.settings().device);
       const auto name = fmt::format("D{}, {} x {}, causal", head_dim, shape.sequences, length);
       std::vector<std::pair<std::string, Attend>> peers{{"flash", flash}};
       peers.emplace_back("default", [](const auto& q, const auto& k, const auto& v) { return sdpa(q, k, v, {}, true); });
-      both_passes(bench, "attention", name, in, our_name(path), [&] { return our_attention(in, shape, segments, path); }, peers);
-    }
-  }
-}
-
-void bench_attention_window(Bench& bench) {
-  const bool tiny = bench.settings().tiny;
-  const std::int64_t length = tiny ? 64 : 8192;
-  const ops::Path path = our_path("attention", bench);
-  for (const std::int64_t head_dim : {64, 128}) {
-    for (const std::int64_t window : tiny ? std::vector<std::int64_t>{8} : std::vector<std::int64_t>{128, 1024}) {
-      const Shape shape{tiny ? 1 : 2, length, (tiny ? 128 : 2048) / head_dim, head_dim};
-      const Inputs in(shape, bench.bf16());
-      const auto segments = on_device(ops::Segments::uniform(shape.sequences, length), bench.settings().device);
-      const at::Tensor seen = torch::ones({length, length}, in.q.options().dtype(torch::kBool).requires_grad(false)).tril().triu(-window);
-      std::vector<std::pair<std::string, Attend>> peers;
-      peers.emplace_back("SDPA with a mask", [&seen](const auto& q, const auto& k, const auto& v) { return sdpa(q, k, v, seen, false); });
-      if (in.q.is_cuda()) {
-        peers.emplace_back("flash's own window",
-                           [window](const auto& q, const auto& k, const auto& v) { return flash_window(q, k, v, window); });
-      }
-      both_passes(
-          bench, "attention_window", fmt::format("D{}, {} x {}, window {}", head_dim, shape.sequences, length, window), in, our_name(path),
-          [&] { return our_attention(in, shape, segments, path, window); }, peers);
+      both_passes(bench, "attention", name, in, our_name(path), [&] { return our_attention(in, shape, documents, path); }, peers);
     }
   }
 }
@@ -130,34 +94,34 @@ void bench_attention_packed(Bench& bench) {
   const std::int64_t tokens = bench.settings().tiny ? 64 : 16384;
   const ops::Path path = our_path("attention", bench);
   // Documents of 1/64 to 1/8 of the batch.
-  ops::Segments segments;
+  ops::Documents documents;
   std::int64_t longest = 0, left = tokens;
   for (std::int64_t i = 0; left > 0; ++i) {
     const std::int64_t length = std::min(left, tokens / 64 * (1 + 5 * i % 8));
-    segments.lengths.push_back(length);
+    documents.lengths.push_back(length);
     longest = std::max(longest, length);
     left -= length;
   }
-  segments = on_device(segments, bench.settings().device);
+  documents = documents.on(bench.settings().device);
   for (const std::int64_t head_dim : {64, 128}) {
     const Shape shape{1, tokens, (bench.settings().tiny ? 128 : 2048) / head_dim, head_dim};
     const Inputs in(shape, bench.bf16());
     std::vector<std::pair<std::string, Attend>> peers;
     peers.emplace_back("SDPA a document", [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-      const auto qs = q.split_with_sizes(segments.lengths, 1), ks = k.split_with_sizes(segments.lengths, 1),
-                 vs = v.split_with_sizes(segments.lengths, 1);
+      const auto qs = q.split_with_sizes(documents.lengths, 1), ks = k.split_with_sizes(documents.lengths, 1),
+                 vs = v.split_with_sizes(documents.lengths, 1);
       std::vector<at::Tensor> out;
       for (std::size_t i = 0; i < qs.size(); ++i) out.push_back(sdpa(qs[i], ks[i], vs[i], {}, true));
       return at::cat(out, 1);
     });
     if (in.q.is_cuda()) {
       peers.emplace_back("flash's own documents", [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-        return flash_documents(q, k, v, segments.offsets, longest);
+        return flash_documents(q, k, v, documents.offsets, longest);
       });
     }
     both_passes(
-        bench, "attention_packed", fmt::format("D{}, {} documents in {}", head_dim, segments.lengths.size(), tokens), in, our_name(path),
-        [&] { return our_attention(in, shape, segments, path); }, peers);
+        bench, "attention_packed", fmt::format("D{}, {} documents in {}", head_dim, documents.lengths.size(), tokens), in, our_name(path),
+        [&] { return our_attention(in, shape, documents, path); }, peers);
   }
 }
 

@@ -8,21 +8,17 @@
 #include <CLI/CLI.hpp>
 
 #include "bench/harness.h"
-#include "ops/device.h"
+#include "ops/paths.h"
 
 using namespace meristem;
 
 namespace {
 
-const std::map<std::string, void (*)(bench::Bench&)> kSubjects{{"attention", bench::bench_attention},
-                                                               {"attention_window", bench::bench_attention_window},
-                                                               {"attention_packed", bench::bench_attention_packed},
-                                                               {"rms_norm", bench::bench_rms_norm},
-                                                               {"cross_entropy", bench::bench_cross_entropy},
-                                                               {"adamw", bench::bench_adamw},
-                                                               {"depth_attention", bench::bench_depth_attention},
-                                                               {"rope", bench::bench_rope},
-                                                               {"swiglu", bench::bench_swiglu}};
+const std::map<std::string, void (*)(bench::Bench&)> kSubjects{
+    {"attention", bench::bench_attention}, {"attention_packed", bench::bench_attention_packed},
+    {"rms_norm", bench::bench_rms_norm},   {"cross_entropy", bench::bench_cross_entropy},
+    {"adamw", bench::bench_adamw},         {"depth_attention", bench::bench_depth_attention},
+    {"rope", bench::bench_rope},           {"swiglu", bench::bench_swiglu}};
 
 struct Arguments {
   bench::Settings settings;

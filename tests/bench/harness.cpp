@@ -7,7 +7,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <c10/core/Event.h>
 
-#include "ops/proven.h"
+#include "ops/paths.h"
 
 namespace meristem::bench {
 namespace {

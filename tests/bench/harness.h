@@ -63,7 +63,6 @@ void run_backward(const at::Tensor& output, const std::vector<at::Tensor>& input
 
 // One file a group of subjects.
 void bench_attention(Bench& bench);
-void bench_attention_window(Bench& bench);
 void bench_attention_packed(Bench& bench);
 void bench_rms_norm(Bench& bench);
 void bench_rope(Bench& bench);

@@ -1,12 +1,12 @@
-// ops::fused_attention around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v in the projection,
-// strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
+// causal_attention on its fused path, around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v in
+// the projection, strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
 #include <algorithm>
 
 #include <torch/torch.h>
 
 #include "kernels/attention/check.h"
 #include "kernels/device_tensors.h"
-#include "ops/fused_attention.h"
+#include "ops/attention.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -29,12 +29,12 @@ void copy_to(const at::Tensor& values, test::DeviceArray<std::uint16_t>& words, 
 void run_operator(AttentionProblem& problem, bool wide, bool turned) {
   const AttentionCase& given = problem.given;
   const ops::HeadShape shape{given.heads, given.kv_heads, given.head_dim};
-  ops::Segments segments;
-  segments.lengths.assign(given.lengths.begin(), given.lengths.end());
-  const at::Tensor offsets = ops::segment_offsets(segments, at::kCPU), packed = tensor_of(problem.qkv, problem.tokens, problem.columns);
+  ops::Documents documents;
+  documents.lengths.assign(given.lengths.begin(), given.lengths.end());
+  const at::Tensor packed = tensor_of(problem.qkv, problem.tokens, problem.columns);
   at::Tensor qkv = wide ? at::cat({packed, packed.narrow(1, 0, 64)}, 1).narrow(1, 0, problem.columns) : packed;
   qkv = qkv.detach().requires_grad_();
-  const at::Tensor out = ops::fused_attention(qkv, shape, offsets, given.window_left);
+  const at::Tensor out = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
   const at::Tensor d_out = tensor_of(problem.d_out, problem.tokens, problem.out_columns).narrow(1, 0, shape.query_columns());
   out.backward(turned ? d_out.t().contiguous().t() : d_out);
   copy_to(out.detach(), problem.out, problem.out_columns);
@@ -59,21 +59,21 @@ TEST_CASE("the operator hands the kernel the projection, the documents and the s
   check({"one document", {70}, 2, 1, 64}, false, false);
   check({"packed documents, some empty", {5, 0, 66, 1, 0}, 4, 2, 64}, false, false);
   check({"head dim 128", {40, 30}, 2, 2, 128}, false, false);
-  check({"a window", {90, 20}, 2, 1, 64, 33}, false, false);
   check({"one document", {70}, 2, 1, 64}, true, false);
   check({"packed documents", {33, 21}, 2, 1, 64}, false, true);
 }
 
-TEST_CASE("causal_attention on the fused path is the operator, with offsets that a batch brings or without") {
+TEST_CASE("the operator reads the offsets that a batch brings, and makes none itself") {
   const test::TensorsAsDeviceMemory on_the_device;
   AttentionProblem problem({"", {20, 44}, 2, 1, 64});
   const ops::HeadShape shape{2, 1, 64};
   const at::Tensor qkv = tensor_of(problem.qkv, 64, problem.columns);
-  ops::Segments segments{{20, 44}};
-  const at::Tensor made = ops::causal_attention(qkv, shape, segments, ops::Path::kFused);
-  CHECK(torch::equal(made, ops::fused_attention(qkv, shape, torch::tensor({0, 20, 64}, torch::kInt))));
-  segments.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
-  CHECK(torch::equal(ops::causal_attention(qkv, shape, segments, ops::Path::kFused), made));
-  CHECK_THROWS_WITH(ops::causal_attention(qkv.to(torch::kFloat), shape, segments, ops::Path::kFused),
+  ops::Documents documents{{20, 44}};
+  CHECK(torch::equal(documents.on(at::kCPU).offsets, torch::tensor({0, 20, 64}, torch::kInt)));
+  const at::Tensor made = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
+  CHECK_THROWS_WITH(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), Catch::Contains("no offsets of its documents"));
+  documents.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
+  CHECK(torch::equal(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), made));
+  CHECK_THROWS_WITH(ops::causal_attention(qkv.to(torch::kFloat), shape, documents, ops::Path::kFused),
                     Catch::Contains("expected [N, 256] of BFloat16"));
 }

@@ -24,7 +24,7 @@ inline ModelConfig tiny_config(std::int64_t blocks = 3) {
 inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
-  build.paths = {path, path, path, path, path, path, path, path};
+  for (const auto& op : kOperators<ops::Path>) build.paths.*op.of = path;
   if (path == ops::Path::kFused) build.paths.attention = build.paths.experts = ops::Path::kLibrary;
   return build;
 }
@@ -47,7 +47,7 @@ inline Batch random_batch(std::int64_t sequences, std::int64_t length, std::int6
   batch.tokens_N = torch::randint(vocab, {sequences * length}, torch::kInt);
   batch.targets_N = torch::randint(vocab, {sequences * length}, torch::kInt);
   batch.positions_N = torch::arange(length, torch::kInt).repeat({sequences});
-  batch.segments = ops::Segments::uniform(sequences, length);
+  batch.documents = ops::Documents::uniform(sequences, length);
   return batch;
 }
 

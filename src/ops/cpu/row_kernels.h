@@ -1,5 +1,5 @@
-// Our CPU kernels over rows of memory: raw pointers and sizes, no LibTorch, no threads. One source (row_kernels.inc) is compiled for three
-// instruction sets; row_kernels() picks the best one that this processor has. Callers split the rows over threads.
+// Our CPU kernels over rows of memory: raw pointers and sizes, no LibTorch, no threads. One source is compiled for three instruction
+// sets; row_kernels() picks the best one that this processor has. Callers split the rows over threads.
 // `bf16` arrays are passed as std::uint16_t. All arithmetic is fp32; conversions to bf16 round to nearest even.
 #pragma once
 

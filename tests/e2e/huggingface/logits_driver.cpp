@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   Batch batch;
   batch.tokens_N = torch::tensor(ids, torch::kInt);
   batch.positions_N = torch::arange(count, torch::kInt);
-  batch.segments = ops::Segments::uniform(1, count);
+  batch.documents = ops::Documents::uniform(1, count);
   const at::Tensor logits = opened.model->logits(batch, plan.empty() ? opened.plan : DepthPlan::parse(plan)).to(at::kFloat).contiguous();
   const auto values = static_cast<std::size_t>(logits.numel());
   return std::fwrite(logits.data_ptr(), sizeof(float), values, stdout) == values ? 0 : 1;

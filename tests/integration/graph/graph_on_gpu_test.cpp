@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "ops/device.h"
+#include "ops/paths.h"
 #include "step/update.h"
 #include "support/catch.h"
 #include "unit/step/small_run.h"

@@ -5,9 +5,7 @@
 #include <torch/torch.h>
 
 #include "kernels/device_tensors.h"
-#include "ops/depth_attention.h"
-#include "ops/fused_attention.h"
-#include "ops/fused_depth_attention.h"
+#include "ops/depth_attention_passes.h"
 #include "support/catch.h"
 #include "support/tolerance.h"
 
@@ -60,7 +58,7 @@ TEST_CASE("fused depth attention agrees with the reference path, values and grad
           values.push_back(parts[1]);
         }
         const at::Tensor q = in[0].narrow(1, 0, shape.query_columns());
-        return fused ? ops::fused_depth_attention(q, keys, values, shape)
+        return fused ? ops::fused_depth_attention(ops::kDepthPassesCuda, q, keys, values, shape)
                      : ops::depth_attention(q, keys, values, shape, ops::Path::kReference);
       });
     };
@@ -72,8 +70,8 @@ TEST_CASE("fused joint attention agrees with the reference path, values and grad
   const test::TensorsAsDeviceMemory on_the_device;
   torch::manual_seed(8);
   for (const auto& [shape, count] : {std::pair{HeadShape{4, 2, 64}, 3}, {HeadShape{2, 1, 128}, 1}, {HeadShape{8, 1, 64}, 2}}) {
-    for (const ops::Segments& segments : {ops::Segments{{70}}, ops::Segments{{3, 20, 1}}}) {
-      const std::int64_t tokens = std::accumulate(segments.lengths.begin(), segments.lengths.end(), std::int64_t{0});
+    for (const ops::Documents& documents : {ops::Documents{{70}}, ops::Documents{{3, 20, 1}}}) {
+      const std::int64_t tokens = std::accumulate(documents.lengths.begin(), documents.lengths.end(), std::int64_t{0});
       INFO("heads " << shape.heads << " over " << shape.kv_heads << " of " << shape.head_dim << ", " << tokens << " tokens");
       Tensors inputs{torch::randn({tokens, shape.columns()}, torch::kDouble)};
       for (int i = 0; i < 2 * count; ++i) inputs.push_back(torch::randn({tokens, shape.kv_columns()}, torch::kDouble));
@@ -81,8 +79,8 @@ TEST_CASE("fused joint attention agrees with the reference path, values and grad
       const auto run = [&](at::ScalarType type, bool fused) {
         return gradients_and_result(inputs, upstream, type, [&](const Tensors& in) {
           const Tensors keys(in.begin() + 1, in.begin() + 1 + count), values(in.begin() + 1 + count, in.end());
-          return fused ? ops::fused_joint_attention(in[0], keys, values, shape, ops::segment_offsets(segments, at::kCPU))
-                       : ops::joint_attention(in[0], keys, values, shape, segments, ops::Path::kReference);
+          return fused ? ops::fused_joint_attention(ops::kDepthPassesCuda, in[0], keys, values, shape, documents.on(at::kCPU))
+                       : ops::joint_attention(in[0], keys, values, shape, documents, ops::Path::kReference);
         });
       };
       check_within_own_precision(run(at::kBFloat16, true), run(at::kBFloat16, false), run(at::kDouble, false));
@@ -108,7 +106,7 @@ TEST_CASE("calls that share entries gather their gradients in place: what autogr
         keys.push_back(in[call] * 1);
         values.push_back(in[call + 3] * 1);
         shared.keys = shared.values = call;
-        q = q + (fused ? ops::fused_depth_attention(q, keys, values, shape, shared)
+        q = q + (fused ? ops::fused_depth_attention(ops::kDepthPassesCuda, q, keys, values, shape, shared)
                        : ops::depth_attention(q, keys, values, shape, ops::Path::kReference));
       }
       return q;
@@ -122,9 +120,11 @@ TEST_CASE("calls that share entries gather their gradients in place: what autogr
 TEST_CASE("joint attention without entries is attention") {
   const test::TensorsAsDeviceMemory on_the_device;
   const HeadShape shape{2, 1, 64};
-  const at::Tensor offsets = ops::segment_offsets({{4, 9}}, at::kCPU), upstream = torch::randn({13, 128}).to(at::kBFloat16);
+  const ops::Documents documents = ops::Documents{{4, 9}}.on(at::kCPU);
+  const at::Tensor upstream = torch::randn({13, 128}).to(at::kBFloat16);
   const at::Tensor joint = torch::randn({13, 256}).to(at::kBFloat16).requires_grad_(), plain = joint.detach().clone().requires_grad_();
-  const at::Tensor y = ops::fused_joint_attention(joint, {}, {}, shape, offsets), expected = ops::fused_attention(plain, shape, offsets);
+  const at::Tensor y = ops::fused_joint_attention(ops::kDepthPassesCuda, joint, {}, {}, shape, documents),
+                   expected = ops::causal_attention(plain, shape, documents, ops::Path::kFused);
   CHECK(torch::equal(y, expected));
   y.backward(upstream);
   expected.backward(upstream);
@@ -136,16 +136,20 @@ TEST_CASE("rows that the kernel cannot read in place are copied, and what it doe
   const HeadShape shape{2, 1, 64};
   const at::Tensor q = torch::randn({5, 128}).to(at::kBFloat16), k = torch::randn({5, 64}).to(at::kBFloat16),
                    v = torch::randn({5, 64}).to(at::kBFloat16);
-  const at::Tensor expected = ops::fused_depth_attention(q, {k, k}, {v, v}, shape);
+  const at::Tensor expected = ops::fused_depth_attention(ops::kDepthPassesCuda, q, {k, k}, {v, v}, shape);
   const auto turned = [](const at::Tensor& x) { return x.t().contiguous().t(); };
   const auto shifted = [](const at::Tensor& x) { return at::cat({x.narrow(1, 0, 1), x, x.narrow(1, 0, 2)}, 1).narrow(1, 1, x.size(1)); };
-  CHECK(torch::equal(ops::fused_depth_attention(turned(q), {shifted(k), turned(k)}, {v, shifted(v)}, shape), expected));
+  CHECK(torch::equal(ops::fused_depth_attention(ops::kDepthPassesCuda, turned(q), {shifted(k), turned(k)}, {v, shifted(v)}, shape),
+                     expected));
   at::Tensor leaf = q.detach().requires_grad_(), other = q.detach().requires_grad_();
-  ops::fused_depth_attention(leaf, {k, v}, {v, k}, shape).backward(turned(q));
-  ops::fused_depth_attention(other, {k, v}, {v, k}, shape).backward(q);
+  ops::fused_depth_attention(ops::kDepthPassesCuda, leaf, {k, v}, {v, k}, shape).backward(turned(q));
+  ops::fused_depth_attention(ops::kDepthPassesCuda, other, {k, v}, {v, k}, shape).backward(q);
   CHECK(torch::equal(leaf.grad(), other.grad()));
-  CHECK_THROWS_WITH(ops::fused_depth_attention(q.to(at::kFloat), {k}, {v}, shape), Catch::Contains("BFloat16, got a query of Float"));
-  CHECK_THROWS_WITH(ops::fused_depth_attention(q, {k}, {v.to(at::kFloat)}, shape), Catch::Contains("an entry of Float"));
+  CHECK_THROWS_WITH(ops::fused_depth_attention(ops::kDepthPassesCuda, q.to(at::kFloat), {k}, {v}, shape),
+                    Catch::Contains("BFloat16, got a query of Float"));
+  CHECK_THROWS_WITH(ops::fused_depth_attention(ops::kDepthPassesCuda, q, {k}, {v.to(at::kFloat)}, shape),
+                    Catch::Contains("an entry of Float"));
   const Tensors many(129, k);
-  CHECK_THROWS_WITH(ops::fused_depth_attention(q, many, many, shape), Catch::Contains("129 entries; allowed: 1 to 128"));
+  CHECK_THROWS_WITH(ops::fused_depth_attention(ops::kDepthPassesCuda, q, many, many, shape),
+                    Catch::Contains("129 entries; allowed: 1 to 128"));
 }

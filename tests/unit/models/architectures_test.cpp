@@ -82,7 +82,7 @@ TEST_CASE("packed documents are as if alone in every architecture") {
     packed.tokens_N = torch::cat({first.tokens_N, second.tokens_N});
     packed.positions_N = torch::cat({first.positions_N, second.positions_N});
     packed.targets_N = torch::cat({first.targets_N, second.targets_N});
-    packed.segments = {{9, 5}};
+    packed.documents = {{9, 5}};
     const at::Tensor alone = torch::cat({model->logits(first, variant.plan), model->logits(second, variant.plan)});
     INFO(variant.name);
     CHECK(test::max_error(model->logits(packed, variant.plan), alone) < 1e-12 * alone.abs().max().item<double>());

@@ -1,5 +1,5 @@
 // Activation checkpointing changes memory and time, nothing else.
-#include "models/call_checkpoint.h"
+#include "models/calls.h"
 
 #include "models/depth_model.h"
 #include "nn/attention.h"
@@ -21,12 +21,13 @@ struct Outcome {
 // Loss and gradients of two micro-batches that add up.
 Outcome outcome(Model& model, const DepthPlan& plan, bool documents) {
   torch::manual_seed(3);
+  model.begin_update(plan);
   Outcome out;
   for (const std::uint64_t seed : {1, 2}) {
     // The batch is gone before backward runs, as in training.
     at::Tensor loss = [&] {
       Batch batch = test::random_batch(2, 9, 61, seed);
-      if (documents) batch.segments = {{4, 5, 9}};
+      if (documents) batch.documents = {{4, 5, 9}};
       torch::manual_seed(seed);
       return model.loss(batch, plan).loss_sum;
     }();
@@ -121,8 +122,7 @@ TEST_CASE("a call that reads the memory of its depth is computed again from the 
       CHECK(test::max_error(on.grads.at(name), grad) <= allowed);
     }
     CHECK(off.grads.at("blocks.0.attention.qkv.weight").abs().max().item<double>() > 0);
-    plain->after_step(true);
-    checkpointed->after_step(true);
+    for (const auto& model : {plain, checkpointed}) model->after_step(torch::tensor(true), model->expert_counts());
     REQUIRE(plain->expert_loads().by_depth.size() == 6);
     for (const auto& [depth, call] : plain->expert_loads().by_depth) {
       CHECK(torch::equal(checkpointed->expert_loads().by_depth.at(depth).counts_E, call.counts_E));

@@ -110,7 +110,7 @@ TEST_CASE("packed documents are as if alone") {
   packed.tokens_N = torch::cat({first.tokens_N, second.tokens_N});
   packed.positions_N = torch::cat({first.positions_N, second.positions_N});
   packed.targets_N = torch::cat({first.targets_N, second.targets_N});
-  packed.segments = {{9, 5}};
+  packed.documents = {{9, 5}};
   const DepthPlan plan = DepthPlan::plain(config.blocks);
   const at::Tensor alone = torch::cat({model->logits(first, plan), model->logits(second, plan)});
   CHECK(test::max_error(model->logits(packed, plan), alone) < 1e-12);

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "core/errors.h"
-#include "models/loop_run.h"
+#include "models/calls.h"
 #include "support/catch.h"
 #include "support/tiny_model.h"
 #include "support/tolerance.h"

@@ -17,7 +17,7 @@ double score_by_definition(Model& model, const DepthPlan& plan, const ChoiceItem
   Batch batch;
   batch.tokens_N = torch::tensor(tokens, torch::kInt);
   batch.positions_N = torch::arange(length, torch::kInt);
-  batch.segments = ops::Segments::uniform(1, length);
+  batch.documents = ops::Documents::uniform(1, length);
   const at::Tensor log_probabilities = model.logits(batch, plan).to(torch::kDouble).log_softmax(1);
   double sum = 0;
   for (auto t = static_cast<std::int64_t>(item.context.size()); t < length; ++t) {

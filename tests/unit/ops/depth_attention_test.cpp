@@ -61,7 +61,7 @@ TEST_CASE("joint attention whose depth keys are masked is plain attention, value
   torch::manual_seed(2);
   // One key head a query head: a depth key that points against its query scores -1e4 and is out of the softmax.
   const HeadShape shape{2, 2, 6};
-  for (const ops::Segments& segments : {ops::Segments::uniform(2, 5), ops::Segments{{3, 7}}}) {
+  for (const ops::Documents& documents : {ops::Documents::uniform(2, 5), ops::Documents{{3, 7}}}) {
     for (const Path path : {Path::kReference, Path::kLibrary}) {
       const at::Tensor qkv = torch::randn({10, shape.columns()}, torch::kDouble).requires_grad_();
       const at::Tensor upstream = torch::randn({10, shape.query_columns()}, torch::kDouble);
@@ -69,26 +69,26 @@ TEST_CASE("joint attention whose depth keys are masked is plain attention, value
       const at::Tensor masked = q * (-1e6 / q.view({10, 2, 6}).square().sum(2, true).expand({10, 2, 6}).reshape({10, 12}));
       const std::vector<at::Tensor> keys{masked, masked},
           values{torch::randn({10, 12}, torch::kDouble), torch::randn({10, 12}, torch::kDouble)};
-      const at::Tensor joint = ops::joint_attention(qkv, keys, values, shape, segments, path);
-      const at::Tensor plain = ops::causal_attention(qkv, shape, segments, Path::kReference);
+      const at::Tensor joint = ops::joint_attention(qkv, keys, values, shape, documents, path);
+      const at::Tensor plain = ops::causal_attention(qkv, shape, documents, Path::kReference);
       CHECK(test::max_error(joint, plain) < 1e-12);
-      CHECK(test::max_error(ops::joint_attention(qkv, {}, {}, shape, segments, path), plain) < 1e-12);
+      CHECK(test::max_error(ops::joint_attention(qkv, {}, {}, shape, documents, path), plain) < 1e-12);
       const at::Tensor of_joint = torch::autograd::grad({(joint * upstream).sum()}, {qkv})[0],
                        of_plain = torch::autograd::grad({(plain * upstream).sum()}, {qkv})[0];
       CHECK(test::max_error(of_joint, of_plain) < 1e-12);
       const std::vector<at::Tensor> seen{q, q};
-      CHECK(test::max_error(ops::joint_attention(qkv, seen, values, shape, segments, path), plain) > 1e-2);
+      CHECK(test::max_error(ops::joint_attention(qkv, seen, values, shape, documents, path), plain) > 1e-2);
     }
   }
 }
 
 TEST_CASE("our kernels agree with all scores written out, values and every gradient, within the reference's own precision") {
   torch::manual_seed(3);
-  const std::vector<ops::Segments> all_segments{ops::Segments::uniform(2, 5), ops::Segments{{3, 6, 1}}};
+  const std::vector<ops::Documents> all_documents{ops::Documents::uniform(2, 5), ops::Documents{{3, 6, 1}}};
   for (const auto& [shape, count] : {std::pair{kShape, 3}, {HeadShape{2, 2, 40}, 1}, {HeadShape{6, 2, 64}, 17}}) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
       for (const bool joint : {false, true}) {
-        for (const ops::Segments& segments : all_segments) {
+        for (const ops::Documents& documents : all_documents) {
           std::vector<at::Tensor> inputs{torch::randn({10, shape.columns()}, torch::kDouble)};
           for (int i = 0; i < 2 * count; ++i) inputs.push_back(torch::randn({10, shape.kv_columns()}, torch::kDouble));
           const at::Tensor upstream = torch::randn({10, shape.query_columns()}, torch::kDouble).to(type);
@@ -96,7 +96,7 @@ TEST_CASE("our kernels agree with all scores written out, values and every gradi
             std::vector<at::Tensor> in;
             for (const at::Tensor& input : inputs) in.push_back(input.to(type).to(compute).requires_grad_());
             const std::vector<at::Tensor> keys(in.begin() + 1, in.begin() + 1 + count), values(in.begin() + 1 + count, in.end());
-            const at::Tensor y = joint ? ops::joint_attention(in[0], keys, values, shape, segments, path)
+            const at::Tensor y = joint ? ops::joint_attention(in[0], keys, values, shape, documents, path)
                                        : ops::depth_attention(in[0].narrow(1, 0, shape.query_columns()), keys, values, shape, path);
             auto out = torch::autograd::grad({(y * upstream.to(compute)).sum()}, in);
             out.push_back(y.detach());

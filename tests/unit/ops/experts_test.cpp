@@ -2,7 +2,6 @@
 
 #include <torch/torch.h>
 
-#include "ops/grouped_linear.h"
 #include "support/catch.h"
 #include "support/tolerance.h"
 

@@ -9,7 +9,6 @@ using namespace meristem::ops;
 
 namespace {
 
-constexpr const char* kAllOperators[] = {"attention", "cross_entropy", "adamw", "rms_norm", "rope", "swiglu", "depth_attention", "experts"};
 const at::Device kGpu(at::kCUDA, 0);
 
 bool yes(std::string_view) { return true; }
@@ -18,7 +17,7 @@ bool only_adamw(std::string_view op) { return op == "adamw"; }
 
 KernelsConfig all_of(const std::string& asked) {
   KernelsConfig config;
-  config.attention = config.cross_entropy = config.adamw = config.rms_norm = config.rope = config.swiglu = asked;
+  config.set_all(asked);
   return config;
 }
 
@@ -29,7 +28,9 @@ TEST_CASE("auto never picks a CUDA kernel that no GPU has run") {
   CHECK(unproven.find("fused") == std::string::npos);
   // As the repository says it today, were every kernel linked.
   const std::string today = describe(resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {yes, kernel_proven}));
-  for (const char* op : kAllOperators) CHECK((today.find(std::string(op) + " fused") != std::string::npos) == kernel_proven(op));
+  for (const auto& op : kOperators<Path>) {
+    CHECK((today.find(std::string(op.key) + " fused") != std::string::npos) == kernel_proven(op.key));
+  }
 }
 
 TEST_CASE("auto picks a kernel that is proven and linked, and only that") {
@@ -67,7 +68,7 @@ TEST_CASE(
 }
 
 TEST_CASE("the CUDA kernels of depth attention and experts take bf16 alone") {
-  for (auto KernelsConfig::*op : {&KernelsConfig::depth_attention, &KernelsConfig::experts}) {
+  for (std::string KernelsConfig::*op : {&KernelsConfig::depth_attention, &KernelsConfig::experts}) {
     KernelsConfig fused;
     fused.*op = "fused";
     CHECK_NOTHROW(resolve_paths(fused, kGpu, at::kBFloat16, {yes, no}));

@@ -94,19 +94,40 @@ TEST_CASE("evaluation and a skipped update leave the balance bias, and their loa
   batch.tokens_N = torch::randint(64, {32}, torch::kInt);
   batch.targets_N = batch.tokens_N;
   batch.positions_N = torch::arange(8, torch::kInt).repeat({4});
-  batch.segments = ops::Segments::uniform(4, 8);
+  batch.documents = ops::Documents::uniform(4, 8);
   const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
   {
     torch::NoGradGuard no_grad;
     live.model().loss(batch, plan);
   }
+  live.model().begin_update(plan);
   live.model().loss(batch, plan);
-  live.model().after_step(/*updated=*/false);
+  CHECK(live.model().expert_counts().sum().item<std::int64_t>() == 4 * 32 * 2);  // calls, tokens, choices
+  live.model().after_step(torch::tensor(false), live.model().expert_counts());
   CHECK(torch::equal(bias_of(live, 0), before));
   one_step(live, config, 2);
   one_step(other, config, 2);
   CHECK(torch::equal(bias_of(live, 0), bias_of(other, 0)));
   CHECK(torch::equal(live.parameters().master(), other.parameters().master()));
+}
+
+TEST_CASE("what does not count moves no bit of a bias, and what counts moves it by the loads that it is given") {
+  const RunConfig config = dreamer_run();
+  const ModelRegistry registry = builtin_registry();
+  LiveModel live(config, registry, at::kCPU, 2, true);
+  at::Tensor bias = bias_of(live, 1);
+  bias.fill_(-0.0f);
+  bias[3] = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor before = bias.view(torch::kInt).clone();
+  live.model().begin_update(DepthPlan::parse("0, 1"));
+  // As a sum over ranks hands them in: other counts than the model's own.
+  const at::Tensor counts = torch::stack({torch::arange(8), torch::arange(8).flip(0)});
+  live.model().after_step(torch::tensor(false), counts);
+  CHECK(torch::equal(bias.view(torch::kInt), before));
+  CHECK(bias_of(live, 0).abs().max().item<double>() == 0);
+  live.model().after_step(torch::tensor(true), counts);
+  CHECK(torch::equal(bias_of(live, 0), 1e-2 * (3.5 - torch::arange(8)).sign()));
+  CHECK(bias[0].item<float>() == -1e-2f);
 }
 
 TEST_CASE("a resumed run continues to the bit, biases included; without their saved values it does not") {

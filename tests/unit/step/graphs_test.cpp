@@ -130,8 +130,8 @@ TEST_CASE("every batch arrives whole and in order, in buffers that stay where th
     const StaticInputs& buffers = pipeline.load(batch);
     check_batch(buffers, batch);
     CHECK(buffers.shape == "4x16");
-    CHECK(buffers.inputs.batch.segments.lengths == std::vector<std::int64_t>(4, 16));
-    CHECK(holds(buffers.inputs.batch.segments.offsets, batch.boundaries));
+    CHECK(buffers.inputs.batch.documents.lengths == std::vector<std::int64_t>(4, 16));
+    CHECK(holds(buffers.inputs.batch.documents.offsets, batch.boundaries));
     if (k > 0) CHECK(buffers.words.data_ptr() == place);
     place = buffers.words.data_ptr();
   }
@@ -151,21 +151,21 @@ TEST_CASE("the device may be far behind: nothing is packed over before it was co
   for (std::int64_t k = 0; k < 9; ++k) CHECK(holds(seen[static_cast<std::size_t>(k)], test::rows(4 * k, 4).inputs));
 }
 
-TEST_CASE("documents share buffers up to a power of two; the rest are empty segments at the end") {
+TEST_CASE("documents share buffers up to a power of two; the rest are empty at the end") {
   InputPipeline pipeline(std::make_unique<test::LateCopies>(), at::kCPU);
   const HostBatch three = with_documents(0, {0, 5, 30, 64}), seven = with_documents(4, {0, 1, 2, 3, 4, 5, 40, 64});
   const StaticInputs& first = pipeline.load(three);
-  CHECK(first.shape == "4x16, 8 segments");
-  CHECK(holds(first.inputs.batch.segments.offsets, {0, 5, 30, 64, 64, 64, 64, 64, 64}));
-  CHECK(first.inputs.batch.segments.lengths.empty());
+  CHECK(first.shape == "4x16, 8 documents");
+  CHECK(holds(first.inputs.batch.documents.offsets, {0, 5, 30, 64, 64, 64, 64, 64, 64}));
+  CHECK(first.inputs.batch.documents.lengths.empty());
   const StaticInputs& second = pipeline.load(seven);
   CHECK(&second == &first);
-  CHECK(holds(second.inputs.batch.segments.offsets, {0, 1, 2, 3, 4, 5, 40, 64, 64}));
+  CHECK(holds(second.inputs.batch.documents.offsets, {0, 1, 2, 3, 4, 5, 40, 64, 64}));
   check_batch(second, seven);
   std::vector<std::int32_t> many{0};
   while (many.back() < 64) many.push_back(many.back() + 4);
   many.back() = 64;
-  CHECK(pipeline.load(with_documents(8, many)).shape == "4x16, 16 segments");
+  CHECK(pipeline.load(with_documents(8, many)).shape == "4x16, 16 documents");
   CHECK(pipeline.load(test::rows(0, 4)).shape == "4x16");
 }
 

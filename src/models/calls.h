@@ -1,13 +1,17 @@
-// What a plan's loop means while a token passes through it: what is injected, and which calls gradients flow through.
+// How the calls of a plan run while tokens pass through: what a loop injects and which calls gradients flow through, and activation
+// checkpointing of a call.
 #pragma once
+
+#include <string>
 
 #include "config/run_config.h"
 #include "depth/plan.h"
-#include "nn/linear.h"
+#include "nn/block.h"
 
 namespace meristem {
 
-// For one forward pass. e is the loop's first input, the prelude's output. The state starts as e, and each repeat begins with
+// What a plan's loop means for one forward pass. e is the loop's first input, the prelude's output. The state starts as e, and each repeat
+// begins with
 //   none:    h
 //   add:     h + e from the second repeat on (the first has e alone), so that one repeat is the plain model
 //   concat:  A [h; e], A [D, 2 D] learned, at every repeat (Huginn's adapter, 2502.05171; its random start of the state is e here, so that
@@ -29,5 +33,12 @@ class LoopRun {
   const nn::Linear& adapter_;
   at::Tensor first_input_ND_;  // e, once the loop has begun
 };
+
+// Activation checkpointing of one block call (Chen et al., 1604.06174): forward keeps the call's input alone, backward runs the call again.
+// As block->forward(h_ND, call), with the same result and gradients. Parameters, and what the call reads of the memory of its depth, are inputs
+// of the autograd node; what it adds to that memory are further outputs, kept. So the gradients of a block that is called many times meet
+// in the same order and place as without checkpointing, and hooks see each parameter once. Random numbers that the call draws from the
+// default generators are drawn again alike; experts are counted the first time only. What `call` points to need not live on.
+at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, nn::CallContext& call);
 
 }  // namespace meristem

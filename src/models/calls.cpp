@@ -1,10 +1,40 @@
-#include "models/call_checkpoint.h"
+#include "models/calls.h"
+
+#include <algorithm>
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
 #include <torch/custom_class.h>
 #include <torch/torch.h>
 
+#include "core/errors.h"
+
 namespace meristem {
+
+LoopRun::LoopRun(const LoopConfig& config, const DepthPlan& plan, const nn::Linear& adapter)
+    : injection_(config.injection), adapter_(adapter) {
+  if (plan.loop()) {
+    span_ = *plan.loop();
+    if (config.backprop_last) first_learning_ = std::max<std::int64_t>(0, span_.repeats - *config.backprop_last);
+  } else if (injection_ != "none") {
+    throw InputError(
+        fmt::format("depth plan {}: this model injects into its loop (model.loop.injection: {}); write that loop as one group, "
+                    "such as (0-3)x2, with x1 where it runs once",
+                    plan.print(), injection_));
+  }
+}
+
+bool LoopRun::learns(std::int64_t r) const { return span_.length == 0 || !span_.holds(r) || span_.repeat_of(r) >= first_learning_; }
+
+at::Tensor LoopRun::input(const at::Tensor& h_ND, std::int64_t r) {
+  if (injection_ == "none" || !span_.begins_repeat(r)) return h_ND;
+  const bool first = r == span_.start;
+  if (first) first_input_ND_ = h_ND;
+  if (injection_ == "add") return first ? h_ND : h_ND + first_input_ND_;
+  const at::Tensor both = at::cat({h_ND, first_input_ND_}, 1);
+  return adapter_->forward(both.to(adapter_->weight().scalar_type())).to(h_ND.scalar_type());
+}
+
 namespace {
 
 using torch::autograd::variable_list;
@@ -33,11 +63,11 @@ struct RepeatableCall : torch::CustomClassHolder {
       : block(called),
         call(context),
         positions_N(*context.positions_N),
-        segments(*context.segments),
+        documents(*context.documents),
         rope(*context.rope),
         generators(device) {
     call.positions_N = &positions_N;
-    call.segments = &segments;
+    call.documents = &documents;
     call.rope = &rope;
     if (context.memory == nullptr) return;
     has_previous = context.memory->previous.defined();
@@ -53,7 +83,7 @@ struct RepeatableCall : torch::CustomClassHolder {
     return inputs;
   }
 
-  variable_list run(const variable_list& inputs, nn::ExpertLoads* loads) const {
+  variable_list run(const variable_list& inputs, bool counts) const {
     nn::DepthMemory memory;
     const auto keys = inputs.begin() + (has_previous ? 2 : 1), values = keys + static_cast<std::ptrdiff_t>(entries);
     memory.state = inputs[0];
@@ -62,7 +92,7 @@ struct RepeatableCall : torch::CustomClassHolder {
     memory.values.assign(values, values + static_cast<std::ptrdiff_t>(entries));
     nn::CallContext context = call;
     context.memory = &memory;
-    context.loads = loads;
+    if (!counts) context.loads_E = at::Tensor();
     variable_list outputs{nn::Block(block)->forward(inputs[0], context)};
     // A view would keep all of what it is a part of.
     for (std::size_t i = entries; i < memory.keys.size(); ++i) outputs.push_back(memory.keys[i].contiguous());
@@ -73,7 +103,7 @@ struct RepeatableCall : torch::CustomClassHolder {
   nn::Block block;
   nn::CallContext call;
   at::Tensor positions_N;
-  ops::Segments segments;
+  ops::Documents documents;
   ops::RopeTable rope;
   GeneratorStates generators;
   bool has_previous = false;
@@ -84,12 +114,12 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
  public:
   // Gradients are off in here: nothing but the inputs is kept.
   static variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs, at::TensorList parameters,
-                               const c10::intrusive_ptr<RepeatableCall>& call, nn::ExpertLoads* loads) {
+                               const c10::intrusive_ptr<RepeatableCall>& call) {
     context->save_for_backward(inputs.vec());
     context->saved_data["parameters"] = parameters.vec();
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     context->set_materialize_grads(false);
-    return call->run(inputs.vec(), loads);
+    return call->run(inputs.vec(), /*counts=*/true);
   }
 
   static variable_list backward(torch::autograd::AutogradContext* context, variable_list grads) {
@@ -102,7 +132,7 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
     variable_list outputs;
     {
       const at::AutoGradMode on(true);
-      outputs = call.run(inputs, nullptr);
+      outputs = call.run(inputs, /*counts=*/false);
     }
     now.restore();
 
@@ -115,7 +145,7 @@ class CheckpointedCall : public torch::autograd::Function<CheckpointedCall> {
     for (const at::Tensor& parameter : context->saved_data["parameters"].toTensorVector()) inputs.push_back(parameter);
     auto inner =
         torch::autograd::grad(reached, inputs, reached_grads, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
-    inner.resize(inner.size() + 2);  // the last two arguments are no tensors
+    inner.emplace_back();  // the last argument is no tensor
     return inner;
   }
 };
@@ -129,7 +159,7 @@ at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, nn:
   }
   const variable_list inputs = RepeatableCall::inputs(h_ND, call.memory);
   const auto outputs = CheckpointedCall::apply(at::TensorList(inputs), at::TensorList(parameters),
-                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()), call.loads);
+                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()));
   const std::size_t added = (outputs.size() - 1) / 2;
   for (std::size_t i = 1; i <= added; ++i) {
     call.memory->keys.push_back(outputs[i]);

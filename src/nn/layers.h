@@ -1,0 +1,66 @@
+// The layers that everything else is made of: a linear map without bias, RMSNorm with its gain, the output head.
+#pragma once
+
+#include "nn/module.h"
+#include "ops/cross_entropy.h"
+#include "ops/rms_norm.h"
+
+namespace meristem::nn {
+
+// y = x W^T
+class LinearImpl : public Module {
+ public:
+  // weight: [out, in], Normal(0, init_std).
+  LinearImpl(std::int64_t in, std::int64_t out, double init_std, const Placement& placement, Role role = Role::kLinear) {
+    weight_ = add_parameter("weight", {out, in}, role, init_std, placement);
+  }
+  // x: [N, in] of the weight's type -> [N, out].
+  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight_); }
+  const at::Tensor& weight() const { return weight_; }
+
+ private:
+  at::Tensor weight_;
+};
+TORCH_MODULE(Linear);
+
+class RmsNormImpl : public Module {
+ public:
+  RmsNormImpl(std::int64_t width, double eps, const Placement& placement, ops::Path path)
+      : eps_(eps), compute_(placement.compute), path_(path) {
+    weight_ = add_parameter("weight", {width}, Role::kNorm, 0, placement);
+  }
+  // x: [..., width]; the result is of type `compute` whatever the type of x.
+  at::Tensor forward(const at::Tensor& x) const { return ops::rms_norm(x, weight_, eps_, path_).to(compute_); }
+  // forward(x + update), for x and update of one type.
+  at::Tensor forward_sum(const at::Tensor& x, const at::Tensor& update) const {
+    return ops::add_rms_norm(x, update, weight_, eps_, path_).normed.to(compute_);
+  }
+  const at::Tensor& weight() const { return weight_; }
+  double eps() const { return eps_; }
+
+ private:
+  at::Tensor weight_;
+  double eps_;
+  at::ScalarType compute_;
+  ops::Path path_;
+};
+TORCH_MODULE(RmsNorm);
+
+// The output head: from normed hidden states to logits and to the loss. Its weight [V, D] is its own or the embedding's.
+using LossSums = ops::CrossEntropy;
+
+// Cross-entropy sums over the targets (negative: none); the logits of the whole batch are never held (ops/cross_entropy.h).
+inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, const ops::Paths& paths) {
+  return ops::linear_cross_entropy(h_ND, weight_VD, targets_N, paths.cross_entropy);
+}
+
+// [N, V] of the compute type.
+inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_VD) { return at::linear(h_ND, weight_VD); }
+
+// Forward, per token.
+inline double head_flops(std::int64_t vocab, std::int64_t width) { return 2.0 * static_cast<double>(vocab) * static_cast<double>(width); }
+
+// Tokens whose logits head_loss holds at once.
+inline std::int64_t head_chunk(std::int64_t vocab) { return ops::cross_entropy_chunk(vocab); }
+
+}  // namespace meristem::nn

@@ -1,2 +1,0 @@
-#define MERISTEM_CPU_LEVEL avx512
-#include "ops/cpu/row_kernels.inc"
