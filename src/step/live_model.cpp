@@ -45,9 +45,9 @@ LiveModel::LiveModel(const RunConfig& config, const ModelRegistry& registry, at:
   const at::ScalarType compute = build.placement.compute;
   paths_ = build.paths;
   model_ = registry.make(model_config, build, config.data.sequence_length);
-  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), compute, config.optimizer.decay_embeddings);
+  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), compute, config.optimizer);
   if (fresh) parameters_->load_masters(nn::initial_values(*model_, static_cast<std::uint64_t>(config.run.seed)));
-  optimizer_ = std::make_unique<AdamW>(*parameters_, config.optimizer, paths_.adamw);
+  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, paths_.adamw);
 }
 
 void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer) {
@@ -58,7 +58,7 @@ void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer)
 std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const {
   auto next = std::make_unique<LiveModel>(config_, registry_, device_, static_cast<std::int64_t>(source_of.size()), false);
   NamedTensors state = remap(optimizer_->state(), source_of);
-  if (zero_moments) zero_inserted_moments(state, source_of);
+  if (zero_moments) zero_inserted_moments(state, source_of, state_prefixes(config_.optimizer));
   next->load(remap(parameters_->masters(), source_of), state);
   return next;
 }

@@ -5,8 +5,8 @@
 
 #include "core/named_tensors.h"
 #include "models/registry.h"
-#include "optim/adamw.h"
 #include "optim/flat_parameters.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 
@@ -17,7 +17,7 @@ class LiveModel {
 
   Model& model() { return *model_; }
   FlatParameters& parameters() { return *parameters_; }
-  AdamW& optimizer() { return *optimizer_; }
+  Optimizer& optimizer() { return *optimizer_; }
   std::int64_t blocks() const { return blocks_; }
   const ops::Paths& paths() const { return paths_; }
 
@@ -36,7 +36,7 @@ class LiveModel {
   ops::Paths paths_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<FlatParameters> parameters_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
 };
 
 // Types and kernels of a run on a device.

@@ -9,8 +9,7 @@
 #include "core/errors.h"
 #include "core/file.h"
 #include "core/text.h"
-#include "optim/adamw.h"
-#include "optim/flat_parameters.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 namespace {
@@ -50,11 +49,12 @@ void check_model(const LoadedCheckpoint& checkpoint, const RunConfig& config, co
   ModelBuild build;
   build.placement.device = at::kMeta;
   const auto model = registry.make(model_config, build, config.data.sequence_length);
-  FlatParameters parameters(model->parameter_infos(), at::kFloat, config.optimizer.decay_embeddings);
-  check_tensors(checkpoint.model, parameters.masters());
+  const std::vector<ParameterInfo> infos = model->parameter_infos();
+  NamedTensors weights;
+  for (const ParameterInfo& info : infos) weights.add(info.name, info.tensor);
+  check_tensors(checkpoint.model, weights);
   // A file without a tensor is a checkpoint without moments.
-  if (!checkpoint.optimizer.tensors().empty())
-    check_tensors(checkpoint.optimizer, AdamW(parameters, config.optimizer, ops::Path::kReference).state());
+  if (!checkpoint.optimizer.tensors().empty()) check_tensors(checkpoint.optimizer, state_layout(infos, config.optimizer));
 }
 
 }  // namespace
