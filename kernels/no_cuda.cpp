@@ -26,7 +26,9 @@ bool available() { return false; }
 
 std::string device_name() { return {}; }
 
-void adamw(const AdamwBuffers&, const AdamwRange*, int, const AdamwConstants&, const float*, const float*, Stream) { refuse("adamw"); }
+void adamw(const AdamwBuffers&, const AdamwRange*, int, const AdamwConstants&, const float*, const float*, const float*, Stream) {
+  refuse("adamw");
+}
 
 void squared_norm(const float*, std::int64_t, double*, double*, Stream) { refuse("squared_norm"); }
 

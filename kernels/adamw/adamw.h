@@ -18,6 +18,7 @@ inline constexpr int kAdamwBlocksPerSm = 4;  // 64 registers a thread: 1024 thre
 struct AdamwLaunch {
   AdamwBuffers buffers;
   AdamwConstants constants;
+  const float* bias_corrections;  // those of the first range
   const float* lr;
   const float* clip_factor;
   int range_count;
@@ -115,13 +116,14 @@ MERISTEM_KERNEL(kAdamwThreads, kAdamwBlocksPerSm)
 adamw_kernel(const MERISTEM_GRID_CONSTANT AdamwLaunch launch) {
   const int block = device::block_index(), index = range_of_tile(launch, block);
   const AdamwRange& range = launch.ranges[index];
+  const device::gptr<const float> bias = device::gptr<const float>(launch.bias_corrections) + 2 * index;
   const AdamwStep step{launch.constants.beta1,
                        launch.constants.beta2,
                        launch.constants.eps,
                        device::ldg<float>(device::gptr<const float>(launch.lr)),
                        device::ldg<float>(device::gptr<const float>(launch.clip_factor)),
-                       range.bias_correction1,
-                       range.bias_correction2_sqrt,
+                       device::ldg<float>(bias),
+                       device::ldg<float>(bias + 1),
                        range.weight_decay};
   if (step.clip_factor - step.clip_factor != 0) return;  // infinite or NaN
   const std::int64_t inside = static_cast<std::int64_t>(block - launch.first_tile[index]) * kAdamwTile;

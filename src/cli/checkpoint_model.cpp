@@ -31,8 +31,7 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, timeline, device);
   out.model = registry.make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
-  out.parameters =
-      std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer.decay_embeddings);
+  out.parameters = std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer);
   out.parameters->load_masters(tensors_of(checkpoint.model));
   out.plan = DepthPlan::parse(checkpoint.state.depth_plan);
   return out;

@@ -11,6 +11,7 @@
 #include "core/errors.h"
 #include "depth/growth.h"
 #include "growth/remap.h"
+#include "optim/optimizer.h"
 #include "run/start.h"
 
 namespace meristem::cli {
@@ -54,9 +55,9 @@ ExitCode grow(const GrowArguments& arguments) {
 
   const NamedTensors weights = remap(tensors_of(checkpoint.model), source_of);
   NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
-  if (arguments.moments == "zero") zero_inserted_moments(optimizer, source_of);
   TrainState state = before;
   const RunConfig config = grown_config(config_of(checkpoint, folder), blocks, plan);
+  if (arguments.moments == "zero") zero_inserted_moments(optimizer, source_of, state_prefixes(config.optimizer));
   state.blocks = blocks;
   state.depth_plan = config.model.depth_plan;
   state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});

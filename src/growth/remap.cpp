@@ -1,7 +1,6 @@
 #include "growth/remap.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <map>
 #include <optional>
@@ -88,11 +87,6 @@ void add_blocks(NamedTensors& out, const Blocks& blocks, const SourceMap& source
   }
 }
 
-bool is_moment_or_count(const std::string& name) {
-  static constexpr std::array<std::string_view, 3> kParts{"exp_avg.", "exp_avg_sq.", "step."};
-  return std::any_of(kParts.begin(), kParts.end(), [&](std::string_view part) { return name.starts_with(part); });
-}
-
 }  // namespace
 
 NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::string_view block_prefix) {
@@ -111,11 +105,12 @@ NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::str
   return out;
 }
 
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, std::string_view block_prefix) {
+void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, const std::vector<std::string>& prefixes,
+                           std::string_view block_prefix) {
   const torch::NoGradGuard no_grad;
   const std::vector<bool> inserted = inserted_blocks(source_of);
   for (const auto& [name, tensor] : state) {
-    if (!is_moment_or_count(name)) continue;
+    if (std::none_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return name.starts_with(prefix); })) continue;
     const auto parsed = parse_block_name(name, block_prefix);
     if (!parsed) continue;
     if (parsed->block >= static_cast<std::int64_t>(inserted.size())) {

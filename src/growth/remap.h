@@ -1,7 +1,9 @@
 // Applies a growth map to named tensors: weights and optimizer state go through the same function, since both are named by block.
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/named_tensors.h"
 #include "depth/growth.h"
@@ -16,8 +18,9 @@ namespace meristem {
 // ("blocks.01.", "blocks.-1."): the names come from files.
 NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::string_view block_prefix = "blocks");
 
-// `moments: zero`: zeroes exp_avg.*, exp_avg_sq.* and step.* of the inserted copies in place, and nothing else. `state` is an optimizer
-// state that remap returned for the same map; InputError where it has other blocks.
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, std::string_view block_prefix = "blocks");
+// `moments: zero`: zeroes in place what the inserted copies have under one of `prefixes` ("exp_avg."), and nothing else. `state` is an
+// optimizer state that remap returned for the same map, `prefixes` what that optimizer keeps; InputError where it has other blocks.
+void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, const std::vector<std::string>& prefixes,
+                           std::string_view block_prefix = "blocks");
 
 }  // namespace meristem

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "models/activation_memory.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 namespace {
@@ -53,7 +54,9 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   const double count = static_cast<double>(parameters), element = config.precision.compute == "bf16" ? 2 : 4;
   MemoryEstimate memory;
   memory.weights = count * (element == 2 ? 6 : 4);
-  memory.optimizer = count * 8;
+  for (const auto& [name, tensor] : state_layout(model.parameter_infos(), config.optimizer)) {
+    memory.optimizer += static_cast<double>(tensor.nbytes());
+  }
   memory.gradients = count * 4;
   const ActivationMemory activations = activation_memory(config, model, plan);
   memory.activations = activations.peak;

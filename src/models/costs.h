@@ -24,7 +24,7 @@ struct FlopCount {
 // Bytes at peak on one rank.
 struct MemoryEstimate {
   double weights = 0;         // fp32 masters and the compute copy
-  double optimizer = 0;       // both moments
+  double optimizer = 0;       // all that it keeps: moments and counts
   double gradients = 0;       // the flat fp32 buffer
   double activations = 0;     // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
   double loop_gradients = 0;  // part of the above while backward is in a loop: sums for blocks that are called more than once

@@ -1,6 +1,7 @@
 #include "ops/adamw.h"
 
 #include <cmath>
+#include <map>
 #include <vector>
 
 #include <torch/torch.h>
@@ -19,57 +20,89 @@ Bias bias_of(const AdamwSettings& s, std::int64_t t) {
   return {1 - std::pow(s.beta1, static_cast<double>(t)), std::sqrt(1 - std::pow(s.beta2, static_cast<double>(t)))};
 }
 
-void adamw_reference(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
+at::Tensor part_of(const at::Tensor& flat, const AdamwRange& range) { return flat.narrow(0, range.offset, range.count); }
+
+void adamw_reference(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
+                     const AdamwSettings& s) {
   if (!grad_scale.isfinite().item<bool>()) return;
-  const Bias bias = bias_of(s, segment.t);
-  const at::Tensor grad = segment.grad * grad_scale;
-  at::Tensor m = segment.exp_avg, v = segment.exp_avg_sq, p = segment.master;
-  m.mul_(s.beta1).add_(grad, 1 - s.beta1);
-  v.mul_(s.beta2).addcmul_(grad, grad, 1 - s.beta2);
-  p.mul_(1 - lr * s.weight_decay);
-  p.sub_(lr * (m / bias.first) / (v.sqrt() / bias.second_sqrt + s.eps));
+  flat.counts_R.add_(1);
+  const at::Tensor counts_R = flat.counts_R.cpu();
+  for (std::size_t r = 0; r < ranges.size(); ++r) {
+    const Bias bias = bias_of(s, counts_R.data_ptr<std::int64_t>()[r]);
+    const at::Tensor grad = part_of(flat.grad, ranges[r]) * grad_scale;
+    at::Tensor m = part_of(flat.exp_avg, ranges[r]), v = part_of(flat.exp_avg_sq, ranges[r]), p = part_of(flat.master, ranges[r]);
+    m.mul_(s.beta1).add_(grad, 1 - s.beta1);
+    v.mul_(s.beta2).addcmul_(grad, grad, 1 - s.beta2);
+    p.mul_(1 - lr * ranges[r].weight_decay);
+    p.sub_(lr * (m / bias.first) / (v.sqrt() / bias.second_sqrt + s.eps));
+  }
 }
 
-void adamw_library(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
-  // ATen divides the gradient by its grad_scale and writes it back; it counts steps from the number it is given.
-  const at::Tensor found_inf = grad_scale.isfinite().logical_not().to(at::kFloat),
-                   step = at::full({}, static_cast<double>(segment.t), segment.master.options());
-  at::_fused_adamw_({segment.master}, {segment.grad}, {segment.exp_avg}, {segment.exp_avg_sq}, {}, {step}, lr, s.beta1, s.beta2,
-                    s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false, grad_scale.reciprocal(), found_inf);
+void adamw_library(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
+                   const AdamwSettings& s) {
+  // ATen divides the gradient by its grad_scale and writes it back; it takes the number of the update and leaves counting to us.
+  const at::Tensor counts = grad_scale.isfinite(), refused = counts.logical_not().to(at::kFloat), inverse_scale = grad_scale.reciprocal();
+  const std::vector<at::Tensor> t = flat.counts_R.add_(counts).to(at::kFloat).unbind();
+  std::map<double, std::vector<std::size_t>> by_decay;
+  for (std::size_t r = 0; r < ranges.size(); ++r) by_decay[ranges[r].weight_decay].push_back(r);
+  for (const auto& [weight_decay, members] : by_decay) {
+    std::vector<at::Tensor> p, g, m, v, steps;
+    for (const std::size_t r : members) {
+      p.push_back(part_of(flat.master, ranges[r]));
+      g.push_back(part_of(flat.grad, ranges[r]));
+      m.push_back(part_of(flat.exp_avg, ranges[r]));
+      v.push_back(part_of(flat.exp_avg_sq, ranges[r]));
+      steps.push_back(t[r]);
+    }
+    at::_fused_adamw_(p, g, m, v, {}, steps, lr, s.beta1, s.beta2, weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false,
+                      inverse_scale, refused);
+  }
 }
 
-void adamw_fused_cpu(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& s) {
-  if (!std::isfinite(*grad_scale.data_ptr<float>())) return;
-  const Bias bias = bias_of(s, segment.t);
-  const cpu::AdamwScalars scalars{*lr.data_ptr<float>(),
-                                  static_cast<float>(s.beta1),
-                                  static_cast<float>(s.beta2),
-                                  static_cast<float>(s.eps),
-                                  static_cast<float>(s.weight_decay),
-                                  static_cast<float>(bias.first),
-                                  static_cast<float>(bias.second_sqrt),
-                                  *grad_scale.data_ptr<float>()};
+void adamw_fused_cpu(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
+                     const AdamwSettings& s) {
+  const float scale = *grad_scale.data_ptr<float>();
+  if (!std::isfinite(scale)) return;
   const auto& kernels = cpu::row_kernels();
-  std::uint16_t* half = segment.half.defined() ? data_of<std::uint16_t>(segment.half) : nullptr;
-  parallel_rows(segment.master.numel(), [&](std::int64_t begin, std::int64_t end) {
-    kernels.adamw(data_of<float>(segment.master) + begin, data_of<float>(segment.grad) + begin, data_of<float>(segment.exp_avg) + begin,
-                  data_of<float>(segment.exp_avg_sq) + begin, half == nullptr ? nullptr : half + begin, end - begin, scalars);
-  });
+  std::uint16_t* half = flat.half.defined() ? data_of<std::uint16_t>(flat.half) : nullptr;
+  for (std::size_t r = 0; r < ranges.size(); ++r) {
+    const AdamwRange& range = ranges[r];
+    const Bias bias = bias_of(s, ++flat.counts_R.data_ptr<std::int64_t>()[r]);
+    const cpu::AdamwScalars scalars{*lr.data_ptr<float>(),
+                                    static_cast<float>(s.beta1),
+                                    static_cast<float>(s.beta2),
+                                    static_cast<float>(s.eps),
+                                    static_cast<float>(range.weight_decay),
+                                    static_cast<float>(bias.first),
+                                    static_cast<float>(bias.second_sqrt),
+                                    scale};
+    parallel_rows(range.count, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t i = range.offset + begin;
+      kernels.adamw(data_of<float>(flat.master) + i, data_of<float>(flat.grad) + i, data_of<float>(flat.exp_avg) + i,
+                    data_of<float>(flat.exp_avg_sq) + i, half == nullptr ? nullptr : half + i, end - begin, scalars);
+    });
+  }
 }
 
-void adamw_fused_cuda(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings,
-                      double bias1, double bias2_sqrt) {
-  kernels::AdamwBuffers buffers;
-  buffers.master = segment.master.data_ptr<float>();
-  buffers.exp_avg = segment.exp_avg.data_ptr<float>();
-  buffers.exp_avg_sq = segment.exp_avg_sq.data_ptr<float>();
-  buffers.grad = segment.grad.data_ptr<float>();
-  buffers.half = segment.half.defined() ? static_cast<std::uint16_t*>(segment.half.data_ptr()) : nullptr;
-  const kernels::AdamwRange whole{0, segment.master.numel(), static_cast<float>(bias1), static_cast<float>(bias2_sqrt),
-                                  static_cast<float>(settings.weight_decay)};
-  const kernels::AdamwConstants constants{static_cast<float>(settings.beta1), static_cast<float>(settings.beta2),
-                                          static_cast<float>(settings.eps)};
-  kernels::adamw(buffers, &whole, 1, constants, lr.data_ptr<float>(), grad_scale.data_ptr<float>(), stream_of(segment.master));
+// Counts where the update counts, and works the bias corrections out in double on the device: (1 - b1^t, sqrt(1 - b2^t)) by range.
+at::Tensor count_on_device(const AdamwTensors& flat, const at::Tensor& grad_scale, const AdamwSettings& s) {
+  const at::Tensor t_R = flat.counts_R.add_(grad_scale.isfinite()).to(at::kDouble);
+  const at::Tensor bias_R2 = at::empty({t_R.numel(), 2}, flat.master.options());
+  bias_R2.select(1, 0).copy_(1 - at::pow(s.beta1, t_R));
+  bias_R2.select(1, 1).copy_((1 - at::pow(s.beta2, t_R)).sqrt_());
+  return bias_R2;
+}
+
+void adamw_fused_cuda(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
+                      const AdamwSettings& s) {
+  const at::Tensor bias_R2 = count_on_device(flat, grad_scale, s);
+  std::vector<kernels::AdamwRange> table;
+  for (const AdamwRange& range : ranges) table.push_back({range.offset, range.count, static_cast<float>(range.weight_decay)});
+  const kernels::AdamwBuffers buffers{flat.master.data_ptr<float>(), flat.exp_avg.data_ptr<float>(), flat.exp_avg_sq.data_ptr<float>(),
+                                      flat.grad.data_ptr<float>(), flat.half.defined() ? data_of<std::uint16_t>(flat.half) : nullptr};
+  const kernels::AdamwConstants constants{static_cast<float>(s.beta1), static_cast<float>(s.beta2), static_cast<float>(s.eps)};
+  kernels::adamw(buffers, table.data(), static_cast<int>(table.size()), constants, bias_R2.data_ptr<float>(), lr.data_ptr<float>(),
+                 grad_scale.data_ptr<float>(), stream_of(flat.master));
 }
 
 // The sum of squares as a float64 scalar on the device.
@@ -84,18 +117,15 @@ at::Tensor squared_norm_cuda(const at::Tensor& flat) {
 
 }  // namespace
 
-void adamw_step(const AdamwSegment& segment, const at::Tensor& lr, const at::Tensor& grad_scale, const AdamwSettings& settings, Path path) {
-  if (path == Path::kFused) {
-    if (segment.master.is_cpu()) {
-      adamw_fused_cpu(segment, lr, grad_scale, settings);
-    } else {
-      const Bias bias = bias_of(settings, segment.t);
-      adamw_fused_cuda(segment, lr, grad_scale, settings, bias.first, bias.second_sqrt);
-    }
-    return;  // writes the bf16 copy itself
+void adamw_step(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
+                const AdamwSettings& settings, Path path) {
+  if (path == Path::kFused) {  // writes the bf16 copy itself
+    (flat.master.is_cpu() ? adamw_fused_cpu : adamw_fused_cuda)(flat, ranges, lr, grad_scale, settings);
+    return;
   }
-  (path == Path::kReference ? adamw_reference : adamw_library)(segment, lr, grad_scale, settings);
-  if (segment.half.defined()) segment.half.copy_(segment.master);
+  (path == Path::kReference ? adamw_reference : adamw_library)(flat, ranges, lr, grad_scale, settings);
+  if (!flat.half.defined()) return;
+  for (const AdamwRange& range : ranges) part_of(flat.half, range).copy_(part_of(flat.master, range));
 }
 
 at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {

@@ -39,43 +39,45 @@ class AddToFlat : public torch::autograd::PostAccumulateGradHook {
 
 }  // namespace
 
-FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, bool decay_embeddings) {
-  torch::NoGradGuard no_grad;
-  lay_out(infos, decay_embeddings);
-  const std::int64_t total = segments_.back().offset + segments_.back().count;
-  const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
-  master_ = torch::zeros({total}, options);
-  grad_ = torch::zeros({total}, options);
-  if (compute == torch::kBFloat16) half_ = torch::zeros({total}, options.dtype(torch::kBFloat16));
-  bind(infos);
-}
-
-void FlatParameters::lay_out(const std::vector<ParameterInfo>& infos, bool decay_embeddings) {
+FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config) {
+  FlatLayout layout;
   std::map<std::string, std::size_t> index;
-  std::vector<std::size_t> segment_of;
-  for (const auto& info : infos) {
-    const bool decay = is_decayed(info.role, decay_embeddings);
+  std::vector<std::vector<const ParameterInfo*>> members;
+  for (const ParameterInfo& info : infos) {
+    const bool decay = is_decayed(info.role, config.decay_embeddings);
     std::string name = owner_of(info.name);
     if (name.rfind("blocks.", 0) == 0) name += decay ? ".decay" : ".no_decay";
-    const auto [at, fresh] = index.emplace(name, segments_.size());
-    if (fresh) segments_.push_back({name, decay, 0, 0});
-    segment_of.push_back(at->second);
-  }
-  std::int64_t offset = 0;
-  for (std::size_t s = 0; s < segments_.size(); ++s) {
-    segments_[s].offset = offset;
-    for (std::size_t i = 0; i < infos.size(); ++i) {
-      if (segment_of[i] != s) continue;
-      entries_.push_back({infos[i].name, infos[i].tensor.sizes().vec(), offset, infos[i].tensor.numel(), s});
-      offset += aligned(infos[i].tensor.numel());
+    const auto [at, fresh] = index.emplace(name, layout.ranges.size());
+    if (fresh) {
+      layout.ranges.push_back({name, UpdateRule::kAdamw, decay, 0, 0});
+      members.emplace_back();
     }
-    segments_[s].count = offset - segments_[s].offset;
+    members[at->second].push_back(&info);
   }
+  for (std::size_t r = 0; r < members.size(); ++r) {
+    layout.ranges[r].offset = layout.count;
+    for (const ParameterInfo* info : members[r]) {
+      layout.entries.push_back({info->name, info->tensor.sizes().vec(), layout.count, info->tensor.numel(), r});
+      layout.count += aligned(info->tensor.numel());
+    }
+    layout.ranges[r].count = layout.count - layout.ranges[r].offset;
+  }
+  return layout;
+}
+
+FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config)
+    : layout_(flat_layout(infos, config)) {
+  torch::NoGradGuard no_grad;
+  const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
+  master_ = torch::zeros({layout_.count}, options);
+  grad_ = torch::zeros({layout_.count}, options);
+  if (compute == torch::kBFloat16) half_ = torch::zeros({layout_.count}, options.dtype(torch::kBFloat16));
+  bind(infos);
 }
 
 void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
   std::map<std::string, const FlatEntry*> by_name;
-  for (const FlatEntry& entry : entries_) by_name[entry.name] = &entry;
+  for (const FlatEntry& entry : layout_.entries) by_name[entry.name] = &entry;
   for (const auto& info : infos) {
     const FlatEntry& entry = *by_name.at(info.name);
     at::Tensor parameter = info.tensor;
@@ -95,23 +97,17 @@ at::Tensor FlatParameters::view(const at::Tensor& flat, const FlatEntry& entry) 
   return flat.narrow(0, entry.offset, entry.count).view(entry.shape);
 }
 
-at::Tensor FlatParameters::slice(const at::Tensor& flat, const FlatSegment& segment) const {
-  return flat.narrow(0, segment.offset, segment.count);
-}
-
-at::Tensor FlatParameters::zeros_like_master() const { return torch::zeros_like(master_); }
-
 void FlatParameters::zero_grad() { grad_.zero_(); }
 
 NamedTensors FlatParameters::masters() const {
   NamedTensors out;
-  for (const FlatEntry& entry : entries_) out.add(entry.name, view(master_, entry));
+  for (const FlatEntry& entry : layout_.entries) out.add(entry.name, view(master_, entry));
   return out;
 }
 
 void FlatParameters::load_masters(const NamedTensors& values) {
   torch::NoGradGuard no_grad;
-  for (const FlatEntry& entry : entries_) {
+  for (const FlatEntry& entry : layout_.entries) {
     if (!values.contains(entry.name)) throw DamagedError(fmt::format("weights: tensor {} is missing", entry.name));
     const at::Tensor& value = values.at(entry.name);
     if (value.sizes().vec() != entry.shape) {
@@ -120,8 +116,8 @@ void FlatParameters::load_masters(const NamedTensors& values) {
     }
     view(master_, entry).copy_(value);
   }
-  if (values.size() != entries_.size()) {
-    throw DamagedError(fmt::format("weights: {} tensors, the model has {}", values.size(), entries_.size()));
+  if (values.size() != layout_.entries.size()) {
+    throw DamagedError(fmt::format("weights: {} tensors, the model has {}", values.size(), layout_.entries.size()));
   }
   refresh_half();
 }

@@ -9,7 +9,7 @@
 namespace meristem {
 namespace {
 
-constexpr std::uint64_t kStateBytes = 12, kHeaderBytes = 1 << 18;
+constexpr std::uint64_t kWeightBytes = 4, kHeaderBytes = 1 << 18;
 
 struct StageBytes {
   std::int64_t until_step;
@@ -19,7 +19,8 @@ struct StageBytes {
 std::vector<StageBytes> bytes_by_stage(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry) {
   std::vector<StageBytes> stages;
   for (const StageCost& cost : stage_costs(config, timeline, registry)) {
-    stages.push_back({cost.stage.until_step, static_cast<std::uint64_t>(cost.parameters.total) * kStateBytes + kHeaderBytes});
+    const std::uint64_t weights = static_cast<std::uint64_t>(cost.parameters.total) * kWeightBytes;
+    stages.push_back({cost.stage.until_step, weights + static_cast<std::uint64_t>(cost.memory.optimizer) + kHeaderBytes});
   }
   return stages;
 }

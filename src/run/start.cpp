@@ -199,9 +199,10 @@ LayoutOf checkpoint_layout(const ModelRegistry& registry) {
   return [registry](const RunConfig& config) -> CheckpointLayout {
     ModelBuild build;
     build.placement.device = at::kMeta;
-    const auto model = registry.make(config.model, build, config.data.sequence_length);
-    FlatParameters parameters(model->parameter_infos(), at::kFloat, config.optimizer.decay_embeddings);
-    return {layout_of(parameters.masters()), layout_of(AdamW(parameters, config.optimizer, ops::Path::kReference).state())};
+    const std::vector<ParameterInfo> infos = registry.make(config.model, build, config.data.sequence_length)->parameter_infos();
+    NamedTensors weights;
+    for (const ParameterInfo& info : infos) weights.add(info.name, info.tensor);
+    return {layout_of(weights), layout_of(state_layout(infos, config.optimizer))};
   };
 }
 

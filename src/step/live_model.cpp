@@ -48,9 +48,9 @@ LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild buil
     : config_(config), model_config_(std::move(model)), build_(std::move(build)), registry_(registry) {
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
   model_ = registry.make(model_config_, build_, config.data.sequence_length);
-  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer.decay_embeddings);
+  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer);
   if (fresh) parameters_->load_masters(nn::initial_values(*model_, static_cast<std::uint64_t>(config.run.seed)));
-  optimizer_ = std::make_unique<AdamW>(*parameters_, config.optimizer, build_.paths.adamw);
+  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, build_.paths.adamw);
 }
 
 void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer) {
@@ -63,7 +63,7 @@ std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& sou
   model.blocks = static_cast<std::int64_t>(source_of.size());
   std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false));
   NamedTensors state = remap(optimizer_->state(), source_of);
-  if (zero_moments) zero_inserted_moments(state, source_of);
+  if (zero_moments) zero_inserted_moments(state, source_of, state_prefixes(config_.optimizer));
   next->load(remap(parameters_->masters(), source_of), state);
   return next;
 }

@@ -6,8 +6,8 @@
 #include "config/timeline.h"
 #include "core/named_tensors.h"
 #include "models/registry.h"
-#include "optim/adamw.h"
 #include "optim/flat_parameters.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 
@@ -19,7 +19,7 @@ class LiveModel {
 
   Model& model() { return *model_; }
   FlatParameters& parameters() { return *parameters_; }
-  AdamW& optimizer() { return *optimizer_; }
+  Optimizer& optimizer() { return *optimizer_; }
   std::int64_t blocks() const { return model_config_.blocks; }
   const ops::Paths& paths() const { return build_.paths; }
 
@@ -39,7 +39,7 @@ class LiveModel {
   const ModelRegistry& registry_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<FlatParameters> parameters_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
 };
 
 // Types and kernels of a run on a device.

@@ -87,16 +87,21 @@ void bench_adamw(Bench& bench) {
   const ops::Path path = our_path("adamw", bench);
   const std::int64_t count = bench.settings().tiny ? 4096 : 124 << 20;
   const auto zeros = [&] { return torch::zeros({count}, bench.fp32()); };
-  const ops::AdamwSegment segment{
-      torch::randn({count}, bench.fp32()), torch::randn({count}, bench.fp32()), zeros(), zeros(), torch::zeros({count}, bench.bf16()), 1};
+  const ops::AdamwTensors flat{torch::randn({count}, bench.fp32()),
+                               torch::randn({count}, bench.fp32()),
+                               zeros(),
+                               zeros(),
+                               torch::zeros({count}, bench.bf16()),
+                               torch::zeros({1}, bench.fp32().dtype(torch::kLong))};
+  const std::vector<ops::AdamwRange> whole{{0, count, 0}};
   const at::Tensor lr = torch::full({}, 1e-4, bench.fp32()), scale = torch::full({}, 1e-3, bench.fp32());
   bench.compare_with_copy("adamw", fmt::format("{} parameters", count),
-                          {our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }}, 30.0 * static_cast<double>(count));
+                          {our_name(path), [&] { ops::adamw_step(flat, whole, lr, scale, {}, path); }}, 30.0 * static_cast<double>(count));
   bench.compare("adamw_step", fmt::format("{} parameters", count),
-                {{our_name(path), [&] { ops::adamw_step(segment, lr, scale, {}, path); }},
-                 {"_fused_adamw_ and a copy", [&] { ops::adamw_step(segment, lr, scale, {}, ops::Path::kLibrary); }}});
+                {{our_name(path), [&] { ops::adamw_step(flat, whole, lr, scale, {}, path); }},
+                 {"_fused_adamw_ and a copy", [&] { ops::adamw_step(flat, whole, lr, scale, {}, ops::Path::kLibrary); }}});
   bench.compare_with_copy("gradient_norm", fmt::format("{} parameters", count),
-                          {our_name(path), [&] { ops::gradient_norm(segment.grad, path); }}, 4.0 * static_cast<double>(count));
+                          {our_name(path), [&] { ops::gradient_norm(flat.grad, path); }}, 4.0 * static_cast<double>(count));
 }
 
 }  // namespace meristem::bench

@@ -35,12 +35,12 @@ struct AdamwExpected {
   } master, exp_avg, exp_avg_sq;
 };
 
-inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwRange& range,
+inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwRange& range, const float* bias,
                                      const kernels::AdamwConstants& c, double lr, double clip) {
   const double g = before.grad[i] * clip, b1 = c.beta1, b2 = c.beta2;
   const double m = b1 * before.exp_avg[i] + (1 - b1) * g, v = b2 * before.exp_avg_sq[i] + (1 - b2) * g * g;
   const double p = before.master[i] * (1 - lr * range.weight_decay);
-  const double per_m = lr / range.bias_correction1 / (std::sqrt(v) / range.bias_correction2_sqrt + c.eps);
+  const double per_m = lr / bias[0] / (std::sqrt(v) / bias[1] + c.eps);
   const double m_scale = std::abs(b1 * before.exp_avg[i]) + std::abs((1 - b1) * g);
   return {{p - per_m * m, std::abs(p) + per_m * m_scale}, {m, m_scale}, {v, v}};
 }
@@ -50,12 +50,21 @@ inline std::vector<kernels::AdamwRange> ranges_of(const std::vector<std::int64_t
   std::vector<kernels::AdamwRange> ranges;
   total = gap;
   for (std::size_t s = 0; s < counts.size(); ++s) {
-    const double t = 1 + 3 * static_cast<double>(s);
-    ranges.push_back({total, counts[s], static_cast<float>(1 - std::pow(0.9, t)), static_cast<float>(std::sqrt(1 - std::pow(0.95, t))),
-                      s % 2 == 0 ? 0.1f : 0.0f});
+    ranges.push_back({total, counts[s], s % 2 == 0 ? 0.1f : 0.0f});
     total += counts[s] + gap;
   }
   return ranges;
+}
+
+// The bias corrections of `ranges` ranges, each with another number of updates behind it.
+inline std::vector<float> bias_corrections_of(std::size_t ranges) {
+  std::vector<float> bias;
+  for (std::size_t r = 0; r < ranges; ++r) {
+    const double t = 1 + 3 * static_cast<double>(r);
+    bias.push_back(static_cast<float>(1 - std::pow(0.9, t)));
+    bias.push_back(static_cast<float>(std::sqrt(1 - std::pow(0.95, t))));
+  }
+  return bias;
 }
 
 // What a bf16 value is worth as a float.
@@ -68,7 +77,8 @@ inline float from_bf16(std::uint16_t bits) {
 
 // The number of elements that are not what they must be: updated inside the ranges, untouched outside.
 inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays& after, const std::vector<kernels::AdamwRange>& ranges,
-                                   const kernels::AdamwConstants& constants, double lr, double clip, bool half) {
+                                   const std::vector<float>& bias, const kernels::AdamwConstants& constants, double lr, double clip,
+                                   bool half) {
   const auto near = [](double got, const AdamwExpected::Value& want) { return std::abs(got - want.value) <= 4e-7 * want.scale; };
   std::vector<const kernels::AdamwRange*> owner(before.master.size(), nullptr);
   for (const auto& range : ranges) {
@@ -81,7 +91,8 @@ inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays&
       ok = after.master[i] == before.master[i] && after.exp_avg[i] == before.exp_avg[i] && after.exp_avg_sq[i] == before.exp_avg_sq[i] &&
            after.half[i] == before.half[i];
     } else {
-      const AdamwExpected want = adamw_in_double(before, i, *owner[i], constants, lr, clip);
+      const AdamwExpected want =
+          adamw_in_double(before, i, *owner[i], &bias[2 * static_cast<std::size_t>(owner[i] - ranges.data())], constants, lr, clip);
       ok = near(after.master[i], want.master) && near(after.exp_avg[i], want.exp_avg) && near(after.exp_avg_sq[i], want.exp_avg_sq);
       const float rounding = std::abs(from_bf16(after.half[i]) - after.master[i]);  // half an ulp of bf16's eight bits
       ok = ok && (half ? rounding <= std::abs(after.master[i]) / 256 : after.half[i] == before.half[i]);

@@ -99,14 +99,17 @@ TEST_CASE("AdamW on the GPU agrees with the oracle, element for element", "[gpu]
       const auto ranges = ranges_of(counts, 4, total);
       const AdamwArrays before(static_cast<std::size_t>(total), 11);
       const DeviceState state(before);
-      kernels::adamw(state.buffers(half), ranges.data(), static_cast<int>(ranges.size()), {}, state.lr.get(), state.clip.get(), nullptr);
+      const std::vector<float> bias = bias_corrections_of(ranges.size());
+      const DeviceArray<float> corrections(bias);
+      kernels::adamw(state.buffers(half), ranges.data(), static_cast<int>(ranges.size()), {}, corrections.get(), state.lr.get(),
+                     state.clip.get(), nullptr);
       check(cudaDeviceSynchronize());
       AdamwArrays after = before;
       after.master = state.master.values();
       after.exp_avg = state.exp_avg.values();
       after.exp_avg_sq = state.exp_avg_sq.values();
       after.half = state.half.values();
-      CHECK(wrong_elements(before, after, ranges, {}, kLr, kClip, half) == 0);
+      CHECK(wrong_elements(before, after, ranges, bias, {}, kLr, kClip, half) == 0);
     }
   }
 }
@@ -138,12 +141,13 @@ TEST_CASE("AdamW moves its bytes at nearly the speed of a copy", "[gpu]") {
   require_gpu();
   constexpr std::size_t kCount = std::size_t{32} << 20;  // far beyond any L2
   const DeviceArray<float> master(kCount), exp_avg(kCount), exp_avg_sq(kCount), grad(kCount);
-  const DeviceArray<float> lr(std::vector<float>{kLr}), clip(std::vector<float>{kClip});
+  const DeviceArray<float> lr(std::vector<float>{kLr}), clip(std::vector<float>{kClip}), bias(std::vector<float>{0.5f, 0.5f});
   const DeviceArray<std::uint16_t> half(kCount);
   for (const auto* array : {&master, &exp_avg, &exp_avg_sq, &grad}) check(cudaMemset(array->get(), 0, kCount * sizeof(float)));
-  const kernels::AdamwRange range{0, static_cast<std::int64_t>(kCount), 0.5f, 0.5f, 0.1f};
+  const kernels::AdamwRange range{0, static_cast<std::int64_t>(kCount), 0.1f};
   const double update = median_seconds(31, [&] {
-    kernels::adamw({master.get(), exp_avg.get(), exp_avg_sq.get(), grad.get(), half.get()}, &range, 1, {}, lr.get(), clip.get(), nullptr);
+    kernels::adamw({master.get(), exp_avg.get(), exp_avg_sq.get(), grad.get(), half.get()}, &range, 1, {}, bias.get(), lr.get(), clip.get(),
+                   nullptr);
   });
   const double copy = median_seconds(31, [&] { check(cudaMemcpyAsync(master.get(), grad.get(), kCount * 4, cudaMemcpyDeviceToDevice)); });
   const double update_bandwidth = 30.0 * kCount / update, copy_bandwidth = 8.0 * kCount / copy;

@@ -11,7 +11,7 @@ namespace kernels = meristem::kernels;
 TEST_CASE("without CUDA the kernels say that they are not there") {
   CHECK_FALSE(kernels::available());
   CHECK(kernels::device_name().empty());
-  CHECK_THROWS_AS(kernels::adamw({}, nullptr, 0, {}, nullptr, nullptr, nullptr), std::runtime_error);
+  CHECK_THROWS_AS(kernels::adamw({}, nullptr, 0, {}, nullptr, nullptr, nullptr, nullptr), std::runtime_error);
   CHECK_THROWS_AS(kernels::cross_entropy({}, nullptr, nullptr, nullptr, false, nullptr), std::runtime_error);
   CHECK_THROWS_AS(kernels::rms_norm_forward({}, nullptr, nullptr, nullptr, 0, nullptr, nullptr, nullptr, nullptr), std::runtime_error);
   CHECK_THROWS_AS(kernels::rope({}, nullptr, 0, 1, nullptr), std::runtime_error);

@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 # Room: the rooms that it may include beside itself.
-BEFORE_RUN = "core depth growth config ops nn models data optim distributed checkpoint interop metrics eval analysis step"
+BEFORE_RUN = "core depth growth config ops nn optim models data distributed checkpoint interop metrics eval analysis step"
 TABLE = {
     "core": "",
     "depth": "core",
@@ -20,9 +20,9 @@ TABLE = {
     "config": "core depth",
     "ops": "core kernels",
     "nn": "core config ops",
-    "models": "core depth config nn",
-    "data": "core config",
     "optim": "core config ops",
+    "models": "core depth config nn optim",
+    "data": "core config",
     "distributed": "core config optim",
     "checkpoint": "core depth config",
     "interop": "core config checkpoint",

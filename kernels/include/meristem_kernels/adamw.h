@@ -21,8 +21,6 @@ struct AdamwBuffers {
 // 16-byte aligned (half: 8-byte); anything else works, by scalar accesses.
 struct AdamwRange {
   std::int64_t offset = 0, count = 0;  // elements
-  float bias_correction1 = 1;          // 1 - beta1^t
-  float bias_correction2_sqrt = 1;     // sqrt(1 - beta2^t)
   float weight_decay = 0;
 };
 
@@ -33,13 +31,14 @@ struct AdamwConstants {
 // For every element of every range, in fp32:
 //   g = grad * *clip_factor
 //   m = beta1 m + (1 - beta1) g                        v = beta2 v + (1 - beta2) g^2
-//   p = p - *lr weight_decay p                         p = p - *lr (m / bias_correction1) / (sqrt(v) / bias_correction2_sqrt + eps)
+//   p = p - *lr weight_decay p                         p = p - *lr (m / bias[0]) / (sqrt(v) / bias[1] + eps)
 // Where *clip_factor is infinite or NaN nothing is written: a step that no host watches stops itself so.
-// lr and clip_factor are device scalars: nothing waits for the host to know them. `ranges` is host memory, read before the call
-// returns. One launch for every kAdamwRangesPerLaunch ranges; deterministic.
+// lr, clip_factor and bias_corrections are device memory: nothing waits for the host to know them. The last are two numbers for each range,
+// bias[0] = 1 - beta1^t and bias[1] = sqrt(1 - beta2^t). `ranges` is host memory, read before the call returns. One launch for every
+// kAdamwRangesPerLaunch ranges; deterministic.
 inline constexpr int kAdamwRangesPerLaunch = 64;
-void adamw(const AdamwBuffers& buffers, const AdamwRange* ranges, int range_count, const AdamwConstants& constants, const float* lr,
-           const float* clip_factor, Stream stream);
+void adamw(const AdamwBuffers& buffers, const AdamwRange* ranges, int range_count, const AdamwConstants& constants,
+           const float* bias_corrections, const float* lr, const float* clip_factor, Stream stream);
 
 inline constexpr int kSquaredNormPartials = 1024;
 

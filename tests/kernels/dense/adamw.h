@@ -33,21 +33,24 @@ std::string adamw_faults(const AdamwCase& given, std::size_t shift = 0, float cl
   std::int64_t total = 0;
   const auto ranges = ranges_of(given.counts, given.gap, total);
   const AdamwArrays before(as_size(total), 7);
-  typename Memory::template Array<float> p(before.master.size() + shift), m(p.size()), v(p.size()), g(p.size()), scalars(2);
+  typename Memory::template Array<float> p(before.master.size() + shift), m(p.size()), v(p.size()), g(p.size()), scalars(2),
+      corrections(2 * ranges.size());
   typename Memory::template Array<std::uint16_t> half(p.size());
   const auto copy = [&](const auto& from, auto& to) { std::copy(from.begin(), from.end(), to.begin() + shift); };
   copy(before.master, p), copy(before.exp_avg, m), copy(before.exp_avg_sq, v), copy(before.grad, g), copy(before.half, half);
   scalars[0] = kLr;
   scalars[1] = clip;
+  const std::vector<float> bias = bias_corrections_of(ranges.size());
+  std::copy(bias.begin(), bias.end(), corrections.begin());
   kernels::adamw({p.data() + shift, m.data() + shift, v.data() + shift, g.data() + shift, given.half ? half.data() + shift : nullptr},
-                 ranges.data(), static_cast<int>(ranges.size()), {}, scalars.data(), scalars.data() + 1, nullptr);
+                 ranges.data(), static_cast<int>(ranges.size()), {}, corrections.data(), scalars.data(), scalars.data() + 1, nullptr);
   Memory::finish();
   AdamwArrays after = before;
   const auto fetch = [&](const auto& from, auto& to) { std::copy(from.begin() + shift, from.end(), to.begin()); };
   fetch(p, after.master), fetch(m, after.exp_avg), fetch(v, after.exp_avg_sq), fetch(half, after.half);
   // A factor that is not finite leaves everything as it was, as if there were no ranges.
   const std::int64_t wrong =
-      wrong_elements(before, after, std::isfinite(clip) ? ranges : std::vector<kernels::AdamwRange>{}, {}, kLr, clip, given.half);
+      wrong_elements(before, after, std::isfinite(clip) ? ranges : std::vector<kernels::AdamwRange>{}, bias, {}, kLr, clip, given.half);
   return wrong == 0 ? "" : std::to_string(wrong) + " wrong elements";
 }
 

@@ -20,14 +20,14 @@ inline DenseWork adamw_work(const AdamwCase& one) {
 
 // One tile with one buffer that misses its alignment: an access of 16 bytes would be a report.
 inline std::string adamw_misaligned(int shifted) {
-  kernels::device::host::Array<float> p(2052), m(2052), v(2052), g(2052), scalars(2);
+  kernels::device::host::Array<float> p(2052), m(2052), v(2052), g(2052), scalars(4);
   kernels::device::host::Array<std::uint16_t> half(2052);
   for (auto* array : {&p, &m, &v, &g, &scalars}) std::fill(array->begin(), array->end(), 1.0f);
   const auto shift = [&](int buffer) { return buffer == shifted ? 1 : 0; };
-  const kernels::AdamwRange range{0, 2048, 1, 1, 0};
+  const kernels::AdamwRange range{0, 2048, 0};
   return judged(0, {1, 0, 2048 * 14, 0}, [&] {
     kernels::adamw({p.data() + shift(0), m.data() + shift(1), v.data() + shift(2), g.data() + shift(3), half.data() + 2 * shift(4)}, &range,
-                   1, {}, scalars.data(), scalars.data() + 1, nullptr);
+                   1, {}, scalars.data() + 2, scalars.data(), scalars.data() + 1, nullptr);
     return "";
   });
 }
@@ -44,8 +44,8 @@ inline std::vector<DenseProblem> adamw_problems() {
     problems.push_back({"whole tiles, in full sectors and 16-byte accesses", [shift] {
                           const AdamwCase one{"", {4096}, 64};
                           const std::string wrong = judged(0, adamw_work(one), [&] { return adamw_faults<CpuMemory>(one, shift); });
-                          // 4096 elements, 30 bytes each; the copy goes in 8-byte accesses. Each of 16 warps reads two scalars.
-                          return wrong.empty() ? wrong_traffic({4096 * 28 / 512 + 4096 * 2 / 256 + 32, 4096 * 30 / 32 + 32}) : wrong;
+                          // 4096 elements, 30 bytes each; the copy goes in 8-byte accesses. Each of 16 warps reads four scalars.
+                          return wrong.empty() ? wrong_traffic({4096 * 28 / 512 + 4096 * 2 / 256 + 64, 4096 * 30 / 32 + 64}) : wrong;
                         }});
   }
   problems.push_back({"no buffer is aligned", [] {

@@ -14,6 +14,8 @@ namespace {
 
 const char* const kKinds[] = {"attention.qkv.weight", "feed_forward.norm.weight"};
 
+const std::vector<std::string> kPrefixes{"exp_avg.", "exp_avg_sq.", "step."};
+
 std::string block_name(std::size_t block, const std::string& rest) { return "blocks." + std::to_string(block) + "." + rest; }
 
 NamedTensors weights(std::int64_t blocks) {
@@ -152,7 +154,7 @@ TEST_CASE("zeroed moments are those of the inserted copies alone") {
   const SourceMap map = grow_map(GrowthOperator::kMidas, 4, 2);
   const NamedTensors copied = remap(optimizer_state(4), map);
   NamedTensors zeroed = remap(copied, {0, 1, 2, 3, 4, 5});
-  zero_inserted_moments(zeroed, map);
+  zero_inserted_moments(zeroed, map, kPrefixes);
   const auto inserted = inserted_blocks(map);
   int zeros = 0;
   for (const auto& [name, tensor] : zeroed) {
@@ -168,10 +170,10 @@ TEST_CASE("zeroed moments are those of the inserted copies alone") {
 
 TEST_CASE("zeroing leaves weights alone and refuses a map of fewer blocks") {
   NamedTensors model = weights(3);
-  zero_inserted_moments(model, {0, 1, 1});
+  zero_inserted_moments(model, {0, 1, 1}, kPrefixes);
   CHECK(model.at("blocks.2.attention.qkv.weight").abs().max().item<float>() > 0);
   NamedTensors state = optimizer_state(3);
-  CHECK_THROWS_AS(zero_inserted_moments(state, {0, 0}), InputError);
+  CHECK_THROWS_AS(zero_inserted_moments(state, {0, 0}, kPrefixes), InputError);
 }
 
 TEST_CASE("maps that do not fit the tensors are refused") {

@@ -1,6 +1,7 @@
 #include "ops/adamw.h"
 
 #include <cmath>
+#include <limits>
 
 #include "support/catch.h"
 #include "support/tolerance.h"
@@ -10,50 +11,76 @@ using ops::Path;
 
 namespace {
 
-ops::AdamwSegment segment_of(std::int64_t count, bool half) {
+constexpr std::int64_t kCount = 1003, kGap = 5;  // elements of a range, and between ranges
+
+struct Flat {
+  ops::AdamwTensors at;
+  std::vector<ops::AdamwRange> ranges;
+};
+
+// Three ranges that have had 4, 0 and 90 updates, the middle one without decay; what lies between them belongs to nobody.
+Flat three_ranges(bool half) {
   torch::manual_seed(7);
-  ops::AdamwSegment segment{torch::randn({count}), torch::randn({count}), torch::randn({count}) * 0.1, torch::rand({count}) * 0.1, {}, 5};
-  if (half) segment.half = torch::zeros({count}, torch::kBFloat16);
-  return segment;
+  const std::int64_t total = 3 * (kCount + kGap);
+  Flat flat{{torch::randn({total}),
+             torch::randn({total}),
+             torch::randn({total}) * 0.1,
+             torch::rand({total}) * 0.1,
+             {},
+             torch::tensor({4, 0, 90}, torch::kLong)},
+            {}};
+  for (std::int64_t r = 0; r < 3; ++r) flat.ranges.push_back({r * (kCount + kGap), kCount, r == 1 ? 0.0 : 0.1});
+  if (half) flat.at.half = flat.at.master.to(torch::kBFloat16);
+  return flat;
+}
+
+at::Tensor in_double(const at::Tensor& flat, const ops::AdamwRange& range) {
+  return flat.narrow(0, range.offset, range.count).to(torch::kDouble);
 }
 
 }  // namespace
 
-TEST_CASE("all paths of AdamW do the written formula") {
-  const ops::AdamwSettings settings{0.9, 0.95, 1e-8, 0.1};
+TEST_CASE("all paths of AdamW do the written formula, for every range with its own count and decay, and touch nothing else") {
   const at::Tensor lr = torch::scalar_tensor(1e-2), scale = torch::scalar_tensor(0.25);
-  const ops::AdamwSegment start = segment_of(1003, false);
-  // The formula in double, element by element.
-  const at::Tensor g = start.grad.to(torch::kDouble) * 0.25;
-  const at::Tensor m = start.exp_avg.to(torch::kDouble) * 0.9 + g * (1 - 0.9),
-                   v = start.exp_avg_sq.to(torch::kDouble) * 0.95 + g * g * (1 - 0.95);
-  const at::Tensor p = start.master.to(torch::kDouble) * (1 - 1e-2 * 0.1) -
-                       1e-2 * (m / (1 - std::pow(0.9, 5))) / ((v / (1 - std::pow(0.95, 5))).sqrt() + 1e-8);
   for (const Path path : {Path::kReference, Path::kLibrary, Path::kFused}) {
     for (const bool half : {false, true}) {
-      ops::AdamwSegment segment = segment_of(1003, half);
-      ops::adamw_step(segment, lr, scale, settings, path);
       INFO("path " << static_cast<int>(path));
-      CHECK(test::max_error(segment.master, p) < 1e-6);
-      CHECK(test::max_error(segment.exp_avg, m) < 1e-6);
-      CHECK(test::max_error(segment.exp_avg_sq, v) < 1e-6);
-      if (half) CHECK(torch::equal(segment.half, segment.master.to(torch::kBFloat16)));
+      const Flat start = three_ranges(half);
+      Flat flat = three_ranges(half);
+      ops::adamw_step(flat.at, flat.ranges, lr, scale, {0.9, 0.95, 1e-8}, path);
+      CHECK(torch::equal(flat.at.counts_R, start.at.counts_R + 1));
+      for (std::size_t r = 0; r < 3; ++r) {
+        const ops::AdamwRange& range = start.ranges[r];
+        const double t = start.at.counts_R[static_cast<std::int64_t>(r)].item<double>() + 1;
+        const at::Tensor g = in_double(start.at.grad, range) * 0.25, m = in_double(start.at.exp_avg, range) * 0.9 + g * (1 - 0.9),
+                         v = in_double(start.at.exp_avg_sq, range) * 0.95 + g * g * (1 - 0.95);
+        const at::Tensor p = in_double(start.at.master, range) * (1 - 1e-2 * range.weight_decay) -
+                             1e-2 * (m / (1 - std::pow(0.9, t))) / ((v / (1 - std::pow(0.95, t))).sqrt() + 1e-8);
+        CHECK(test::max_error(in_double(flat.at.master, range), p) < 1e-6);
+        CHECK(test::max_error(in_double(flat.at.exp_avg, range), m) < 1e-6);
+        CHECK(test::max_error(in_double(flat.at.exp_avg_sq, range), v) < 1e-6);
+        const std::int64_t end = range.offset + range.count;
+        CHECK(torch::equal(flat.at.master.narrow(0, end, kGap), start.at.master.narrow(0, end, kGap)));
+        if (!half) continue;
+        CHECK(torch::equal(in_double(flat.at.half, range), in_double(flat.at.master.to(torch::kBFloat16), range)));
+        CHECK(torch::equal(flat.at.half.narrow(0, end, kGap), start.at.half.narrow(0, end, kGap)));
+      }
     }
   }
 }
 
-TEST_CASE("under a scale that is not finite nothing changes") {
+TEST_CASE("an update under a scale that is not finite is refused: nothing changes, counts included") {
   for (const Path path : {Path::kReference, Path::kLibrary, Path::kFused}) {
     for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-      ops::AdamwSegment segment = segment_of(1003, true);
-      segment.half.copy_(segment.master);
-      const ops::AdamwSegment before = segment_of(1003, true);
-      ops::adamw_step(segment, torch::scalar_tensor(1e-2), torch::scalar_tensor(bad), {0.9, 0.95, 1e-8, 0.1}, path);
+      Flat flat = three_ranges(true);
+      const Flat before = three_ranges(true);
+      ops::adamw_step(flat.at, flat.ranges, torch::scalar_tensor(1e-2), torch::scalar_tensor(bad), {0.9, 0.95, 1e-8}, path);
       INFO("path " << static_cast<int>(path));
-      CHECK(torch::equal(segment.master, before.master));
-      CHECK(torch::equal(segment.exp_avg, before.exp_avg));
-      CHECK(torch::equal(segment.exp_avg_sq, before.exp_avg_sq));
-      CHECK(torch::equal(segment.half, before.master.to(torch::kBFloat16)));
+      CHECK(torch::equal(flat.at.master, before.at.master));
+      CHECK(torch::equal(flat.at.exp_avg, before.at.exp_avg));
+      CHECK(torch::equal(flat.at.exp_avg_sq, before.at.exp_avg_sq));
+      CHECK(torch::equal(flat.at.half, before.at.half));
+      CHECK(torch::equal(flat.at.counts_R, before.at.counts_R));
     }
   }
 }
