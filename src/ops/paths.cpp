@@ -11,7 +11,7 @@
 #include "meristem_kernels/experts.h"
 #include "meristem_kernels/rms_norm.h"
 #include "meristem_kernels/rope.h"
-#include "proven_kernels.h"
+#include <proven_kernels.h>
 
 namespace meristem {
 

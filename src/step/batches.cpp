@@ -23,7 +23,9 @@ bool one_document_a_sequence(const HostBatch& batch) {
   return true;
 }
 
-std::int64_t words_of(const HostBatch& batch) { return 3 * batch.sequences * batch.length + batch.sequences + document_capacity(batch) + 1; }
+std::int64_t words_of(const HostBatch& batch) {
+  return 3 * batch.sequences * batch.length + batch.sequences + document_capacity(batch) + 1;
+}
 
 // inputs, targets, positions, source, then the documents' starts, N as often as room is left.
 void pack(const HostBatch& batch, std::int32_t* to) {

@@ -8,7 +8,8 @@
 namespace meristem {
 
 GraphDevice cuda_graph_device(at::Device device) {
-  throw InputError(fmt::format("kernels.graph: on needs a build with CUDA for device {} (cmake --preset cuda); allowed: off, auto", device.str()));
+  throw InputError(
+      fmt::format("kernels.graph: on needs a build with CUDA for device {} (cmake --preset cuda); allowed: off, auto", device.str()));
 }
 
 }  // namespace meristem

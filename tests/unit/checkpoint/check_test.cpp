@@ -62,15 +62,11 @@ TEST_CASE("a checkpoint that tells of two models is damaged: file and key or ten
   says(refusal([](auto& content) { content.state.depth_plan = "0-"; }), "state.json: depth_plan: ");
   says(refusal([](auto& content) { content.state.config_yaml += "# edited\n"; }), "state.json: config_hash: found ");
   says(refusal([](auto& content) { content.model.pop_back(); }), "model.safetensors");
-  says(refusal([](auto& content) {
-         content.model[1].shape = {6, 4};
-       }),
+  says(refusal([](auto& content) { content.model[1].shape = {6, 4}; }),
        "model.safetensors: tensor embedding.weight: has shape [6, 4]; the model has [4, 6]");
   says(refusal([](auto& content) { content.model[1].dtype = Dtype::kI32; }),
        "model.safetensors: tensor embedding.weight: has type I32; allowed: F32");
-  says(refusal([](auto& content) {
-         content.model.push_back({"more", Dtype::kF32, {0}, nullptr});
-       }),
+  says(refusal([](auto& content) { content.model.push_back({"more", Dtype::kF32, {0}, nullptr}); }),
        "model.safetensors: tensor more: the model has none of this name");
   says(refusal([](auto& content) { content.optimizer.pop_back(); }), "optimizer-0.safetensors");
   says(refusal([](auto& content) { content.optimizer[0].shape = {24}; }),

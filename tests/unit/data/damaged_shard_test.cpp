@@ -69,11 +69,8 @@ const std::vector<Damage>& damages() {
       {"bin of an odd size", [](RawShard& s) { s.bin += "a"; }, "x.idx", "byte 18: the 3 sequences take 18 bytes, the .bin has 19"},
       {"wider type than the bin has", [](RawShard& s) { s.index.code = 4; }, "x.idx", "byte 54: sequence 1 begins at byte 6"},
       {"documents begin late", [](RawShard& s) { s.index.documents[0] = 1; }, "x.idx", "byte 70: the first document begins at sequence 1"},
-      {"documents go back",
-       [](RawShard& s) {
-         s.index.documents = {0, 3, 2, 3};
-       },
-       "x.idx", "byte 86: document entry 2 is 2, allowed: 3 to 3"},
+      {"documents go back", [](RawShard& s) { s.index.documents = {0, 3, 2, 3}; }, "x.idx",
+       "byte 86: document entry 2 is 2, allowed: 3 to 3"},
       {"document beyond the sequences", [](RawShard& s) { s.index.documents[1] = 4; }, "x.idx",
        "byte 78: document entry 1 is 4, allowed: 0 to 3"},
       {"negative document", [](RawShard& s) { s.index.documents[1] = -1; }, "x.idx", "byte 78: document entry 1 is -1"},
