@@ -34,7 +34,7 @@ RunParts parts_with(const std::string& fault) {
 void run(const std::vector<std::string>& arguments) {
   StartRequest request;
   if (arguments.size() > 3 && arguments[3] == "--resume") request.resume = arguments.at(4);
-  run_training(load_config(arguments.at(2)), request, builtin_registry(), parts_with(arguments.at(0)));
+  run_training(load_config(arguments.at(2), {}), request, builtin_registry(), parts_with(arguments.at(0)));
 }
 
 }  // namespace
