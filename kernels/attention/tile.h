@@ -1,10 +1,12 @@
-// Tiles of D bf16 a row in shared memory, how they get there, and how the tensor core's fragments are read from them.
+// Tiles of D bf16 a row in shared memory, how they get there, how the tensor core's fragments are read from them, and the two products of
+// attention on a warp's rows: with a tile's rows and with its columns.
 //
 // A row is D/8 chunks of 16 bytes; chunk c of row r lies at chunk c ^ (r % 8). So the eight rows that one ldmatrix phase reads at the same
 // c lie in eight different groups of four banks, and so do the eight chunks of a row that eight neighbouring threads write.
 #pragma once
 
-#include "attention/parameters.h"
+#include <cstdint>
+
 #include "device/layer.h"
 
 namespace meristem::kernels::detail {
@@ -96,6 +98,66 @@ MERISTEM_DEVICE void write_rows(SharedAddress tile, int row, device::gptr<std::u
     const int at = i * device::kWarp + device::lane_index(), r = row + at / kChunks, chunk = at % kChunks;
     const auto words = device::lds<device::Vec4>(chunk_address<D>(tile, r, chunk));
     if (r < valid) device::stg(to + (r * row_stride + chunk * 8), words);
+  }
+}
+
+// 16 * row_tiles rows and `columns` columns, as accumulators of 16 x 8.
+template <int row_tiles, int columns>
+using WarpMatrix = Registers<Registers<Accumulator, columns / 8>, row_tiles>;
+
+template <int row_tiles, int columns>
+MERISTEM_DEVICE void clear(WarpMatrix<row_tiles, columns>& all) {
+  MERISTEM_UNROLL
+  for (int m = 0; m < row_tiles; ++m) {
+    MERISTEM_UNROLL
+    for (int n = 0; n < columns / 8; ++n) {
+      MERISTEM_UNROLL
+      for (int i = 0; i < 4; ++i) all[m][n][i] = 0;
+    }
+  }
+}
+
+// product = left right^T: rows `row` on of the tile `left` with the first `columns` rows of the tile `right`.
+template <int D, int row_tiles, int columns>
+MERISTEM_DEVICE void multiply_rows(WarpMatrix<row_tiles, columns>& product, SharedAddress left, int row, SharedAddress right) {
+  clear<row_tiles, columns>(product);
+  MERISTEM_UNROLL
+  for (int step = 0; step < D / 16; ++step) {
+    Registers<Fragment, row_tiles> a;
+    MERISTEM_UNROLL
+    for (int m = 0; m < row_tiles; ++m) load_left<D>(a[m], left, row + 16 * m, step);
+    MERISTEM_UNROLL
+    for (int pair = 0; pair < columns / 16; ++pair) {
+      Fragment b;
+      load_right_of_rows<D>(b, right, 16 * pair, step);
+      MERISTEM_UNROLL
+      for (int m = 0; m < row_tiles; ++m) {
+        device::mma_m16n8k16(product[m][2 * pair], a[m], b[0], b[1]);
+        device::mma_m16n8k16(product[m][2 * pair + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// sum += weights right: weights (rounded to bf16) over the first `inner` rows of the tile `right`. They go from accumulators to operands
+// without leaving the registers.
+template <int D, int row_tiles, int inner>
+MERISTEM_DEVICE void accumulate_columns(WarpMatrix<row_tiles, D>& sum, const WarpMatrix<row_tiles, inner>& weights, SharedAddress right) {
+  MERISTEM_UNROLL
+  for (int step = 0; step < inner / 16; ++step) {
+    Registers<Fragment, row_tiles> a;
+    MERISTEM_UNROLL
+    for (int m = 0; m < row_tiles; ++m) pack_left(a[m], weights[m][2 * step], weights[m][2 * step + 1]);
+    MERISTEM_UNROLL
+    for (int pair = 0; pair < D / 16; ++pair) {
+      Fragment b;
+      load_right_of_columns<D>(b, right, 16 * step, pair);
+      MERISTEM_UNROLL
+      for (int m = 0; m < row_tiles; ++m) {
+        device::mma_m16n8k16(sum[m][2 * pair], a[m], b[0], b[1]);
+        device::mma_m16n8k16(sum[m][2 * pair + 1], a[m], b[2], b[3]);
+      }
+    }
   }
 }
 

@@ -1,13 +1,96 @@
-// Who works on what. Neighbouring lanes share one key head's row of a token, 16 bytes each; the key heads of a token are neighbours too, so
-// a warp reads 512 bytes of an entry side by side. More than four query heads a key head are split into parts of four, whose lanes load
-// the same bytes in the same instruction.
+// What a caller may ask for, and who works on what. Neighbouring lanes share one key head's row of a token, 16 bytes each; the key heads of
+// a token are neighbours too, so a warp reads 512 bytes of an entry side by side. More than four query heads a key head are split into
+// parts of four, whose lanes load the same bytes in the same instruction.
 #pragma once
 
-#include "depth_attention/parameters.h"
+#include <bit>
+#include <cstdint>
+#include <string>
+
+#include "meristem_kernels/depth_attention.h"
 #include "rows/chunk.h"
+#include "rows/dispatch.h"
 
 namespace meristem::kernels::detail {
 
+struct DepthEntries {
+  DepthInput keys[kDepthEntries], values[kDepthEntries];
+};
+
+// How many lanes share a row of one key head, 16 bytes each, and how many times, each for a part of the query heads; powers of two.
+struct DepthLanes {
+  int lanes, parts;
+};
+
+inline constexpr int kDepthWarps = 4, kDepthThreads = 32 * kDepthWarps;
+
+inline std::int64_t depth_blocks(const DepthAttentionShape& shape, const DepthLanes& split) {
+  const int rows = kDepthThreads / (split.lanes * split.parts);  // of one key head, that a block has
+  return (static_cast<std::int64_t>(shape.tokens) * shape.kv_heads + rows - 1) / rows;
+}
+
+inline constexpr int kChunk = 8;      // bf16 of 16 bytes
+inline constexpr int kPartHeads = 4;  // query heads whose sums the registers of a lane hold
+inline constexpr std::int64_t kMostRows = std::int64_t{1} << 30;
+
+// Each lane has 16 bytes of a row, or more than one such chunk where the row is wider than a warp.
+inline int lanes_of(int head_dim) {
+  return head_dim >= 32 * kChunk ? 32 : static_cast<int>(std::bit_ceil(static_cast<unsigned>(head_dim / kChunk)));
+}
+
+inline DepthLanes split_of(const DepthAttentionShape& shape) {
+  const unsigned group = static_cast<unsigned>(shape.heads / shape.kv_heads);
+  return {lanes_of(shape.head_dim), static_cast<int>(std::bit_ceil((group + kPartHeads - 1) / kPartHeads))};
+}
+
+inline constexpr const char* kDepthKernel = "depth attention";
+
+inline void check(const DepthAttentionShape& shape, int fewest_entries) {
+  require(shape.tokens >= 0, kDepthKernel, "a negative number of tokens");
+  require(shape.kv_heads > 0 && shape.heads > 0 && shape.heads % shape.kv_heads == 0, kDepthKernel,
+          std::to_string(shape.heads) + " query heads over " + std::to_string(shape.kv_heads) + " key heads");
+  require(static_cast<std::int64_t>(shape.tokens) * shape.kv_heads <= kMostRows, kDepthKernel, "more than 2^30 tokens times key heads");
+  require(shape.entries >= fewest_entries && shape.entries <= kDepthEntries, kDepthKernel,
+          std::to_string(shape.entries) + " entries; allowed: " + std::to_string(fewest_entries) + " to " + std::to_string(kDepthEntries));
+  const int group = shape.heads / shape.kv_heads, widest = depth_head_dim_most(group);
+  require(shape.head_dim > 0 && shape.head_dim % kChunk == 0 && shape.head_dim <= widest, kDepthKernel,
+          "head dim " + std::to_string(shape.head_dim) + " with " + std::to_string(group) +
+              " query heads a key head; allowed: multiples of 8 up to " + std::to_string(widest));
+  const int most = depth_group_most(shape.head_dim);
+  require(
+      group <= most, kDepthKernel,
+      std::to_string(group) + " query heads a key head of " + std::to_string(shape.head_dim) + "; allowed: 1 to " + std::to_string(most));
+  require(shape.scale > 0, kDepthKernel, "the scale must be positive");
+}
+
+template <class Rows>
+void check(const Rows& rows, const std::string& name) {
+  require_aligned(rows.data, kDepthKernel, name);
+  require(rows.row_stride % kChunk == 0, kDepthKernel, name + ": a row stride that is no multiple of 8");
+}
+
+inline void check(const DepthEntryGradient& gradient, const std::string& name) { check(gradient.rows, name); }
+
+template <class Rows>
+void copy_table(Rows* to, const Rows* from, int count, const std::string& name) {
+  for (int i = 0; i < count; ++i) {
+    check(from[i], name + " " + std::to_string(i));
+    to[i] = from[i];
+  }
+}
+
+// body<heads, chunks>() for the instantiation that serves the shape.
+template <class Body>
+void dispatch(const DepthAttentionShape& shape, const Body& body) {
+  const int group = shape.heads / shape.kv_heads;
+  if (group > 2) return body.template operator()<4, 1>();
+  if (group > 1) return body.template operator()<2, 1>();
+  if (shape.head_dim > 512) return body.template operator()<1, 4>();
+  if (shape.head_dim > 256) return body.template operator()<1, 2>();
+  body.template operator()<1, 1>();
+}
+
+// Where a lane works.
 struct DepthLane {
   bool valid;  // false: beyond the last row; takes part in shuffles and touches no memory
   int token, kv_head, group, head_dim, lane, lanes;

@@ -1,6 +1,4 @@
-#include "rows/column_sums.h"
-
-#include "device/layer.h"
+#include "rows/row.h"
 
 namespace meristem::kernels::detail {
 

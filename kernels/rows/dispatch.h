@@ -1,12 +1,24 @@
-// From what a caller gives to an instantiation.
+// From what a caller gives to an instantiation: what may be asked for, which buffers are aligned, which element type.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "meristem_kernels/device.h"
 
 namespace meristem::kernels::detail {
+
+// std::invalid_argument "KERNEL: WHAT" where it does not hold.
+inline void require(bool holds, const char* kernel, const std::string& what) {
+  if (!holds) throw std::invalid_argument(std::string(kernel) + ": " + what);
+}
+
+// For kernels that know no other access than one of 16 bytes.
+inline void require_aligned(const void* data, const char* kernel, const std::string& name) {
+  require(reinterpret_cast<std::uintptr_t>(data) % 16 == 0, kernel, name + " is not aligned to 16 bytes");
+}
 
 template <class X>
 const X* as(const void* p) {

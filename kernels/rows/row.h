@@ -1,11 +1,15 @@
-// How `threads` neighbours of a block share a row of up to 32 elements a thread: the i-th access of thread t holds columns (i threads + t)
-// V to that + V - 1. So neighbours touch neighbouring bytes, and a row is read once and kept in registers.
+// How `threads` neighbours of a block share a row of up to 32 elements a thread, what they sum over it, and the sums over all rows.
 #pragma once
 
+#include <cstdint>
+
+#include "meristem_kernels/device.h"
 #include "rows/elements.h"
 
 namespace meristem::kernels::detail {
 
+// The i-th access of thread t holds columns (i threads + t) V to that + V - 1. So neighbours touch neighbouring bytes, and a row is read
+// once and kept in registers.
 inline constexpr int kRowThreads = 256;  // of a block
 inline constexpr int kRowElements = 32;  // of a thread
 
@@ -33,5 +37,39 @@ void with_row_share(bool vectorised, int width, const Launch& launch) {
   if (width <= 128 * kRowElements) return launch.template operator()<kVector<X>, 128>();
   launch.template operator()<kVector<X>, 256>();
 }
+
+// Sums have a fixed tree: equal bits on every run. The sum over each group of `threads` neighbours (a power of two; whole warps beyond 32)
+// for all of them. A group wider than a warp passes its warps' sums through shared memory: all threads of the block call, and `scratch`
+// (one T a warp) must not be the last call's, whose readers may still be at it.
+template <int threads, class T>
+MERISTEM_DEVICE T group_sum(T value, device::SharedAddress scratch) {
+  constexpr int kLanes = threads < device::kWarp ? threads : device::kWarp, kWarps = threads / kLanes;
+  MERISTEM_UNROLL
+  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) value += device::shuffle_xor(value, lanes);
+  if constexpr (kWarps > 1) {
+    const int warp = device::warp_index(), first = warp / kWarps * kWarps;
+    const auto place = [&](int i) {
+      return scratch + static_cast<device::SharedAddress>(i) * static_cast<device::SharedAddress>(sizeof(T));
+    };
+    if (device::lane_index() == 0) device::sts(place(warp), value);
+    device::barrier();
+    value = 0;
+    MERISTEM_UNROLL
+    for (int i = 0; i < kWarps; ++i) value += device::lds<T>(place(first + i));
+  }
+  return value;
+}
+
+// The second stage of a gain's gradient: the blocks of the first have left a row of partial sums each, which are added up in their order.
+// partials: [rows, slots]. Slot e threads + t is column (e / vector threads + t) vector + e % vector (as column_of has them; vector and
+// threads 1: the slot is the column); those beyond `columns` are dropped.
+struct ColumnSums {
+  const float* partials;
+  int rows, slots;
+  float* sums;
+  int columns, vector, threads;
+};
+
+void launch_column_sums(const ColumnSums& p, Stream stream);
 
 }  // namespace meristem::kernels::detail

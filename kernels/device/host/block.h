@@ -1,17 +1,15 @@
-// One block while it runs: a fiber a thread, the warps' collectives, barriers, copies in flight.
+// The launches of a test, and one block while it runs: a fiber a thread, the warps' collectives, barriers, copies in flight.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include "device/host/clocks.h"
-#include "device/host/fiber.h"
-#include "device/host/report.h"
-#include "device/host/shared_memory.h"
+#include "device/host/checked_memory.h"
 #include "device/host/traffic.h"
 
 namespace meristem::kernels::device::host {
@@ -24,9 +22,31 @@ struct Settings {
   int shared_limit = 227 * 1024;
 };
 
+// The threads of a block are fibers of one OS thread. A stopped flow of control: where its stack pointer stands.
+using Context = void*;
+
+// Stops the running context into `from` and goes on with `to`.
+extern "C" void meristem_switch_context(Context* from, Context to);
+
+// Stacks of 128 KiB with an unmapped page below each; memory is taken when touched.
+class Stacks {
+ public:
+  explicit Stacks(int count);
+  ~Stacks();
+  Stacks(const Stacks&) = delete;
+  Stacks& operator=(const Stacks&) = delete;
+  // A context that calls entry(), which never returns, on stack i.
+  Context start(int i, void (*entry)());
+
+ private:
+  std::byte* memory_;
+  std::size_t size_;
+};
+
 enum class Collective { kWarpSync, kShuffle, kVote, kLdmatrix, kLdmatrixTrans, kStmatrix, kMma, kBarrier, kNamedSync, kNamedArrive };
 const char* name_of(Collective op);
 
+// One block.
 class Block {
  public:
   Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work);
@@ -123,6 +143,19 @@ class Block {
   Context main_ = nullptr;
   const std::function<void()>* body_ = nullptr;
   std::exception_ptr failure_;
+};
+
+// The launches of a test: how they run, and what was counted.
+struct Grid {
+  static Grid& current();
+
+  // Runs body() for every thread of every block, one block after the other.
+  void run(std::int64_t blocks, int threads, int shared_bytes, const std::function<void()>& body);
+
+  Settings settings;
+  Traffic traffic;  // of all launches since it was cleared
+  Work work;        // the same
+  int blocks = 0;   // of the running launch
 };
 
 }  // namespace meristem::kernels::device::host

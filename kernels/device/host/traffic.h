@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "device/host/report.h"
+#include "device/host/checked_memory.h"
 
 namespace meristem::kernels::device::host {
 
@@ -24,6 +24,7 @@ struct LineTraffic {
 struct Work {
   std::int64_t blocks = 0, products = 0, copies = 0, barriers = 0, stored = 0;
   std::int64_t exchanges = 0;  // shuffles and votes of warps
+  std::int64_t shared = 0;     // bytes of shared memory that a block asked for, summed over the launches
   friend bool operator==(const Work&, const Work&) = default;
 };
 

@@ -1,9 +1,10 @@
 // Attention, forward and backward, as the formulas have it: in fp64 without rounding (the truth), and in fp32 with bf16 where the kernel
-// rounds (P, dS and the results), whose distance from the truth is the measure for the kernel's.
+// rounds (P, dS and the results), whose distance from the truth is the measure for the kernel's; and the comparison with both.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "kernels/attention/problem.h"
@@ -17,10 +18,10 @@ struct AttentionResult {
   std::vector<double> out_terms, dq_terms, dk_terms, dv_terms;
 };
 
-template <class Real>
+template <class Real, class Memory>
 class AttentionReference {
  public:
-  explicit AttentionReference(const AttentionProblem& problem) : p_(problem), shape_(problem.shape()), dim_(shape_.head_dim) {
+  explicit AttentionReference(const AttentionProblem<Memory>& problem) : p_(problem), shape_(problem.shape()), dim_(shape_.head_dim) {
     const auto size = [&](int heads) { return static_cast<std::size_t>(shape_.tokens) * static_cast<std::size_t>(heads * dim_); };
     result_.out.resize(size(shape_.heads));
     result_.log_sum_exp.resize(static_cast<std::size_t>(shape_.tokens * shape_.heads));
@@ -45,13 +46,7 @@ class AttentionReference {
  private:
   using Row = std::vector<Real>;
 
-  static Real rounded(Real x) {
-    if constexpr (sizeof(Real) == 8) {
-      return x;
-    } else {
-      return bf16_value(bf16_bits(x));
-    }
-  }
+  static Real rounded(Real x) { return stored<Bf16>(x); }
   Row row(char part, int token, int h) const {
     Row values(static_cast<std::size_t>(dim_));
     for (int d = 0; d < dim_; ++d) values[static_cast<std::size_t>(d)] = p_.value(part, token, h, d);
@@ -107,8 +102,7 @@ class AttentionReference {
   template <class Keys, class Values>
   void gradients(int t, int h, int g, int first, int last, const Row& q, const Row& p, const Row& out, Keys k, Values v) {
     Row d_out(static_cast<std::size_t>(dim_)), dq(static_cast<std::size_t>(dim_));
-    for (int d = 0; d < dim_; ++d)
-      d_out[static_cast<std::size_t>(d)] = bf16_value(p_.d_out[AttentionProblem::at(t, h * dim_ + d, p_.out_columns)]);
+    for (int d = 0; d < dim_; ++d) d_out[static_cast<std::size_t>(d)] = value_of(p_.d_out[p_.at(t, h * dim_ + d, p_.out_columns)]);
     const Real delta = dot(d_out, out), scale = static_cast<Real>(shape_.scale);
     for (int j = first; j <= last; ++j) {
       const Real weight = p[static_cast<std::size_t>(j - first)], ds = rounded(weight * (dot(d_out, v(j)) - delta));
@@ -133,34 +127,94 @@ class AttentionReference {
     for (std::size_t d = 0; d < q.size(); ++d) result_.dq[place(t, h, shape_.heads) + d] = rounded(dq[d] * scale);
   }
 
-  const AttentionProblem& p_;
+  const AttentionProblem<Memory>& p_;
   kernels::AttentionShape shape_;
   int dim_;
   AttentionResult result_;
 };
 
-inline double norm(const std::vector<double>& a) {
-  double sum = 0;
-  for (const double x : a) sum += x * x;
-  return std::sqrt(sum);
+// The truth, and the reference of the kernel's own precision.
+struct AttentionReferences {
+  AttentionResult truth, same;
+};
+template <class Memory>
+AttentionReferences references_of(const AttentionProblem<Memory>& problem) {
+  return {AttentionReference<double, Memory>(problem).result(), AttentionReference<float, Memory>(problem).result()};
 }
 
-// |a - truth| of each row of `columns` elements.
-inline std::vector<double> row_distances(const std::vector<double>& a, const std::vector<double>& truth, int columns) {
-  std::vector<double> sums(truth.size() / static_cast<std::size_t>(columns));
-  for (std::size_t i = 0; i < truth.size(); ++i) sums[i / static_cast<std::size_t>(columns)] += (a[i] - truth[i]) * (a[i] - truth[i]);
-  for (double& sum : sums) sum = std::sqrt(sum);
-  return sums;
-}
-
-// NaN where an element is.
-inline double largest_error(const std::vector<double>& a, const std::vector<double>& truth) {
-  double largest = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) {
-    const double error = std::abs(a[i] - truth[i]);
-    if (!(error <= largest) && !std::isnan(largest)) largest = error;
+// The elements that the kernel wrote, as [rows, heads, D].
+template <class Array>
+std::vector<double> unpack(const Array& from, int rows, int columns, int first, int count) {
+  std::vector<double> values;
+  values.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(count));
+  for (int t = 0; t < rows; ++t) {
+    for (int c = 0; c < count; ++c) values.push_back(value_of(from[as_size(t) * as_size(columns) + as_size(first + c)]));
   }
-  return largest;
+  return values;
+}
+
+// A tensor of rows: as a whole and row by row, since one key too many in one row of hundreds drowns in the error of the whole.
+struct Rows {
+  const std::vector<double>&found, &truth, &same, &terms;  // terms: the length of what each row sums (AttentionResult)
+  int columns;
+  bool cancels;  // sums may be 0 where their terms are not; one rounding of these in fp32 is allowed for
+};
+
+// For every row, the measure is the reference's largest error in units of its row's terms.
+inline void compare_rows(Verdict& verdict, const std::string& what, const Rows& rows, double allowed) {
+  const double fp32 = rows.cancels ? std::ldexp(1.0, -22) : 0;
+  const std::vector<double> error = row_distances(rows.found, rows.truth, rows.columns);
+  const std::vector<double> reference = row_distances(rows.same, rows.truth, rows.columns);
+  compare(verdict, what, norm(error), norm(reference) + norm(rows.terms) * fp32, allowed);
+  double unit = 0, worst = 0;
+  std::size_t worst_row = 0;
+  for (std::size_t row = 0; row < error.size(); ++row) {
+    if (rows.terms[row] > 0) unit = std::max(unit, reference[row] / rows.terms[row]);
+    const double relative = error[row] == 0 ? 0 : error[row] / rows.terms[row];
+    if (std::isnan(worst) || relative <= worst) continue;
+    worst = relative;
+    worst_row = row;
+  }
+  compare(verdict, what + ", row " + std::to_string(worst_row), worst, unit + fp32, allowed);
+}
+
+// What the forward kernel left in the problem's buffers.
+template <class Memory>
+Verdict check_forward(const AttentionProblem<Memory>& problem, const AttentionReferences& references) {
+  const auto& [truth, same] = references;
+  Verdict verdict;
+  const int width = problem.given.heads * problem.given.head_dim;
+  const std::vector<double> out = unpack(problem.out, problem.tokens, problem.out_columns, 0, width);
+  compare_rows(verdict, "out", {out, truth.out, same.out, truth.out_terms, problem.given.head_dim, false}, 2);
+  const std::vector<double> log_sum_exp(problem.log_sum_exp.begin(), problem.log_sum_exp.end());
+  double size = 1;  // two units in the last place of what is stored
+  for (const double x : truth.log_sum_exp) size = std::max(size, std::abs(x));
+  const double last_place = size * std::ldexp(1.0, -23);
+  compare(verdict, "log_sum_exp", largest_error(log_sum_exp, truth.log_sum_exp),
+          largest_error(same.log_sum_exp, truth.log_sum_exp) + last_place, 2);
+  for (int t = 0; t < problem.tokens; ++t) {
+    for (int c = width; c < problem.out_columns; ++c) {
+      if (problem.out[problem.at(t, c, problem.out_columns)] != 0xFFFF) verdict.wrong = "a neighbour's column was written";
+    }
+  }
+  return verdict;
+}
+
+// What the backward kernels left there.
+template <class Memory>
+Verdict check_backward(const AttentionProblem<Memory>& problem, const AttentionReferences& references) {
+  const auto& [truth, same] = references;
+  Verdict verdict;
+  const int dim = problem.given.head_dim;
+  const auto check = [&](const char* name, char part, int heads, const std::vector<double>& exact, const std::vector<double>& rounded,
+                         const std::vector<double>& terms) {
+    const std::vector<double> found = unpack(problem.d_qkv, problem.tokens, problem.columns, problem.first_column(part), heads * dim);
+    compare_rows(verdict, name, {found, exact, rounded, terms, dim, part != 'v'}, 3);
+  };
+  check("dq", 'q', problem.given.heads, truth.dq, same.dq, truth.dq_terms);
+  check("dk", 'k', problem.given.kv_heads, truth.dk, same.dk, truth.dk_terms);
+  check("dv", 'v', problem.given.kv_heads, truth.dv, same.dv, truth.dv_terms);
+  return verdict;
 }
 
 }  // namespace meristem::test

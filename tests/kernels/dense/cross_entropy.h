@@ -1,7 +1,7 @@
 // Problems of the cross-entropy of a chunk of logits, with a reference in any precision.
 #pragma once
 
-#include "kernels/dense/values.h"
+#include "kernels/values.h"
 #include "meristem_kernels/cross_entropy.h"
 
 namespace meristem::test {
@@ -58,7 +58,7 @@ class CrossEntropyProblem {
   }
 
   void run() {
-    const kernels::CrossEntropyShape shape{c_.rows, c_.vocab, sizeof(X) == 4 ? kernels::Element::kFloat : kernels::Element::kBf16};
+    const kernels::CrossEntropyShape shape{c_.rows, c_.vocab, kElement<X>};
     kernels::cross_entropy(shape, logits_.data() + c_.shift, targets_.data(), losses_alone_.data(), false, nullptr);
     Memory::finish();
     kept_ = std::equal(given_.begin(), given_.end(), logits_.begin(), [](X a, X b) { return value_of(a) == value_of(b); });
@@ -120,8 +120,7 @@ class CrossEntropyProblem {
 
 template <class Memory>
 std::string cross_entropy_faults(const CrossEntropyCase& one) {
-  const std::string half = CrossEntropyProblem<std::uint16_t, Memory>(one).faults(),
-                    narrow = CrossEntropyProblem<float, Memory>(one).faults();
+  const std::string half = CrossEntropyProblem<Bf16, Memory>(one).faults(), narrow = CrossEntropyProblem<float, Memory>(one).faults();
   return (half.empty() ? "" : "bf16: " + half) + (narrow.empty() ? "" : "fp32: " + narrow);
 }
 

@@ -1,7 +1,7 @@
 // Problems of RMSNorm, alone and behind the residual addition, with a reference in any precision.
 #pragma once
 
-#include "kernels/dense/values.h"
+#include "kernels/values.h"
 #include "meristem_kernels/rms_norm.h"
 
 namespace meristem::test {
@@ -68,7 +68,7 @@ class RmsNormProblem {
   }
 
   void run() {
-    const kernels::RmsNormShape shape{c_.rows, c_.width, sizeof(X) == 4 ? kernels::Element::kFloat : kernels::Element::kBf16};
+    const kernels::RmsNormShape shape{c_.rows, c_.width, kElement<X>};
     const std::size_t s = c_.shift;
     kernels::rms_norm_forward(shape, x_.data() + s, c_.update ? update_.data() + s : nullptr, gain_.data(), kEps,
                               c_.update ? h_.data() + s : nullptr, y_.data() + s, rstd_.data(), nullptr);
@@ -152,7 +152,7 @@ class RmsNormProblem {
 
 template <class Memory>
 std::string rms_norm_faults(const RmsNormCase& one) {
-  std::string wrong = RmsNormProblem<std::uint16_t, Memory>(one).faults();
+  std::string wrong = RmsNormProblem<Bf16, Memory>(one).faults();
   if (!wrong.empty()) wrong = "bf16: " + wrong;
   const std::string narrow = RmsNormProblem<float, Memory>(one).faults();
   return narrow.empty() ? wrong : wrong + "fp32: " + narrow;

@@ -1,7 +1,7 @@
 // Problems of RoPE, with and without QK norm, with a reference in any precision.
 #pragma once
 
-#include "kernels/dense/values.h"
+#include "kernels/values.h"
 #include "meristem_kernels/rope.h"
 
 namespace meristem::test {
@@ -77,9 +77,7 @@ class RopeProblem {
   }
 
   void run() {
-    const kernels::RopeShape shape{
-        c_.rows,           c_.heads,    c_.head_dim, sizeof(X) == 4 ? kernels::Element::kFloat : kernels::Element::kBf16,
-        positions_.data(), cos_.data(), sin_.data()};
+    const kernels::RopeShape shape{c_.rows, c_.heads, c_.head_dim, kElement<X>, positions_.data(), cos_.data(), sin_.data()};
     const kernels::QkNorm norm{c_.query_heads, kEps, gains_.data(), gains_.data() + c_.head_dim};
     const std::size_t s = c_.shift;
     kernels::rope(shape, turned_.data() + s, stride_, 1, nullptr);
@@ -103,7 +101,7 @@ class RopeProblem {
                         worse_than("d_gains", values_of(d_gains_), same.d_gains, truth.d_gains, 3,
                                    ulp * std::sqrt(static_cast<double>(c_.rows) * (c_.heads + 1)));
     if (first_d_gains_ != values_of(d_gains_) || part(dx_, 0) != part(in_place_, 0)) wrong += "in place, the gradient is another; ";
-    if (!same_bits(part(turned_, 1), part(x_, 1)) || !same_bits(part(y_, 1), part(x_, 1)) || !same_bits(part(dx_, 1), part(dy_, 1)))
+    if (part(turned_, 1) != part(x_, 1) || part(y_, 1) != part(x_, 1) || part(dx_, 1) != part(dy_, 1))
       wrong += "the columns behind the heads are not as they were; ";
     for (std::size_t i = 0; i < size_; ++i) {
       if (kind_of(i) == 2 && (!untouched(y_, static_cast<std::int64_t>(i), static_cast<std::int64_t>(i) + 1) || turned_[i] != x_[i]))
@@ -122,7 +120,6 @@ class RopeProblem {
     std::vector<double> turned, y, dx, d_gains;
   };
 
-  static bool same_bits(const std::vector<double>& a, const std::vector<double>& b) { return a == b; }
   // 0: of a head, 1: behind the heads, 2: of no row.
   int kind_of(std::size_t i) const {
     if (i < c_.shift) return 2;
@@ -191,7 +188,7 @@ class RopeProblem {
 
 template <class Memory>
 std::string rope_faults(const RopeCase& one) {
-  const std::string half = RopeProblem<std::uint16_t, Memory>(one).faults(), narrow = RopeProblem<float, Memory>(one).faults();
+  const std::string half = RopeProblem<Bf16, Memory>(one).faults(), narrow = RopeProblem<float, Memory>(one).faults();
   return (half.empty() ? "" : "bf16: " + half) + (narrow.empty() ? "" : "fp32: " + narrow);
 }
 

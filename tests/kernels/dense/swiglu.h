@@ -1,7 +1,7 @@
 // Problems of SwiGLU, with a reference in any precision.
 #pragma once
 
-#include "kernels/dense/values.h"
+#include "kernels/values.h"
 #include "meristem_kernels/swiglu.h"
 
 namespace meristem::test {
@@ -43,7 +43,7 @@ class SwigluProblem {
   }
 
   void run() {
-    const kernels::SwigluShape shape{c_.rows, c_.inner, sizeof(X) == 4 ? kernels::Element::kFloat : kernels::Element::kBf16};
+    const kernels::SwigluShape shape{c_.rows, c_.inner, kElement<X>};
     kernels::swiglu_forward(shape, gate_up_.data() + c_.shift, y_.data() + c_.shift, nullptr);
     kernels::swiglu_backward(shape, dy_.data() + c_.shift, gate_up_.data() + c_.shift, d_gate_up_.data() + c_.shift, nullptr);
     Memory::finish();
@@ -90,7 +90,7 @@ class SwigluProblem {
 
 template <class Memory>
 std::string swiglu_faults(const SwigluCase& one) {
-  const std::string half = SwigluProblem<std::uint16_t, Memory>(one).faults(), narrow = SwigluProblem<float, Memory>(one).faults();
+  const std::string half = SwigluProblem<Bf16, Memory>(one).faults(), narrow = SwigluProblem<float, Memory>(one).faults();
   return (half.empty() ? "" : "bf16: " + half) + (narrow.empty() ? "" : "fp32: " + narrow);
 }
 

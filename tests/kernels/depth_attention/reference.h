@@ -1,9 +1,10 @@
 // Attention over depth as the formulas have it: in fp64 without rounding (the truth), and in fp32 with results in bf16, whose distance from
-// the truth is the measure for the kernel's.
+// the truth is the measure for the kernel's; and the comparison with both.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "kernels/depth_attention/problem.h"
@@ -17,10 +18,10 @@ struct DepthResult {
   double dq_terms = 0, dk_terms = 0, dv_terms = 0;
 };
 
-template <class Real>
+template <class Real, class Memory>
 class DepthReference {
  public:
-  explicit DepthReference(const DepthProblem& problem) : p_(problem) {
+  explicit DepthReference(const DepthProblem<Memory>& problem) : p_(problem) {
     const auto size = [&](int columns) { return static_cast<std::size_t>(p_.given.tokens) * static_cast<std::size_t>(columns); };
     result_.out.resize(size(p_.query_columns()));
     result_.dq.resize(size(p_.query_columns()));
@@ -39,14 +40,8 @@ class DepthReference {
   const DepthResult& result() const { return result_; }
 
  private:
-  static Real rounded(Real x) {
-    if constexpr (sizeof(Real) == 8) {
-      return x;
-    } else {
-      return bf16_value(bf16_bits(x));
-    }
-  }
-  void finish(std::vector<double>& gradient, const DepthMatrix& before, bool adds) const {
+  static Real rounded(Real x) { return stored<Bf16>(x); }
+  void finish(std::vector<double>& gradient, const DepthMatrix<Memory>& before, bool adds) const {
     for (int n = 0; n < before.rows; ++n) {
       for (int c = 0; c < before.columns; ++c) {
         double& x = gradient[before.at(n, c)];
@@ -55,7 +50,7 @@ class DepthReference {
     }
   }
   // Head h of a row.
-  std::vector<Real> part(const DepthMatrix& from, int n, int h) const {
+  std::vector<Real> part(const DepthMatrix<Memory>& from, int n, int h) const {
     std::vector<Real> values;
     for (int d = 0; d < p_.given.head_dim; ++d) values.push_back(from.value(n, h * p_.given.head_dim + d));
     return values;
@@ -122,8 +117,67 @@ class DepthReference {
     for (std::size_t d = 0; d < q.size(); ++d) place(result_.dq, n, h, p_.given.heads)[d] = rounded(dq[d]);
   }
 
-  const DepthProblem& p_;
+  const DepthProblem<Memory>& p_;
   DepthResult result_;
 };
+
+// The truth, and the reference of the kernel's own precision.
+struct DepthReferences {
+  DepthResult truth, same;
+};
+template <class Memory>
+DepthReferences references_of(const DepthProblem<Memory>& problem) {
+  return {DepthReference<double, Memory>(problem).result(), DepthReference<float, Memory>(problem).result()};
+}
+
+template <class Memory>
+std::vector<double> values_of(const DepthMatrix<Memory>& matrix) {
+  std::vector<double> values;
+  for (int r = 0; r < matrix.rows; ++r) {
+    for (int c = 0; c < matrix.columns; ++c) values.push_back(matrix.value(r, c));
+  }
+  return values;
+}
+
+template <class Memory>
+void check_gaps(Verdict& verdict, const DepthMatrix<Memory>& matrix) {
+  for (int r = 0; r < matrix.rows; ++r) {
+    for (int c = matrix.columns; c < matrix.stride; ++c) {
+      if (matrix.words[matrix.at(r, c)] != 0xFFFF) verdict.wrong = "a neighbour's column was written";
+    }
+  }
+}
+
+inline constexpr double kDepthLastPlace = 0x1p-22;  // two units of fp32's, of a number next to 1
+
+template <class Memory>
+Verdict check_forward(const DepthProblem<Memory>& p, const DepthReferences& references) {
+  const auto& [truth, same] = references;
+  Verdict verdict;
+  compare(verdict, "out", distance(values_of(p.out), truth.out), distance(same.out, truth.out), 2);
+  double size = 1;
+  for (const double x : truth.log_sum_exp) size = std::max(size, std::abs(x));
+  compare(verdict, "log_sum_exp", largest_error({p.log_sum_exp.begin(), p.log_sum_exp.end()}, truth.log_sum_exp),
+          largest_error(same.log_sum_exp, truth.log_sum_exp) + size * kDepthLastPlace, 2);
+  check_gaps(verdict, p.out);
+  return verdict;
+}
+
+template <class Memory>
+Verdict check_backward(const DepthProblem<Memory>& p, const DepthReferences& references) {
+  const auto& [truth, same] = references;
+  Verdict verdict;
+  const auto gradient = [&](const std::string& name, const DepthMatrix<Memory>& found, const std::vector<double>& exact,
+                            const std::vector<double>& rounded, double terms) {
+    compare(verdict, name, distance(values_of(found), exact), distance(rounded, exact) + terms * kDepthLastPlace, 3);
+    check_gaps(verdict, found);
+  };
+  gradient("dq", p.dq, truth.dq, same.dq, truth.dq_terms);
+  for (std::size_t i = 0; i < p.keys.size(); ++i) {
+    gradient("dk " + std::to_string(i), p.d_keys[i], truth.d_keys[i], same.d_keys[i], truth.dk_terms);
+    gradient("dv " + std::to_string(i), p.d_values[i], truth.d_values[i], same.d_values[i], truth.dv_terms);
+  }
+  return verdict;
+}
 
 }  // namespace meristem::test

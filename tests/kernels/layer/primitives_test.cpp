@@ -1,20 +1,48 @@
-// Each primitive of the CPU layer against the PTX ISA's own words about who holds what.
+// Each primitive of the CPU layer against the PTX ISA's own words about who holds what; and, where a GPU has left golden.txt
+// (conformance_on_gpu.cu), every word of the conformance kernels against its word.
 #include <array>
 #include <cstdint>
+#include <fstream>
+#include <map>
 #include <random>
+#include <sstream>
 #include <vector>
 
-#include "kernels/layer/on_cpu.h"
+#include "kernels/layer/conformance.h"
+#include "kernels/on_cpu.h"
 #include "support/catch.h"
 
 using namespace meristem::test;
 using dev::kWarp;
 using dev::Registers;
+namespace conformance = meristem::kernels::conformance;
 
 namespace {
 
 std::uint16_t bf16_number(int value) { return static_cast<std::uint16_t>(dev::bf16_of(static_cast<float>(value))); }
 float number_of(std::uint16_t bits) { return dev::low_bf16(bits); }
+
+std::vector<std::uint32_t> words_of(const conformance::Primitive& primitive, std::uint32_t seed) {
+  CpuArray<std::uint32_t> in(conformance::kWordsIn), out(conformance::kWordsOut);
+  for (int i = 0; i < conformance::kWordsIn; ++i) in[static_cast<std::size_t>(i)] = conformance::input_word(i);
+  for (std::uint32_t& word : out) word = 0;
+  Grid::current().settings = {};
+  Grid::current().settings.seed = seed;
+  dev::launch(primitive.name, primitive.kernel, 1, 32, conformance::kSharedBytes, nullptr, conformance::Words{in.data(), out.data()});
+  return {out.begin(), out.end()};
+}
+
+std::map<std::string, std::vector<std::uint32_t>> golden() {
+  std::map<std::string, std::vector<std::uint32_t>> found;
+  std::ifstream file(MERISTEM_SOURCE_DIR "/tests/kernels/layer/golden.txt");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream fields(line);
+    std::string name;
+    fields >> name;
+    for (std::string word; fields >> word;) found[name].push_back(static_cast<std::uint32_t>(std::stoul(word, nullptr, 16)));
+  }
+  return found;
+}
 
 }  // namespace
 
@@ -195,4 +223,25 @@ TEST_CASE("bits are counted") {
   CHECK(dev::count_bits(0) == 0);
   CHECK(dev::count_bits(0x80000001u) == 2);
   CHECK(dev::count_bits(dev::kAllLanes) == 32);
+}
+
+TEST_CASE("every primitive's kernel runs, writes something, and does not depend on the schedule") {
+  for (const conformance::Primitive& primitive : conformance::kPrimitives) {
+    INFO(primitive.name);
+    const auto words = words_of(primitive, 0);
+    CHECK(words != std::vector<std::uint32_t>(conformance::kWordsOut));
+    CHECK(words == words_of(primitive, 3));
+  }
+}
+
+TEST_CASE("the CPU layer gives the words that a GPU gave") {
+  const auto known = golden();
+  if (known.empty()) WARN("SKIPPED: no golden.txt; no GPU has run conformance_on_gpu yet");
+  for (const conformance::Primitive& primitive : conformance::kPrimitives) {
+    const auto at = known.find(primitive.name);
+    if (known.empty()) continue;
+    INFO(primitive.name);
+    REQUIRE(at != known.end());
+    CHECK(words_of(primitive, 0) == at->second);
+  }
 }

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Changes a kernel's source and sees whether its tests on the CPU layer notice.
 
-    mutate.py [--planted] [--listed] [--random N [--seed S] [--least SHARE] [--minutes M]] [--jobs J] DESCRIPTION COMPILER DRIVER... LAYER
+    mutate.py [--listed] [--random N [--seed S] [--least SHARE] [--minutes M]] [--jobs J] DESCRIPTION COMPILER PROGRAM... LAYER
+    mutate.py --names DESCRIPTION
 
-DESCRIPTION is the kernel's mutation.json, DRIVER the objects of its test program (mutation/driver.h), LAYER the CPU layer's archive. --planted
-tries the faults that the description lists: each must be found, as what it is and, where it names a part, by that one. --random draws N
-mutants from all changes that operators.py allows, or takes all where there are fewer. Not counted are those that do not compile, those with
-the object code of the unchanged source (equivalent by proof), and those with the code of an earlier one. Survivors must stand in
+DESCRIPTION is the kernel's mutation.json, PROGRAM the objects of its problems (problems_main.cpp), LAYER the CPU layer's archive. --random draws
+N mutants from all changes that operators.py allows, or takes all where there are fewer. Not counted are those that do not compile, those
+with the object code of the unchanged source (equivalent by proof), and those with the code of an earlier one. Survivors must stand in
 equivalent_mutants.txt beside the description, which says why each changes nothing; they count as not found in the share all the same.
---listed tries all that stand there: none may be found.
+--listed tries all that stand there: none may be found. --names compiles nothing: each must still be a change of the source. The faults that
+the description plants are plant.py's business.
 """
 import argparse
 import concurrent.futures
@@ -37,43 +38,31 @@ def equivalents(path):
     return found
 
 
-def planted(shop, pool):
-    def attempt(index):
-        one = shop.kernel.planted[index]
-        source = shop.kernel.sources[one["file"]]
-        if one["text"] not in source:
-            return "the text to change is not in the source any more"
-        verdict = shop.verdict(f"planted{index}", one["file"], source.replace(one["text"], one["change"], 1), only=one.get("part"))
-        return verdict.text or verdict.kind
-
-    failed = False
-    for one, said in zip(shop.kernel.planted, pool.map(attempt, range(len(shop.kernel.planted)))):
-        good = said.split(":")[0] in one["found as"]
-        failed |= not good
-        print(f"{'found' if good else 'FAILED, expected ' + ' or '.join(one['found as'])}: {one['name']}: {said[:160]}", flush=True)
-    return failed
+def listed_changes(kernel):
+    """[(change, its source)] of what is listed; and whether something there is no change of the source any more."""
+    known = equivalents(kernel.tests / "equivalent_mutants.txt")
+    pairs = [(change, source) for file, source in kernel.sources.items() for change in changes(file, source)
+             if (file, *change.lines(source)) in known]
+    gone = known - {(change.file, *change.lines(source)) for change, source in pairs}
+    for file, number, before, after in sorted(gone):
+        print(f"listed, and no change of the source any more: {file} {number}: {before}  ->  {after}")
+    print(f"{len(pairs)} mutants are listed as equivalent")
+    return pairs, bool(gone)
 
 
 def listed(shop, pool):
     """Whether one of the listed mutants is found after all, or can no longer be made of the source."""
-    known = equivalents(shop.kernel.tests / "equivalent_mutants.txt")
-    pairs = [(change, source) for file, source in shop.kernel.sources.items() for change in changes(file, source)
-             if (file, *change.lines(source)) in known]
+    pairs, failed = listed_changes(shop.kernel)
 
     def attempt(index):
         change, source = pairs[index]
         return shop.verdict(f"listed{index}", change.file, change.applied(source))
 
-    failed = False
     for (change, source), verdict in zip(pairs, pool.map(attempt, range(len(pairs)))):
-        known.remove((change.file, *change.lines(source)))
         if verdict.kind != "sound":
             failed |= verdict.kind != "same code"
             print(f"listed as equivalent, and {verdict.text or verdict.kind}: {change.file}: {change.lines(source)[2]}", flush=True)
-    for file, number, before, after in known:
-        print(f"listed, and no change of the source any more: {file} {number}: {before}  ->  {after}")
-    print(f"{len(pairs)} mutants are listed as equivalent")
-    return failed or bool(known)
+    return failed
 
 
 def drawn(shop, pool, count, seed, least, minutes):
@@ -132,7 +121,7 @@ def report(kinds, survivors, left_out, known, least, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--names", action="store_true")
     parser.add_argument("--listed", action="store_true")
     parser.add_argument("--random", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
@@ -140,15 +129,16 @@ def main():
     parser.add_argument("--minutes", type=float, default=1e9, help="draw no more after these")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("description", type=pathlib.Path)
-    parser.add_argument("compiler")
-    parser.add_argument("linked", nargs="+", type=pathlib.Path)
+    parser.add_argument("compiler", nargs="?")
+    parser.add_argument("linked", nargs="*", type=pathlib.Path)
     given = parser.parse_args()
+    kernel = Kernel(given.description.resolve())
+    if given.names:
+        return listed_changes(kernel)[1]
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-        shop = Workshop(Kernel(given.description.resolve()), given.compiler, [path.resolve() for path in given.linked], pathlib.Path(scratch))
+        shop = Workshop(kernel, given.compiler, [path.resolve() for path in given.linked], pathlib.Path(scratch))
         shop.jobs = given.jobs
-        failed = planted(shop, pool) if given.planted else False
-        if given.listed:
-            failed |= listed(shop, pool)
+        failed = listed(shop, pool) if given.listed else False
         if given.random:
             failed |= drawn(shop, pool, given.random, given.seed, given.least, given.minutes)
         return failed

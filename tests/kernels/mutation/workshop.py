@@ -1,4 +1,4 @@
-"""Compiles changed copies of a kernel's folder, part by part, and runs them."""
+"""Compiles changed copies of a kernel's folders, part by part, and runs them."""
 import dataclasses
 import hashlib
 import json
@@ -23,18 +23,17 @@ class Verdict:
 
 
 class Kernel:
-    """mutation.json: folder (of the kernel's source, changed), leave (files left alone), parts (name, sources), planted. Where the kernels of
-    several folders are one subject: folder is what they lie in and `within` their names, and files are named from `folder` on. `also`: .cu
-    files that hold code of their own; others only instantiate it."""
+    """mutation.json: folders (in kernels/, of the source that is changed), leave (files left alone), parts (name, sources). A file is named from
+    kernels/ on, or from the description's own folder where it is a source of the tests."""
+
+    folder = ROOT / "kernels"
 
     def __init__(self, description):
         described = json.loads(description.read_text(encoding="utf-8"))
-        self.tests, self.folder = description.parent, ROOT / described["folder"]
-        self.within = described.get("within", ["."])
-        self.parts, self.planted = described["parts"], described.get("planted", [])
-        named = {str(path.relative_to(self.folder)): path for name in self.within for path in sorted((self.folder / name).iterdir())}
-        self.sources = {name: path.read_text(encoding="utf-8") for name, path in named.items()
-                        if (path.suffix in (".h", ".cpp") and name not in described["leave"]) or name in described.get("also", [])}
+        self.tests, self.folders, self.parts = description.parent, described["folders"], described["parts"]
+        paths = [path for name in self.folders for path in sorted((self.folder / name).iterdir()) if path.suffix in (".h", ".cu")]
+        named = {str(path.relative_to(self.folder)): path for path in paths}
+        self.sources = {name: path.read_text(encoding="utf-8") for name, path in named.items() if name not in described.get("leave", [])}
 
     def path_of(self, source):
         """As the compiler is given it from within a copy: relative where it may be a changed file."""
@@ -85,7 +84,7 @@ class Workshop:
     def copy(self, name, file, text):
         place = self.scratch / name
         copied = place / self.kernel.folder.relative_to(ROOT)
-        for name in self.kernel.within:
+        for name in self.kernel.folders:
             shutil.copytree(self.kernel.folder / name, copied / name)
         if file is not None:
             (copied / file).write_text(text, encoding="utf-8")
@@ -113,14 +112,12 @@ class Workshop:
         done = self.run(place, [program, part["name"], str(seconds), *order])
         return done.stdout.splitlines() if done.stdout else [f"signal: {-done.returncode}"]
 
-    def verdict(self, name, file, text, seen=(), only=None):
-        """Tries one changed file. seen: codes that need no second look; only: the part to try it on, in place of all."""
+    def verdict(self, name, file, text, seen=()):
+        """Tries one changed file. seen: codes that need no second look."""
         place = self.copy(name, file, text)
         try:
             result = Verdict("same code")
             for part in self.kernel.parts:
-                if only is not None and part["name"] != only:
-                    continue
                 changed = {}
                 for source in part["sources"]:
                     if file not in self.needs[source]:

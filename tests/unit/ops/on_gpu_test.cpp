@@ -1,5 +1,5 @@
 // The operators whose fused path on a CUDA device is a kernel of ours, as autograd functions: against the reference on the CPU in fp64.
-#include "kernels/require_gpu.h"
+#include "kernels/on_gpu.h"
 #include "ops/adamw.h"
 #include "ops/cross_entropy.h"
 #include "ops/rms_norm.h"

@@ -1,7 +1,0 @@
-#include "attention/forward.h"
-
-namespace meristem::kernels::detail {
-
-template void launch_attention_forward<128>(const ForwardParameters&, Stream);
-
-}  // namespace meristem::kernels::detail

@@ -1,7 +1,0 @@
-#include "depth_attention/forward.h"
-
-namespace meristem::kernels::detail {
-
-template void launch_depth_forward<2, 1>(const DepthForwardParameters&, Stream);
-
-}  // namespace meristem::kernels::detail

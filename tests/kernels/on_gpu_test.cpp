@@ -1,0 +1,92 @@
+// Attention, depth attention and expert dispatch on a GPU, on the problems that the CPU layer solves and larger ones. Each is a program of
+// its own, of this source; CTest gives it its tag.
+#include "kernels/on_gpu.h"
+#include "kernels/attention/problem.h"
+#include "kernels/attention/reference.h"
+#include "kernels/depth_attention/problem.h"
+#include "kernels/depth_attention/reference.h"
+#include "kernels/experts/problem.h"
+
+using namespace meristem::test;
+
+namespace {
+
+// Solves every problem twice: wrong(problem) says what is not right, written(a, b, visit) visits the buffers that runs wrote.
+template <class Problem, class Case, class Wrong, class Written>
+void check_twice(const std::vector<Case>& cases, const Wrong& wrong, const Written& written) {
+  require_gpu();
+  for (const Case& one : cases) {
+    INFO(one.name);
+    Problem problem(one), again(one);
+    problem.run();
+    CHECK(wrong(problem) == "");
+    again.run();
+    written(problem, again, [](const auto& a, const auto& b) { CHECK(same_bits(a, b)); });
+  }
+}
+
+template <class Case>
+std::vector<Case> together(std::vector<Case> cases, const std::vector<Case>& random, Case large) {
+  cases.insert(cases.end(), random.begin(), random.end());
+  cases.push_back(std::move(large));
+  return cases;
+}
+
+// Blocks beyond what a grid's y and z reach: one a document and head.
+AttentionCase many_heads() {
+  AttentionCase one{"more than 65,535 documents times heads", {}, 8, 2, 64};
+  for (int i = 0; i < 8200; ++i) one.lengths.push_back(1 + i % 3);
+  return one;
+}
+
+}  // namespace
+
+TEST_CASE("attention on the GPU agrees with the reference, and with itself to the bit", "[attention]") {
+  using Problem = AttentionProblem<GpuMemory>;
+  check_twice<Problem>(
+      together(attention_cases(), random_attention_cases(40), many_heads()),
+      [](const Problem& p) {
+        const AttentionReferences references = references_of(p);
+        return check_forward(p, references).wrong + check_backward(p, references).wrong;
+      },
+      [](const Problem& a, const Problem& b, const auto& visit) {
+        visit(a.out, b.out);
+        visit(a.d_qkv, b.d_qkv);
+      });
+}
+
+TEST_CASE("offsets beyond 2^31 elements on the GPU", "[attention]") {
+  require_gpu();
+  CHECK(wrong_far_rows<GpuMemory>() == "");
+}
+
+TEST_CASE("depth attention on the GPU agrees with the reference, and with itself to the bit", "[depth_attention]") {
+  using Problem = DepthProblem<GpuMemory>;
+  check_twice<Problem>(
+      together(depth_cases(), random_depth_cases(100), {"more rows than a wave of blocks", 20000, 2, 2, 64, 4}),
+      [](const Problem& p) {
+        const DepthReferences references = references_of(p);
+        return check_forward(p, references).wrong + check_backward(p, references).wrong;
+      },
+      [](const Problem& a, const Problem& b, const auto& visit) {
+        visit(a.out.words, b.out.words);
+        visit(a.dq.words, b.dq.words);
+        for (std::size_t i = 0; i < a.keys.size(); ++i) {
+          visit(a.d_keys[i].words, b.d_keys[i].words);
+          visit(a.d_values[i].words, b.d_values[i].words);
+        }
+      });
+}
+
+TEST_CASE("expert dispatch on the GPU agrees with the reference, and with itself to the bit", "[experts]") {
+  using Problem = ExpertProblem<GpuMemory>;
+  check_twice<Problem>(
+      together(expert_cases(), random_expert_cases(100), {"more choices than a wave of blocks", 100000, 4, 16, 8}),
+      [](const Problem& p) { return check_experts(p).wrong; },
+      [](const Problem& a, const Problem& b, const auto& visit) {
+        visit(a.place, b.place);
+        visit(a.y, b.y);
+        visit(a.d_rows, b.d_rows);
+        visit(a.d_weights, b.d_weights);
+      });
+}
