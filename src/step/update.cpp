@@ -66,7 +66,7 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
     micro_batch(next(input.micro_sequences), input.plan, input.record_stream && micro == 0);  // one micro-batch tells enough
   }
-  if (reduce_) reduce_(live_.parameters().grad(), sums_.vector());
+  const at::Tensor loads = reduced(live_.model().expert_counts());
 
   // Losses and gradients are sums: one division by the targets of all. Device scalars throughout, in float64 as a host would compute them.
   const at::Tensor targets = sums_.targets().clamp_min(1);
@@ -75,7 +75,7 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   const at::Tensor counts = counted(loss, norm);
   const at::Tensor scale = gradient_scale(norm, targets, counts);
   live_.optimizer().step(torch::full({}, input.learning_rate, scale.options()), scale);
-  live_.model().after_step(counts, live_.model().expert_counts());
+  live_.model().after_step(counts, loads);
   queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector()})});
 }
 
@@ -96,6 +96,17 @@ void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan,
   loss.loss_sum.backward();
   sums_.add(loss.losses_N, inputs.batch.targets_N, inputs.source_S);
   if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.size())).copy_(torch::stack(rms));
+}
+
+// Gradients, sums and expert loads become those of all ranks; returns the loads. One rank has them already.
+at::Tensor Updater::reduced(const at::Tensor& loads) {
+  if (!reduce_) return loads;
+  const at::Tensor flat_loads = loads.defined() ? loads.flatten().to(torch::kDouble) : torch::empty({0}, sums_.vector().options());
+  const at::Tensor all = torch::cat({sums_.vector(), flat_loads});
+  reduce_(live_.parameters().grad(), all);
+  const std::vector<at::Tensor> parts = all.split_with_sizes({sums_.vector().numel(), flat_loads.numel()});
+  sums_.vector().copy_(parts[0]);
+  return loads.defined() ? parts[1].to(torch::kLong).view_as(loads) : loads;
 }
 
 // [] bool: whether the update changes anything. The same on all ranks, since it follows from what they have added up.

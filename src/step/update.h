@@ -54,7 +54,8 @@ class UpdateSums {
   at::Tensor vector_, by_source_;  // by_source_ [2, sources]: a view of what follows the totals
 };
 
-// Adds up over ranks, in place: the flat gradients (fp32) and the vector of UpdateSums (float64). Queued on the current stream.
+// Adds up over ranks, in place: the flat gradients (fp32), and one vector (float64) of the UpdateSums and then the expert loads. Queued on
+// the current stream.
 using Reduce = std::function<void(const at::Tensor& gradients, const at::Tensor& sums)>;
 
 // Of a model as it is: a growth makes another one, with an Updater of its own.
@@ -83,6 +84,7 @@ class Updater {
 
   void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record);
   void forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record);
+  at::Tensor reduced(const at::Tensor& loads);
   at::Tensor counted(const at::Tensor& loss, const at::Tensor& norm);
   at::Tensor gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const;
   UpdateResult result_of(const Queued& update, const double* numbers);

@@ -114,7 +114,7 @@ TEST_CASE("evaluation and a skipped update leave the balance bias, and their loa
 TEST_CASE("what does not count moves no bit of a bias, and what counts moves it by the loads that it is given") {
   const RunConfig config = dreamer_run();
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, 2, true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
   at::Tensor bias = bias_of(live, 1);
   bias.fill_(-0.0f);
   bias[3] = std::numeric_limits<float>::quiet_NaN();

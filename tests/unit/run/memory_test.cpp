@@ -91,7 +91,7 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
     config.model.loop.injection = c.injection;
     config.model.loop.backprop_last = c.backprop_last;
     config.memory.activation_checkpointing.every = c.every;
-    const MemoryEstimate planned = stage_costs(config, builtin_registry()).back().memory;
+    const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
     const Measured measured = measure(config);
     INFO(c.name << ": planned standing " << planned.weights + planned.optimizer + planned.gradients << " peak " << planned.total()
                 << ", measured standing " << measured.standing << " peak " << measured.peak << " ratio " << planned.total() / measured.peak
@@ -141,7 +141,7 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
       config.model.feed_forward.router_dim = 32;
       config.model.feed_forward.balance_rate = 1e-3;
     }
-    const MemoryEstimate planned = stage_costs(config, builtin_registry()).back().memory;
+    const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
     const Measured measured = measure(config);
     INFO(c.name << ": planned peak " << planned.total() << " measured " << measured.peak << " ratio " << planned.total() / measured.peak
                 << " activations planned " << planned.activations << " measured " << measured.peak - measured.standing << " ratio "

@@ -154,7 +154,7 @@ TEST_CASE("many micro-batches are one large batch: sums are divided once, by the
 }
 
 TEST_CASE("what is added up between backward and the division counts as if it were here: the seam of several ranks") {
-  const RunConfig config = small_run("fp32");
+  const RunConfig config = with_experts();
   LiveModel alone = two_blocks(config), first = two_blocks(config), second = two_blocks(config);
   SpikeDetector a, b, c;
   const DepthPlan plan = DepthPlan::plain(2);
@@ -169,6 +169,10 @@ TEST_CASE("what is added up between backward and the division counts as if it we
   CHECK(reduced.targets_by_source == whole.targets_by_source);
   CHECK(reduced.loss == Approx(whole.loss).epsilon(1e-6));
   CHECK(reduced.grad_norm == Approx(whole.grad_norm).epsilon(1e-5));
+  for (const auto& [depth, call] : alone.model().expert_loads().by_depth) {
+    CHECK(torch::equal(call.counts_E, first.model().expert_loads().by_depth.at(depth).counts_E));
+    CHECK_FALSE(torch::equal(call.counts_E, second.model().expert_loads().by_depth.at(depth).counts_E));
+  }
 }
 
 TEST_CASE("a batch without a target leaves the weights to decay alone") {
