@@ -33,7 +33,7 @@ class EvalTest(unittest.TestCase):
         cls.file.write_text("".join(json.dumps(line) + "\n" for line in LINES))
 
     def eval(self, *arguments):
-        return subprocess.run([sys.executable, str(ROOT / "scripts/python/evaluate.py"), str(self.folder), *map(str, arguments)], capture_output=True, text=True,
+        return subprocess.run([sys.executable, str(ROOT / "scripts/python"), "eval", str(self.folder), *map(str, arguments)], capture_output=True, text=True,
                               env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM}, timeout=120)
 
     def results(self, *arguments):

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts" / "python"))
 
-import shakespeare_corpus as corpus  # noqa: E402
+from quickstart import corpus  # noqa: E402
 
 
 class Quickstart(unittest.TestCase):
@@ -28,7 +28,7 @@ class Quickstart(unittest.TestCase):
 
     def quickstart(self, *arguments):
         environment = dict(os.environ, MERISTEM_ROOT=str(ROOT))
-        result = subprocess.run([sys.executable, str(ROOT / "scripts/python/quickstart.py"), *arguments], env=environment, cwd=self.folder,
+        result = subprocess.run([sys.executable, str(ROOT / "scripts/python"), "quickstart", *arguments], env=environment, cwd=self.folder,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.output = result.stdout
         return result.returncode

@@ -11,8 +11,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "support"), str(HERE)]
 
 from text_commands import ROOT, call  # noqa: E402
-import chat_tokenize  # noqa: E402
-import train_tokenizer  # noqa: E402
+from chat import tokenizing  # noqa: E402
+from text import tokenizer as train_tokenizer  # noqa: E402
 from grade_school import write_problems  # noqa: E402
 
 VOCAB = 384
@@ -40,7 +40,7 @@ class Case(unittest.TestCase):
         return path
 
     def tokenize(self, *arguments, out, tokenizer="tokenizer"):
-        return call(chat_tokenize, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
+        return call(tokenizing, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
 
     def bytes_of(self, name):
         return [(self.folder / f"{name}{extension}").read_bytes() for extension in (".bin", ".idx", ".mask", ".json")]

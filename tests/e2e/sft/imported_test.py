@@ -126,7 +126,7 @@ class Imported(Case):
         prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         theirs = model.generate(**prompt, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
         environment = os.environ | {"MERISTEM_BINARY": PROGRAM}
-        ours = subprocess.run([sys.executable, ROOT / "scripts/python/chat_session.py", self.folder / "runs/tuned", "--chat", "--temperature", "0",
+        ours = subprocess.run([sys.executable, ROOT / "scripts/python", "generate", self.folder / "runs/tuned", "--chat", "--temperature", "0",
                                "--max-tokens", "40"], input=question[0]["content"] + "\n", capture_output=True, text=True, env=environment)
         self.assertEqual(ours.returncode, 0, ours.stderr)
         self.assertTrue(ours.stdout.strip())

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts" / "python"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-import token_shards  # noqa: E402
+from text_commands import write_shard  # noqa: E402
+from text.shards import xxh3_file  # noqa: E402
 
 VOCAB, STEPS, GROWTHS = 61, 60, (20, 40)
 
@@ -37,9 +38,7 @@ logging: {{every: 1, sample_tokens: 4}}
 def write_shards(folder, documents=(60, 40, 6)):
     draw = np.random.default_rng(5)
     for name, count in zip(("one", "two", "held"), documents):
-        with token_shards.Writer(folder / name, VOCAB) as shard:
-            for _ in range(count):
-                shard.add(draw.integers(0, VOCAB, int(draw.integers(20, 120))))
+        write_shard(folder / name, VOCAB, [draw.integers(0, VOCAB, int(draw.integers(20, 120))) for _ in range(count)])
 
 
 def write_config(folder, out="runs", name="run.yaml"):
@@ -127,7 +126,7 @@ def trouble_of(checkpoint):
             return f"{checkpoint}: manifest.json lists {sorted(manifest['files'])}"
         for name, said in manifest["files"].items():
             path = checkpoint / name
-            if path.stat().st_size != said["bytes"] or token_shards.xxh3_file(path) != said["xxh3"]:
+            if path.stat().st_size != said["bytes"] or xxh3_file(path) != said["xxh3"]:
                 return f"{path}: not what manifest.json says"
     except (OSError, ValueError, KeyError) as error:
         return f"{checkpoint}: {error!r}"
