@@ -22,6 +22,7 @@ except ImportError as missing:
     sys.exit(4)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import program  # noqa: E402
 from text_commands import FolderCase, write_shard  # noqa: E402
 
 DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
@@ -43,9 +44,9 @@ MODELS = {
 
 class Code(FolderCase):
     def run_program(self, *arguments, code=0):
-        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=self.folder)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result.stdout + result.stderr
+        found, out, err = program.run(PROGRAM, *arguments, cwd=self.folder)
+        self.assertEqual(found, code, err)
+        return out + err
 
     def trained(self, name, changes):
         """A run of a few updates with a large learning rate, so that no weight is still at its start (some start at zero)."""

@@ -19,6 +19,7 @@ except ImportError as missing:
     sys.exit(4)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import program  # noqa: E402
 from text_commands import write_shard  # noqa: E402
 
 DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
@@ -65,9 +66,9 @@ class HuggingFace(unittest.TestCase):
         return self.folder / name
 
     def run_program(self, *arguments, code=0):
-        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result.stdout + result.stderr
+        found, out, err = program.run(PROGRAM, *arguments)
+        self.assertEqual(found, code, err)
+        return out + err
 
     def our_logits(self, checkpoint):
         result = subprocess.run([DRIVER, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)

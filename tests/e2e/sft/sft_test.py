@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from conversations import ROOT, Case, call, write_problems  # noqa: E402
+import program  # noqa: E402
 import transformers_peer as peer  # noqa: E402
 from text import tokenizing  # noqa: E402
 from text.shards import Mask, Shard  # noqa: E402
@@ -65,10 +66,9 @@ class Training(Case):
         cls.said = case.program("train", "sft.yaml")
 
     def program(self, *arguments, code=0):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_PYTHON": ""}
-        done = subprocess.run([PROGRAM, *map(str, arguments)], cwd=self.folder, capture_output=True, text=True, env=environment)
-        self.assertEqual(done.returncode, code, done.stderr[-2000:])
-        return done.stdout + done.stderr
+        found, out, err = program.run(PROGRAM, *arguments, cwd=self.folder)
+        self.assertEqual(found, code, err[-2000:])
+        return out + err
 
     def metrics(self, run):
         return [json.loads(line) for line in (self.folder / "runs" / run / "metrics.jsonl").read_text().splitlines()]

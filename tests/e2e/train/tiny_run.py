@@ -1,8 +1,7 @@
-"""A run small enough to be trained in a second: shards, config, start, and what its folder says afterwards."""
+"""A run small enough to be trained in a second: shards, config, and what its folder says afterwards."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+from program import environment, run, start  # noqa: E402, F401
 from text_commands import write_shard  # noqa: E402
 from text.shards import xxh3_file  # noqa: E402
 
@@ -50,25 +50,6 @@ def write_config(folder, out="runs", name="run.yaml"):
     path = folder / name
     path.write_text(CONFIG.format(out=folder / out, data=data))
     return path
-
-
-def environment():
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MERISTEM_")}
-    # One thread: the model is too small for more, and a storm should not wait for the other core.
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
-def start(program, *arguments, **options):
-    """program: its path, or a list that begins with it."""
-    words = program if isinstance(program, list) else [program]
-    return subprocess.Popen([*words, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options)
-
-
-def run(program, *arguments, **options):
-    """(exit code, stdout, stderr)."""
-    process = start(program, *arguments, **options)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def lines(folder):
