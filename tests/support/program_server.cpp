@@ -1,5 +1,6 @@
-// src/cli/main.cpp as a server for tests: what a start of the program takes most of its time for, loading LibTorch, is done once, and each request
-// is a process of its own, forked from here, with its own arguments, folder, environment and output. The client is tests/support/program.py.
+// src/cli/main.cpp as a server for tests: what a start of the program takes most of its time for, loading LibTorch, is done once, and each
+// request is a process of its own, forked from here, with its own arguments, folder, environment and output. The client is
+// tests/support/program.py.
 //
 //   {"arguments": […], "folder": …, "environment": {…}, "stdout": path, "stderr": path}  ->  its process id
 //   {"wait": process id}                                                                 ->  its status as waitpid() has it
@@ -32,7 +33,8 @@ int opened(const std::string& path, int flags) {
 // In the new process. stdin is empty.
 [[noreturn]] void become_the_program(const nlohmann::json& request, int out, int err) {
   const int in = opened("/dev/null", O_RDONLY);
-  if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 || ::chdir(request["folder"].get<std::string>().c_str()) != 0) ::_exit(99);
+  if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 || ::chdir(request["folder"].get<std::string>().c_str()) != 0)
+    ::_exit(99);
   ::clearenv();
   for (const auto& [name, value] : request["environment"].items()) ::setenv(name.c_str(), value.get<std::string>().c_str(), 1);
   auto words = request["arguments"].get<std::vector<std::string>>();

@@ -27,14 +27,18 @@ def call(tool, *arguments):
     return code, out.getvalue(), err.getvalue()
 
 
-def write_shard(prefix, vocab_size, documents):
-    """A shard of documents that are lists of ids, as `data tokenize` writes it."""
+def write_shard(prefix, vocab_size, documents, masks=None):
+    """A shard of documents that are lists of ids, as `data tokenize` writes it; `masks`: which of a document's tokens are trained on."""
     dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.int32)
     documents = [np.asarray(document, np.int64) for document in documents]
     assert all(0 <= document.min() and document.max() < vocab_size for document in documents if document.size)
     ids = b"".join(document.astype(dtype).tobytes() for document in documents)
-    with ResumableShard(prefix, dtype, {}, force=False, commit_seconds=60) as shard:
-        shard.add(Encoded(ids, np.array([document.size for document in documents], np.int32).tobytes()))
+    encoded = Encoded(ids, np.array([document.size for document in documents], np.int32).tobytes())
+    if masks is not None:
+        mask = np.concatenate(masks).astype(np.uint8)
+        encoded.mask, encoded.counts = mask.tobytes(), {"trained": int(mask.sum())}
+    with ResumableShard(prefix, dtype, {}, force=False, commit_seconds=60, masked=masks is not None) as shard:
+        shard.add(encoded)
         shard.publish(vocab_size, {})
 
 

@@ -68,7 +68,7 @@ class Case(unittest.TestCase):
         assert code == 0, err
         cls.origin = next(path for path in tiny_run.published(cls.runs / "tiny") if path.name.endswith("40"))
         # With the scripts' environment, so that plots and report are made; the other starts go without, for time.
-        with_scripts = tiny_run.environment() | {"MERISTEM_ROOT": str(tiny_run.ROOT), "MERISTEM_PYTHON": sys.executable, "MPLCONFIGDIR": str(cls.root)}
+        with_scripts = tiny_run.environment() | {"MERISTEM_ROOT": str(tiny_run.ROOT), "MERISTEM_PYTHON": sys.executable}
         done = subprocess.run(cls.command(), capture_output=True, text=True, env=with_scripts, timeout=120)
         assert done.returncode == 0, done.stderr
 

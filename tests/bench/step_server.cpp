@@ -1,19 +1,19 @@
-// A step on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates) and
-// "quit" lines, answers JSON lines.
+// An update on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates)
+// and "quit" lines, answers JSON lines.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <set>
 
 #include <ATen/DeviceAccelerator.h>
 #include <fmt/format.h>
+#include <kineto/ActivityType.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
 #include <torch/torch.h>
 
-#include "cli/bench_lanes.h"
-#include "cli/commands.h"
-#include "cli/device_trace.h"
-#include "cli/random_batch.h"
+#include "bench/commands.h"
 #include "core/errors.h"
 #include "core/text.h"
 #include "metrics/throughput.h"
@@ -21,15 +21,15 @@
 #include "run/run.h"
 #include "step/update.h"
 
-namespace meristem::cli {
+namespace meristem::bench {
 namespace {
 
-struct BenchArguments {
+struct StepArguments {
   std::int64_t layers = 6, width = 256, inner = 704, heads = 4, kv_heads = 4, vocab = 4096, sequence = 256, batch = 16;
   std::string precision = "fp32", device = "auto", kernels = "auto", graph = "auto";
 };
 
-RunConfig config_of(const BenchArguments& a) {
+RunConfig config_of(const StepArguments& a) {
   RunConfig config;
   config.model.vocab_size = a.vocab;
   config.model.width = a.width;
@@ -62,10 +62,37 @@ std::string device_peak_field(at::Device device) {
   return fmt::format(",\"device_peak_bytes\":{}", stats.allocated_bytes[0].peak);
 }
 
+// Not waits and events, which take no time of the GPU, nor annotations, which would span the gaps between kernels.
+bool occupies_the_gpu(std::uint8_t activity) {
+  using libkineto::ActivityType;
+  const auto type = static_cast<ActivityType>(activity);
+  return type == ActivityType::CONCURRENT_KERNEL || type == ActivityType::GPU_MEMCPY || type == ActivityType::GPU_MEMSET;
+}
+
+// The share of the time from the first kernel, copy or fill of `work` to the end of the last in which the GPU ran none, as LibTorch's
+// profiler saw it. `work` ends with the GPU's own end. Tracing makes launches slower, so this is at most too high. InputError where the
+// profiler saw no GPU.
+double gpu_idle_share(const std::function<void()>& work) {
+  namespace profiler = torch::profiler::impl;
+  const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
+  const std::set<profiler::ActivityType> activities{profiler::ActivityType::CUDA};
+  torch::autograd::profiler::prepareProfiler(config, activities);
+  torch::autograd::profiler::enableProfiler(config, activities);
+  work();
+  const auto trace = torch::autograd::profiler::disableProfiler();
+  std::vector<BusyInterval> busy;
+  for (const auto& event : trace->events()) {
+    if (occupies_the_gpu(event.activityType()))
+      busy.push_back({static_cast<std::int64_t>(event.startNs()), static_cast<std::int64_t>(event.endNs())});
+  }
+  if (busy.empty()) throw InputError("step: idle: the profiler saw nothing run on a GPU");
+  return idle_share(std::move(busy));
+}
+
 // One model and its updates on one random batch.
 class StepServer {
  public:
-  explicit StepServer(const BenchArguments& a)
+  explicit StepServer(const StepArguments& a)
       : config_(config_of(a)),
         device_(a.device == "auto" ? pick_device() : at::Device(a.device)),
         live_(config_, timeline_, registry_, device_, a.layers, true),
@@ -90,7 +117,7 @@ class StepServer {
   }
   // Updates one after the other, as a run makes them between two lines of its log.
   std::string idle(int updates) {
-    if (!device_.is_cuda()) throw InputError(fmt::format("bench-step: idle: found the device {}; allowed: a GPU", device_.str()));
+    if (!device_.is_cuda()) throw InputError(fmt::format("step: idle: found the device {}; allowed: a GPU", device_.str()));
     finish_device(device_);
     const double share = gpu_idle_share([&] {
       for (int i = 0; i < updates; ++i) update();
@@ -118,7 +145,7 @@ class StepServer {
   std::int64_t number_ = 0;
 };
 
-ExitCode serve(const BenchArguments& a) {
+int serve(const StepArguments& a) {
   StepServer server(a);
   std::cout << server.ready() << std::endl;
   for (std::string line; std::getline(std::cin, line) && line != "quit";) {
@@ -128,18 +155,18 @@ ExitCode serve(const BenchArguments& a) {
     } else if (std::sscanf(line.c_str(), "idle %d", &updates) == 1 && updates > 0) {
       std::cout << server.idle(updates) << std::endl;
     } else {
-      throw InputError(fmt::format("bench-step: found '{}'; allowed: step, idle N, quit", line));
+      throw InputError(fmt::format("step: found '{}'; allowed: step, idle N, quit", line));
     }
   }
   std::cout << server.memory() << std::endl;
-  return ExitCode::kOk;
+  return 0;
 }
 
 }  // namespace
 
-void add_bench_step(CLI::App& app, Action& run) {
-  auto a = std::make_shared<BenchArguments>();
-  CLI::App* command = app.add_subcommand("bench-step", "Serve single training steps to a benchmark over standard input")->group("");
+void add_step(CLI::App& app, Action& run) {
+  auto a = std::make_shared<StepArguments>();
+  CLI::App* command = app.add_subcommand("step", "Single updates on request, over standard input: step, idle N, quit");
   command->add_option("--layers", a->layers, "");
   command->add_option("--width", a->width, "");
   command->add_option("--inner", a->inner, "");
@@ -155,4 +182,4 @@ void add_bench_step(CLI::App& app, Action& run) {
   command->callback([a, &run] { run = [a] { return serve(*a); }; });
 }
 
-}  // namespace meristem::cli
+}  // namespace meristem::bench
