@@ -1,5 +1,6 @@
 # meristem_python_test(NAME SCRIPT [ARGUMENTS …] [LABELS …] [TIMEOUT seconds]):
-# a Python script as one CTest entry, run by the project's Python.
+# a Python script as one CTest entry, run by the project's Python. MERISTEM_PYTHON, _BINARY and _BENCH are set as scripts/meristem sets them;
+# MERISTEM_SERVER is what tests/support/program.py starts the program with. matplotlib keeps its list of fonts, which takes seconds to make, in the build.
 # The script exits 4 where something that it needs is not here, after saying what: the test then counts as skipped.
 include_guard(GLOBAL)
 
@@ -21,5 +22,6 @@ function(meristem_python_test name script)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 4)
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 4
+    ENVIRONMENT "MERISTEM_PYTHON=${MERISTEM_TEST_PYTHON};MERISTEM_BINARY=${CMAKE_BINARY_DIR}/bin/meristem;MERISTEM_BENCH=${CMAKE_BINARY_DIR}/bin/meristem-bench;MERISTEM_SERVER=${CMAKE_BINARY_DIR}/tests/support/meristem_server;PYTHONDONTWRITEBYTECODE=1;MPLCONFIGDIR=${CMAKE_BINARY_DIR}/matplotlib")
 endfunction()

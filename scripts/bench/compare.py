@@ -101,7 +101,7 @@ def compare(arguments, precision):
     try:
         for mode in arguments.ours:
             name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
-            programs.append(Program(name, [arguments.binary, "bench-step", *common, "--kernels", arguments.kernels, *extra], environment))
+            programs.append(Program(name, [arguments.binary, "step", *common, "--kernels", arguments.kernels, *extra], environment))
         for mode in arguments.modes:
             command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
             programs.append(Program(f"transformers {mode}", command, environment))
@@ -171,10 +171,10 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
     parser.add_argument("--require", type=float, metavar="R", help="fail where we are not R times as fast, or need more memory")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--binary", default=os.environ.get("MERISTEM_BINARY"), help="the meristem program (default: MERISTEM_BINARY)")
+    parser.add_argument("--binary", default=os.environ.get("MERISTEM_BENCH"), help="the meristem-bench program (default: MERISTEM_BENCH)")
     arguments = parser.parse_args()
     if not arguments.binary or not os.access(arguments.binary, os.X_OK):
-        parser.error(f"no meristem program at {arguments.binary}; start this as scripts/bench/cpu, or name one with --binary")
+        parser.error(f"no meristem-bench program at {arguments.binary}; start this as scripts/bench/cpu, or name one with --binary")
     return arguments
 
 

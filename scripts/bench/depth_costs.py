@@ -12,7 +12,7 @@ LOOP_BOUND, DEPTH_ATTENTION_BOUND, GPU_BOUND = 1.05, 1.25, 1.05
 
 
 def measure(config, precision, rounds):
-    command = [os.environ["MERISTEM_BINARY"], "bench-variants", str(HERE / config), f"precision.compute={precision}", "--rounds", str(rounds)]
+    command = [os.environ["MERISTEM_BENCH"], "variants", str(HERE / config), f"precision.compute={precision}", "--rounds", str(rounds)]
     lanes = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return {name.removeprefix("cost-"): lane for name, lane in lanes.items()}
 

@@ -10,8 +10,8 @@ SMALL = ["precision.compute=fp32", "data.sequence_length=512", "batch.tokens=512
 MIB = 2**20
 
 
-def output_of(command, config, arguments):
-    done = subprocess.run([os.environ["MERISTEM_BINARY"], command, config, *arguments], check=True, stdout=subprocess.PIPE)
+def output_of(program, command, config, arguments):
+    done = subprocess.run([os.environ[program], command, config, *arguments], check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout)
 
 
@@ -20,8 +20,8 @@ def main(argv):
     overrides = [argument for argument in argv if "=" in argument] or SMALL
     print("| config | parameters | FLOPs per token | KV bytes per token | planned peak | measured peak |\n|---|---|---|---|---|---|")
     for config in configs:
-        plan = output_of("plan", config, ["--json", *overrides])
-        lane = next(iter(output_of("bench-variants", config, ["--rounds", "1", *overrides]).values()))
+        plan = output_of("MERISTEM_BINARY", "plan", config, ["--json", *overrides])
+        lane = next(iter(output_of("MERISTEM_BENCH", "variants", config, ["--rounds", "1", *overrides]).values()))
         measured = lane["peak_bytes"] - lane["bytes_before"]
         print(f"| {Path(config).stem} | {plan['parameters']['total']:,} | {plan['flops_per_token']['train']:.4e} | {plan['kv_bytes_per_token']:,.0f} "
               f"| {sum(plan['memory'][part] for part in ('weights', 'optimizer', 'gradients', 'activations')) / MIB:,.0f} MiB | {measured / MIB:,.0f} MiB |", flush=True)

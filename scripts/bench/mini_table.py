@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-from run_metrics import number, read_metrics, smoothed  # noqa: E402
+from reports.metrics import number, read_metrics, smoothed  # noqa: E402
 
 SETTLING = 50  # steps after a growth or another plan in which the loss may stand higher
 

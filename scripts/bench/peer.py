@@ -17,7 +17,7 @@ import time
 SHAPE = {"layers": 6, "width": 256, "inner": 704, "heads": 4, "kv-heads": 4, "vocab": 4096, "sequence": 256, "batch": 16}
 
 
-def parse_arguments():
+def parse_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in SHAPE.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -27,7 +27,7 @@ def parse_arguments():
     parser.add_argument("--warmup", type=int, default=3, help="steps before the timed ones")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--serve", action="store_true")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 class Peer:
@@ -105,8 +105,8 @@ def measure(peer, arguments):
                       "peak_bytes": peer.peak_bytes(), "torch": peer.torch.__version__}))
 
 
-def main():
-    arguments = parse_arguments()
+def main(argv):
+    arguments = parse_arguments(argv)
     peer = Peer(arguments)
     if arguments.serve:
         serve(peer)
@@ -115,4 +115,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

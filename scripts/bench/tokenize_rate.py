@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / "scripts" / "python" / "tokenize_text.py"
+TEXT_COMMANDS = ROOT / "scripts" / "python"
 ALONE = """
 import json, sys, time
 from tokenizers import Tokenizer
@@ -62,7 +62,7 @@ def family_rss(pid):
 
 def tokenize(lines, tokenizer, out, workers):
     """(seconds, peak of resident bytes)."""
-    command = [sys.executable, TOOL, lines, "--tokenizer", tokenizer, "--out", out, "--force"]
+    command = [sys.executable, TEXT_COMMANDS, "data", "tokenize", lines, "--tokenizer", tokenizer, "--out", out, "--force"]
     begin = time.monotonic()
     child = subprocess.Popen([*map(str, command), *(["--workers", str(workers)] if workers else [])], stdout=subprocess.DEVNULL)
     peak, done = 0, threading.Event()
@@ -94,7 +94,7 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        train = [sys.executable, ROOT / "scripts/python/train_tokenizer.py", arguments.texts, "--vocab", arguments.vocab, "--out", scratch]
+        train = [sys.executable, TEXT_COMMANDS, "data", "train-tokenizer", arguments.texts, "--vocab", arguments.vocab, "--out", scratch]
         subprocess.run([*map(str, train)], check=True, stdout=subprocess.DEVNULL)
         tokenizer, lines = scratch / "tokenizer.json", scratch / "lines.jsonl"
         size = write_lines(sorted(arguments.texts.rglob("*.txt")), lines, arguments.megabytes)

@@ -14,14 +14,14 @@ sanitize() { # BUDGET
 step() { # NAME BUDGET COMPARE_ARGUMENTS…
   local name=$1 budget=$2
   shift 2
-  section "$name" "$budget" "$python" "$root/scripts/bench/compare.py" --binary "$build/bin/meristem" --device cuda --precisions bf16 \
+  section "$name" "$budget" "$python" "$root/scripts/bench/compare.py" --binary "$build/bin/meristem-bench" --device cuda --precisions bf16 \
     --kernels fused --idle 10 \
     --json "$out/$name.json" "$@"
 }
 
 run_parts() {
   section tests 70 ctest --test-dir "$build" -L gpu --no-tests=error -V --output-junit "$out/tests.xml"
-  section operators 90 bash -c '"$1"/tests/bench/bench_ops --seconds-each 0.7 >"$2"/operators.jsonl' _ "$build" "$out"
+  section operators 90 bash -c '"$1"/bin/meristem-bench operators --seconds-each 0.7 >"$2"/operators.jsonl' _ "$build" "$out"
   # Graph against plain at a size where launches are the cost; whole steps against the compiled peer where arithmetic is.
   step step_30M 25 --ours graph eager --modes --layers 6 --width 384 --inner 1024 --heads 6 --kv-heads 6 --vocab 32000 --sequence 1024 \
     --batch 8 --warmup 10 --rounds 100
@@ -31,7 +31,7 @@ run_parts() {
     --batch 2 --warmup 4 --rounds 15
   step step_360M 90 --modes compile --layers 32 --width 960 --inner 2560 --heads 15 --kv-heads 5 --vocab 49152 --sequence 2048 \
     --batch 4 --warmup 4 --rounds 20
-  section depth_steps 40 bash -c 'MERISTEM_BINARY="$1/bin/meristem" "$2" "$3/scripts/bench/depth_costs.py" --gpu --rounds 20 >"$4/depth_steps.jsonl"' _ \
+  section depth_steps 40 bash -c 'MERISTEM_BENCH="$1/bin/meristem-bench" "$2" "$3/scripts/bench/depth_costs.py" --gpu --rounds 20 >"$4/depth_steps.jsonl"' _ \
     "$build" "$python" "$root" "$out"
   sanitize 60
   # The rest of the build, and the tests that need no GPU, as they are where CUDA is linked.

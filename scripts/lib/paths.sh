@@ -1,5 +1,5 @@
 # Where things are. Sourced by scripts/meristem and scripts/test; no command here is slow, because every call of `meristem` runs it.
-# Sets and exports MERISTEM_ROOT, MERISTEM_HOME, MERISTEM_PYTHON, MERISTEM_BINARY; sets venv, build, binary, stamp.
+# Sets and exports MERISTEM_ROOT, MERISTEM_HOME, MERISTEM_PYTHON, MERISTEM_BINARY, MERISTEM_BENCH; sets venv, build, binary, stamp.
 
 MERISTEM_ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
 MERISTEM_HOME=${MERISTEM_HOME:-${HOME:?set HOME or MERISTEM_HOME}/.cache/meristem}
@@ -13,7 +13,8 @@ binary=$build/bin/meristem
 stamp=$build/.ready-meristem # as old as the start of the last build that succeeded; holds what it was built with
 MERISTEM_PYTHON=$venv/bin/python
 MERISTEM_BINARY=$binary
-export MERISTEM_ROOT MERISTEM_HOME MERISTEM_PYTHON MERISTEM_BINARY
+MERISTEM_BENCH=$build/bin/meristem-bench
+export MERISTEM_ROOT MERISTEM_HOME MERISTEM_PYTHON MERISTEM_BINARY MERISTEM_BENCH
 
 # What a build depends on besides the sources.
 build_identity() {

@@ -3,7 +3,7 @@
 # for all, racecheck for shared memory, initcheck for what nobody wrote. Exit code 1 where a tool finds something, 4 where it cannot run here.
 set -uo pipefail
 sanitizer=$1 build=$2 out=$3
-operators=("$build/tests/bench/bench_ops" --tiny --once)
+operators=("$build/bin/meristem-bench" operators --tiny --once)
 conformance=("$build/tests/kernels/conformance_on_gpu")
 status=0
 

@@ -17,11 +17,7 @@ void add_inspect(CLI::App& app, Action& run);
 void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
-void add_config_reference(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
-void add_bench_step(CLI::App& app, Action& run);
-void add_bench_growth(CLI::App& app, Action& run);
-void add_bench_variants(CLI::App& app, Action& run);
 
 }  // namespace meristem::cli

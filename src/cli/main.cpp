@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "config/reference.h"
 
 #include <c10/util/Exception.h>
 
@@ -36,6 +37,17 @@ ExitCode flushed(ExitCode code) {
   return code;
 }
 
+void add_config_reference(CLI::App& app, cli::Action& run) {
+  CLI::App* command =
+      app.add_subcommand("config-reference", "Print docs/configuration.md: every key, its type, default, allowed values and meaning");
+  command->callback([&run] {
+    run = [] {
+      fmt::print("{}", configuration_reference());
+      return ExitCode::kOk;
+    };
+  });
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app{"Meristem trains language models whose depth is the subject.", "meristem"};
   app.set_version_flag("--version", MERISTEM_VERSION);
@@ -47,12 +59,9 @@ int run_program(int argc, char** argv) {
   cli::add_grow(app, run);
   cli::add_generate(app, run);
   cli::add_eval(app, run);
-  cli::add_config_reference(app, run);
+  add_config_reference(app, run);
   cli::add_import(app, run);
   cli::add_export(app, run);
-  cli::add_bench_step(app, run);
-  cli::add_bench_growth(app, run);
-  cli::add_bench_variants(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {

@@ -38,7 +38,7 @@ void write_report(const RunVariants& variants) {
   const std::string page = (fs::path(variants.runs.front().run.out) / (variants.name + "-report.html")).string();
   std::vector<std::string> arguments{"--out", page};
   for (const RunConfig& run : variants.runs) arguments.push_back((fs::path(run.run.out) / run.run.name).string());
-  const std::string trouble = run_script("report.py", arguments);
+  const std::string trouble = run_script("report", arguments);
   if (!trouble.empty()) say(fmt::format("no report: {}; write it with scripts/meristem report", trouble));
 }
 

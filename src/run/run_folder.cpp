@@ -96,7 +96,7 @@ std::string run_script(const std::string& name, const std::vector<std::string>& 
   const char* python = std::getenv("MERISTEM_PYTHON");
   const char* root = std::getenv("MERISTEM_ROOT");
   if (python == nullptr || root == nullptr) return "started without scripts/meristem";
-  std::vector<std::string> words{python, std::string(root) + "/scripts/python/" + name};
+  std::vector<std::string> words{python, std::string(root) + "/scripts/python", name};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -107,11 +107,11 @@ std::string run_script(const std::string& name, const std::vector<std::string>& 
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
-  return fmt::format("{} failed", words[1]);
+  return fmt::format("{} {} failed", words[1], name);
 }
 
 std::string draw_plots(const RunFolder& folder) {
-  const std::string trouble = run_script("plot_run.py", {folder.root().string()});
+  const std::string trouble = run_script("plot", {folder.root().string()});
   return trouble.empty() ? "" : fmt::format("plots not drawn: {}; draw them with scripts/meristem plot", trouble);
 }
 

@@ -36,12 +36,12 @@ class RunFolder {
 // What bit-exact resume depends on and what a reader of the run wants to know: version, commit, torch, cpu, threads, device, seed.
 std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device);
 
-// The Python scripts that a run calls at its end: pictures and pages. Training does not depend on them.
-// Runs scripts/python/NAME with the interpreter of scripts/meristem and waits. Empty, or why there is no result.
+// The text commands that a run calls at its end, "plot" and "report": pictures and pages. Training does not depend on them.
+// Runs one with the interpreter of scripts/meristem and waits. Empty, or why there is no result.
 std::string run_script(const std::string& name, const std::vector<std::string>& arguments);
 
-// Runs MERISTEM_ROOT/scripts/python/plot_run.py with MERISTEM_PYTHON on the folder: plots/ and readable samples. Returns a line to say
-// where it could not (no Python at hand, or the script failed); empty where it did.
+// Runs "plot" on the folder: plots/ and readable samples. Returns a line to say where it could not (no Python at hand, or the command failed);
+// empty where it did.
 std::string draw_plots(const RunFolder& folder);
 
 }  // namespace meristem

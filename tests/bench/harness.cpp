@@ -7,18 +7,13 @@
 #include <ATen/DeviceAccelerator.h>
 #include <c10/core/Event.h>
 
+#include "bench/commands.h"
 #include "ops/paths.h"
 
 namespace meristem::bench {
 namespace {
 
 constexpr int kFewest = 5, kMost = 60;  // timed rounds
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 try:
     import torch
+    import transformers  # noqa: F401
     from torch.utils.flop_counter import FlopCounterMode
     from driver import Shape, run_config
-    from llama_twin import make_twin
+    from llamas import make_twin
 except ModuleNotFoundError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)

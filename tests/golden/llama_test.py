@@ -8,10 +8,10 @@ import sys
 
 try:
     import torch
+    import transformers  # noqa: F401
     from torch.nn.functional import cross_entropy
     from driver import Batch, Result, Shape, run_driver
-    from llama_twin import in_our_names, make_twin
-    from plain_llama import PlainLlama
+    from llamas import PlainLlama, in_our_names, make_twin
 except ModuleNotFoundError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)

@@ -1,6 +1,6 @@
 """The precision table (docs/numerics.md): 64 micro-batches in bf16, accumulated, against one large batch in fp64.
 
-The bound is what a plain PyTorch program of the same precision achieves (plain_llama.py: bf16 weights and activations, gradients added up
+The bound is what a plain PyTorch program of the same precision achieves (PlainLlama of llamas.py: bf16 weights and activations, gradients added up
 in fp32): for the gradients and for the losses, ours may be 1.5 times as far from fp64 as that. Gradients accumulated in bf16 are farther.
 """
 
@@ -9,7 +9,7 @@ import sys
 try:
     import torch
     from driver import Batch, Shape, run_driver
-    from plain_llama import PlainLlama
+    from llamas import PlainLlama
 except ModuleNotFoundError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)

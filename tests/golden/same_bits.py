@@ -18,7 +18,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e" / "train"))
 import tiny_run  # noqa: E402
-import token_shards  # noqa: E402  (found through tiny_run)
 
 COMMON = """\
 run: {{name: {name}, seed: 3, out: {out}}}
@@ -89,17 +88,12 @@ phases:
 def write_masked(prefix, documents=80):
     """Documents of which some tokens are trained on, and some of which all are."""
     draw = np.random.default_rng(6)
-    masks = []
-    with token_shards.Writer(prefix, tiny_run.VOCAB) as shard:
-        for number in range(documents):
-            length = int(draw.integers(4, 30))
-            shard.add(draw.integers(0, tiny_run.VOCAB, length))
-            masks.append(np.arange(length) >= (0 if number % 9 == 0 else length // 2))
-    mask = np.concatenate(masks).astype(np.uint8)
-    path = Path(f"{prefix}.mask")
-    path.write_bytes(mask.tobytes())
-    manifest = Path(f"{prefix}.json")
-    manifest.write_text(json.dumps(token_shards.with_mask(json.loads(manifest.read_text()), path, int(mask.sum()))))
+    ids, masks = [], []
+    for number in range(documents):
+        length = int(draw.integers(4, 30))
+        ids.append(draw.integers(0, tiny_run.VOCAB, length))
+        masks.append(np.arange(length) >= (0 if number % 9 == 0 else length // 2))
+    tiny_run.write_shard(prefix, tiny_run.VOCAB, ids, masks)
 
 
 def config_text(run, name, out, data):

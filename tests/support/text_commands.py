@@ -1,4 +1,4 @@
-"""What tests of the text commands share: their modules on the path, calls of their main, a folder for each test."""
+"""What tests of the text commands share: their packages on the path, calls of their main, shards of given ids, a folder for each test."""
 
 import contextlib
 import io
@@ -11,6 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "python"
 sys.path.insert(0, str(SCRIPTS))
 
+import numpy as np  # noqa: E402
+from text.encoding import Encoded  # noqa: E402
+from text.shard_writing import ResumableShard  # noqa: E402
+
 
 def call(tool, *arguments):
     """(exit code, stdout, stderr) of a tool's main."""
@@ -21,6 +25,21 @@ def call(tool, *arguments):
         except SystemExit as leaving:
             code = leaving.code
     return code, out.getvalue(), err.getvalue()
+
+
+def write_shard(prefix, vocab_size, documents, masks=None):
+    """A shard of documents that are lists of ids, as `data tokenize` writes it; `masks`: which of a document's tokens are trained on."""
+    dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.int32)
+    documents = [np.asarray(document, np.int64) for document in documents]
+    assert all(0 <= document.min() and document.max() < vocab_size for document in documents if document.size)
+    ids = b"".join(document.astype(dtype).tobytes() for document in documents)
+    encoded = Encoded(ids, np.array([document.size for document in documents], np.int32).tobytes())
+    if masks is not None:
+        mask = np.concatenate(masks).astype(np.uint8)
+        encoded.mask, encoded.counts = mask.tobytes(), {"trained": int(mask.sum())}
+    with ResumableShard(prefix, dtype, {}, force=False, commit_seconds=60, masked=masks is not None) as shard:
+        shard.add(encoded)
+        shard.publish(vocab_size, {})
 
 
 class FolderCase(unittest.TestCase):

@@ -204,12 +204,12 @@ class EntryTest(unittest.TestCase):
 
     def test_text_commands_go_to_python_and_ids_to_the_binary(self):
         clone = self.prepared()
-        for arguments, expected in ((["data", "tokenize", "a b.txt"], "tokenize_text.py a b.txt"), (["data", "train-tokenizer", "a"], "train_tokenizer.py a"),
-                                    (["data", "verify", "p"], "shards.py verify p"), (["data", "inspect", "p"], "shards.py inspect p"),
-                                    (["generate", "c", "--prompt", "x"], "generate.py c --prompt x"), (["quickstart"], "quickstart.py"),
-                                    (["plot", "r"], "plot_run.py r")):
-            clone.run("meristem", *arguments)
-            self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python/{expected}"])
+        for words in ("data tokenize a.txt --chat", "data train-tokenizer a", "data verify p", "data inspect p", "data primitives --items 3", "eval c --tasks x",
+                      "generate c --prompt x", "generate c --chat", "quickstart", "plot r", "report r s"):
+            clone.run("meristem", *words.split())
+            self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python {words}"])
+        clone.run("meristem", "data", "tokenize", "a b.txt")
+        self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python data tokenize a b.txt"])
         self.assertIn("binary generate c --prompt-ids 1,2", clone.run("meristem", "generate", "c", "--prompt-ids", "1,2").stdout)
         self.assertEqual(clone.called("python"), [])
 

@@ -13,6 +13,8 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e" / "train"))
 
 import generate_test  # noqa: E402
 import tiny_run  # noqa: E402
+from text_commands import SCRIPTS, call  # noqa: E402
+from evaluation import evaluate  # noqa: E402
 
 PROGRAM = os.environ["MERISTEM_BINARY"]
 LINES = [{"context": "To be, or not to", "choices": [" be", " naïve", " question"], "gold": 0}, {"context": "that is the", "choices": [" café", " question"], "gold": 1},
@@ -32,26 +34,22 @@ class EvalTest(unittest.TestCase):
         cls.file = cls.root / "items.jsonl"
         cls.file.write_text("".join(json.dumps(line) + "\n" for line in LINES))
 
-    def eval(self, *arguments):
-        return subprocess.run([sys.executable, str(ROOT / "scripts/python/evaluate.py"), str(self.folder), *map(str, arguments)], capture_output=True, text=True,
-                              env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM}, timeout=120)
-
     def results(self, *arguments):
         out = self.root / "out.json"
-        result = self.eval(*arguments, "--json", out)
-        self.assertEqual(result.returncode, 0, result.stderr)
+        code, shown, err = call(evaluate, self.folder, *arguments, "--json", out)
+        self.assertEqual((code, err), (0, ""))
         document = json.loads(out.read_text())
-        return {r["task"]: r for r in document["results"]}, result.stdout
+        return {r["task"]: r for r in document["results"]}, shown
 
     def test_tasks_from_a_file_and_by_name(self):
-        results, shown = self.results("--tasks", f"{self.file},copy-random", "--items", 20)
-        self.assertEqual([(r["items"], r["shots"]) for r in results.values()], [(3, 0), (20, 5)])
+        results, shown = self.results("--tasks", f"{self.file},copy-random", "--items", 5)
+        self.assertEqual([(r["items"], r["shots"]) for r in results.values()], [(3, 0), (5, 5)])
         self.assertAlmostEqual(results["items.jsonl"]["chance"], (1 / 3 + 1 / 2 + 1 / 2) / 3)
         for result in results.values():
             low, high = result["interval"]
             self.assertTrue(0 <= low <= result["accuracy"] <= high <= 1, result)
             self.assertIn(result["task"], shown)
-        again, _ = self.results("--tasks", f"{self.file},copy-random", "--items", 20)
+        again, _ = self.results("--tasks", f"{self.file},copy-random", "--items", 5)
         self.assertEqual(again, results)
 
     def test_another_plan_gives_other_scores_and_shots_stand_before_the_item(self):
@@ -68,11 +66,17 @@ class EvalTest(unittest.TestCase):
         broken = self.root / "broken.jsonl"
         broken.write_text(json.dumps(LINES[0]) + "\n{\n")
         for arguments, part in ((["--tasks", "nothing"], "nothing"), (["--tasks", broken], "broken.jsonl:2: not JSON"), (["--tasks", self.file, "--shots", 3], "--shots"),
-                                (["--tasks", self.file, "--items", 0], "--items"), (["--tasks", self.file, "--plan", "0-6"], "block 6"),
-                                (["--tasks", self.file, "--plan", "0-"], "plan")):
-            result = self.eval(*arguments)
-            self.assertEqual(result.returncode, 2, result.stderr)
-            self.assertIn(part, result.stderr.splitlines()[-1])
+                                (["--tasks", self.file, "--items", 0], "--items")):
+            code, _, err = call(evaluate, self.folder, *arguments)
+            self.assertEqual((code, err.count("\n")), (2, 1), err)
+            self.assertIn(part, err)
+
+    def test_what_the_program_refuses_is_its_one_line(self):
+        for plan, part in (("0-6", "block 6"), ("0-", "plan")):
+            result = subprocess.run([sys.executable, SCRIPTS, "eval", self.folder, "--tasks", self.file, "--plan", plan], capture_output=True, text=True,
+                                    env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM}, timeout=120)
+            self.assertEqual((result.returncode, result.stderr.count("\n")), (2, 1), result.stderr)
+            self.assertIn(part, result.stderr)
 
     def test_ids_that_the_model_does_not_have(self):
         ids = self.root / "ids.jsonl"

@@ -1,4 +1,4 @@
-"""scripts/python/generate.py with a stand-in for the binary: how text becomes ids on the way in, and ids text on the way out."""
+"""`meristem generate --prompt` with a stand-in for the binary: how text becomes ids on the way in, and ids text on the way out."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "scripts" / "python" / "generate.py"
+TEXT_COMMANDS = ROOT / "scripts" / "python"
 TEXT = "To be, or not to be: naïve café — that is the question.\n" * 20
 
 
@@ -46,7 +46,7 @@ class GenerateTest(unittest.TestCase):
 
     def generate(self, *arguments, cwd=None):
         environment = dict(os.environ, MERISTEM_BINARY=str(self.folder / "binary"), PYTHONIOENCODING="utf-8")
-        return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], env=environment, capture_output=True, text=True, encoding="utf-8", cwd=cwd,
+        return subprocess.run([sys.executable, str(TEXT_COMMANDS), "generate", *map(str, arguments)], env=environment, capture_output=True, text=True, encoding="utf-8", cwd=cwd,
                               timeout=120)
 
     def arguments(self):

@@ -22,8 +22,8 @@ except ImportError as missing:
     sys.exit(4)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
-from text_commands import FolderCase  # noqa: E402
-import token_shards  # noqa: E402
+import program  # noqa: E402
+from text_commands import FolderCase, write_shard  # noqa: E402
 
 DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
 IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
@@ -44,16 +44,14 @@ MODELS = {
 
 class Code(FolderCase):
     def run_program(self, *arguments, code=0):
-        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=self.folder)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result.stdout + result.stderr
+        found, out, err = program.run(PROGRAM, *arguments, cwd=self.folder)
+        self.assertEqual(found, code, err)
+        return out + err
 
     def trained(self, name, changes):
         """A run of a few updates with a large learning rate, so that no weight is still at its start (some start at zero)."""
         if not (self.folder / "data.bin").exists():
-            with token_shards.Writer(self.folder / "data", 61) as shard:
-                for length in (100, 50, 70):
-                    shard.add(np.random.default_rng(length).integers(0, 61, length))
+            write_shard(self.folder / "data", 61, [np.random.default_rng(length).integers(0, 61, length) for length in (100, 50, 70)])
         config = {"run": {"name": name}, "model": {**MODEL, **changes}, "data": {"sequence_length": 32, "sources": {"one": {"path": "data"}}},
                   "optimizer": {"lr": 0.05}, "schedule": {"steps": 6, "warmup": 0, "decay": {"kind": "none"}}, "batch": {"tokens": 64},
                   "logging": {"sample_tokens": 0}}

@@ -18,8 +18,9 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "python"))
-import token_shards  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import program  # noqa: E402
+from text_commands import write_shard  # noqa: E402
 
 DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
 IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
@@ -65,9 +66,9 @@ class HuggingFace(unittest.TestCase):
         return self.folder / name
 
     def run_program(self, *arguments, code=0):
-        result = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result.stdout + result.stderr
+        found, out, err = program.run(PROGRAM, *arguments)
+        self.assertEqual(found, code, err)
+        return out + err
 
     def our_logits(self, checkpoint):
         result = subprocess.run([DRIVER, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)
@@ -121,9 +122,7 @@ class HuggingFace(unittest.TestCase):
         np.testing.assert_array_equal(logits_of(self.folder / "out"), logits_of(halves))
 
     def test_import_grow_train_export(self):
-        with token_shards.Writer(self.folder / "data", 61) as shard:
-            for length in (100, 50, 70):
-                shard.add(np.random.default_rng(length).integers(0, 61, length))
+        write_shard(self.folder / "data", 61, [np.random.default_rng(length).integers(0, 61, length) for length in (100, 50, 70)])
         before = self.model(tie_word_embeddings=True)
         (before / "tokenizer.json").unlink()
         from tokenizers import Tokenizer, models

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts" / "python"))
 
-import shakespeare_corpus as corpus  # noqa: E402
+from quickstart import corpus  # noqa: E402
 
 
 class Quickstart(unittest.TestCase):
@@ -28,7 +28,7 @@ class Quickstart(unittest.TestCase):
 
     def quickstart(self, *arguments):
         environment = dict(os.environ, MERISTEM_ROOT=str(ROOT))
-        result = subprocess.run([sys.executable, str(ROOT / "scripts/python/quickstart.py"), *arguments], env=environment, cwd=self.folder,
+        result = subprocess.run([sys.executable, str(ROOT / "scripts/python"), "quickstart", *arguments], env=environment, cwd=self.folder,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.output = result.stdout
         return result.returncode
@@ -49,13 +49,14 @@ def metrics_blocks(metrics):
 
 class ShortRun(Quickstart):
     def test_twenty_steps_run_the_whole_path_and_are_not_called_good(self):
-        arguments = ("schedule.steps=20", "schedule.warmup=2", "schedule.decay.from_step=12", "logging.every=1")
-        self.assertEqual(self.quickstart(*arguments), 1, self.output)
-        self.check_run(self.folder / "runs/quickstart", 20)
+        earlier = self.folder / "runs/quickstart/notes.txt"  # a run of before is left alone
+        earlier.parent.mkdir(parents=True)
+        earlier.write_text("mine")
+        self.assertEqual(self.quickstart("schedule.steps=20", "schedule.warmup=2", "schedule.decay.from_step=12", "logging.every=1"), 1, self.output)
+        self.check_run(self.folder / "runs/quickstart-2", 20)
         self.assertIn("NO   the model needs fewer bits than xz", self.output)
         self.assertIn("yes  it grew to 12 blocks", self.output)
-        self.assertEqual(self.quickstart(*arguments), 1, self.output)  # a second one leaves the first alone
-        self.check_run(self.folder / "runs/quickstart-2", 20)
+        self.assertEqual([path.name for path in earlier.parent.iterdir()], ["notes.txt"])
 
     def test_wrong_arguments_are_refused_before_any_work(self):
         self.assertEqual(self.quickstart("fast"), 2, self.output)

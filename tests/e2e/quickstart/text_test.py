@@ -14,8 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts" / "python"))
 
-import shakespeare_corpus as corpus  # noqa: E402
-import text_measures as measures  # noqa: E402
+from quickstart import corpus, measures  # noqa: E402
 
 
 class SplitTest(unittest.TestCase):

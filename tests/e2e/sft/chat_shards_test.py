@@ -24,9 +24,8 @@ except ImportError as missing:
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from conversations import CHATML, ROOT, TEMPLATE, Case, call, write_problems  # noqa: E402
-import shards  # noqa: E402
-from chat_shards import Mask  # noqa: E402
-from token_shards import Shard  # noqa: E402
+from text import inspection  # noqa: E402
+from text.shards import Mask, Shard  # noqa: E402
 
 
 class Shards(Case):
@@ -140,15 +139,15 @@ class Shards(Case):
 
     def test_a_damaged_mask_is_found_and_a_whole_one_is_shown(self):
         self.tokenize(self.file("one.jsonl", {"prompt": "Name a tree.", "completion": "An oak."}), out="one")
-        code, out, _ = call(shards, "inspect", self.folder / "one")
+        code, out, _ = call(inspection, "inspect", self.folder / "one")
         self.assertEqual(code, 0)
         self.assertIn("### User\nName a tree.\n### Assistant\n⟦An oak.<|endoftext|>⟧", out)
-        code, out, _ = call(shards, "verify", self.folder / "one")
+        code, out, _ = call(inspection, "verify", self.folder / "one")
         self.assertEqual(code, 0)
         self.assertRegex(out, r"\d+ of them trained on")
         path = self.folder / "one.mask"
         path.write_bytes(b"\1" + path.read_bytes()[1:])
-        code, _, err = call(shards, "verify", self.folder / "one")
+        code, _, err = call(inspection, "verify", self.folder / "one")
         self.assertEqual(code, 4)
         self.assertIn(f"{path}: xxh3", err)
 
@@ -206,7 +205,7 @@ class AnyFile(Case):
 
 class Workers(Case):
     def run_tool(self, *arguments):
-        command = [sys.executable, ROOT / "scripts/python/chat_tokenize.py", *arguments, "--chat", "--tokenizer", self.folder / "tokenizer"]
+        command = [sys.executable, ROOT / "scripts/python", "data", "tokenize", *arguments, "--chat", "--tokenizer", self.folder / "tokenizer"]
         child = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(lambda: (child.kill(), child.communicate()))
         return child

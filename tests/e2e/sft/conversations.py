@@ -1,6 +1,7 @@
 """What the tests of fine-tuning share: made-up problems, a tokenizer trained on them, masked shards."""
 
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -11,9 +12,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "support"), str(HERE)]
 
 from text_commands import ROOT, call  # noqa: E402
-import chat_tokenize  # noqa: E402
-import train_tokenizer  # noqa: E402
-from grade_school import write_problems  # noqa: E402
+from chat import tokenizing  # noqa: E402
+from text import tokenizer as train_tokenizer  # noqa: E402
 
 VOCAB = 384
 TEMPLATE = ROOT / "configs" / "sft" / "plain.jinja"
@@ -21,6 +21,38 @@ TEMPLATE = ROOT / "configs" / "sft" / "plain.jinja"
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
           "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+
+
+# Word problems in the style of GSM8K: questions, worked answers that end in `#### N`.
+NAMES = ("Ada", "Bruno", "Chen", "Dalia", "Emil", "Farah", "Goran", "Hanna")
+THINGS = ("apples", "stamps", "books", "marbles", "tickets", "shells")
+
+
+def problem(draw):
+    name, thing = draw.choice(NAMES), draw.choice(THINGS)
+    a, b, c = draw.randint(2, 30), draw.randint(2, 20), draw.randint(2, 6)
+    kind = draw.randrange(3)
+    if kind == 0:
+        return (f"{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have now?",
+                f"{name} has {a}+{b} = <<{a}+{b}={a + b}>>{a + b} {thing}.\n#### {a + b}")
+    if kind == 1:
+        return (f"There are {c} boxes with {a} {thing} each. {name} takes out {c} {thing} in all. How many are left?",
+                f"The boxes hold {c}*{a} = <<{c}*{a}={c * a}>>{c * a} {thing}.\n{c * a}-{c} = <<{c * a}-{c}={c * a - c}>>{c * a - c} are left.\n#### {c * a - c}")
+    return (f"{name} reads {a} pages a day for {c} days, then {b} pages on a holiday. How many pages are that?",
+            f"In {c} days {name} reads {a}*{c} = <<{a}*{c}={a * c}>>{a * c} pages.\nWith the holiday: {a * c}+{b} = <<{a * c}+{b}={a * c + b}>>{a * c + b}.\n"
+            f"#### {a * c + b}")
+
+
+def write_problems(path, count, seed, shape="prompt"):
+    draw = random.Random(seed)
+    with open(path, "w", encoding="utf-8") as file:
+        for _ in range(count):
+            question, answer = problem(draw)
+            record = {"prompt": {"prompt": question, "completion": answer},
+                      "messages": {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]},
+                      "alpaca": {"instruction": question, "input": "", "output": answer}, "text": {"text": f"{question}\n{answer}"}}[shape]
+            file.write(json.dumps(record) + "\n")
+    return path
 
 
 class Case(unittest.TestCase):
@@ -40,7 +72,7 @@ class Case(unittest.TestCase):
         return path
 
     def tokenize(self, *arguments, out, tokenizer="tokenizer"):
-        return call(chat_tokenize, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
+        return call(tokenizing, *arguments, "--chat", "--tokenizer", self.folder / tokenizer, "--out", self.folder / out, "--force")
 
     def bytes_of(self, name):
         return [(self.folder / f"{name}{extension}").read_bytes() for extension in (".bin", ".idx", ".mask", ".json")]

@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from conversations import CHATML, ROOT, VOCAB, Case, write_problems  # noqa: E402
+import program  # noqa: E402
 
 PROGRAM = sys.argv.pop(1)
 SFT = """\
@@ -65,10 +66,9 @@ class Imported(Case):
         tokenizer.save_pretrained(cls.folder / "hub")
 
     def program(self, *arguments, code=0):
-        environment = os.environ | {"MERISTEM_PYTHON": ""}
-        done = subprocess.run([PROGRAM, *map(str, arguments)], cwd=self.folder, capture_output=True, text=True, env=environment)
-        self.assertEqual(done.returncode, code, done.stderr[-2000:])
-        return done.stdout + done.stderr
+        found, out, err = program.run(PROGRAM, *arguments, cwd=self.folder)
+        self.assertEqual(found, code, err[-2000:])
+        return out + err
 
     def config_of(self, run):
         return yaml.safe_load((self.folder / "runs" / run / "config.yaml").read_text())
@@ -126,7 +126,7 @@ class Imported(Case):
         prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         theirs = model.generate(**prompt, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
         environment = os.environ | {"MERISTEM_BINARY": PROGRAM}
-        ours = subprocess.run([sys.executable, ROOT / "scripts/python/chat_session.py", self.folder / "runs/tuned", "--chat", "--temperature", "0",
+        ours = subprocess.run([sys.executable, ROOT / "scripts/python", "generate", self.folder / "runs/tuned", "--chat", "--temperature", "0",
                                "--max-tokens", "40"], input=question[0]["content"] + "\n", capture_output=True, text=True, env=environment)
         self.assertEqual(ours.returncode, 0, ours.stderr)
         self.assertTrue(ours.stdout.strip())

@@ -20,10 +20,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from conversations import ROOT, Case, call, write_problems  # noqa: E402
-import tokenize_text  # noqa: E402
+import program  # noqa: E402
 import transformers_peer as peer  # noqa: E402
-from chat_shards import Mask  # noqa: E402
-from token_shards import Shard  # noqa: E402
+from text import tokenizing  # noqa: E402
+from text.shards import Mask, Shard  # noqa: E402
 
 PROGRAM, DRIVER = (sys.argv.pop(1) for _ in range(2))
 MODEL = "model: {vocab_size: 384, width: 48, blocks: 2, attention: {heads: 4, kv_heads: 2}, feed_forward: {inner: 96}}\n"
@@ -57,7 +57,7 @@ class Training(Case):
     def setUpClass(cls):
         super().setUpClass()
         case = cls()
-        call(tokenize_text, case.folder / "text.jsonl", "--tokenizer", case.folder / "tokenizer", "--out", case.folder / "text")
+        call(tokenizing, case.folder / "text.jsonl", "--tokenizer", case.folder / "tokenizer", "--out", case.folder / "text")
         case.tokenize(write_problems(case.folder / "problems.jsonl", 60, 7), out="problems")
         case.tokenize(write_problems(case.folder / "held_out.jsonl", 12, 8), out="held_out")
         (case.folder / "base.yaml").write_text(BASE)
@@ -66,10 +66,9 @@ class Training(Case):
         cls.said = case.program("train", "sft.yaml")
 
     def program(self, *arguments, code=0):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_PYTHON": ""}
-        done = subprocess.run([PROGRAM, *map(str, arguments)], cwd=self.folder, capture_output=True, text=True, env=environment)
-        self.assertEqual(done.returncode, code, done.stderr[-2000:])
-        return done.stdout + done.stderr
+        found, out, err = program.run(PROGRAM, *arguments, cwd=self.folder)
+        self.assertEqual(found, code, err[-2000:])
+        return out + err
 
     def metrics(self, run):
         return [json.loads(line) for line in (self.folder / "runs" / run / "metrics.jsonl").read_text().splitlines()]
@@ -159,7 +158,7 @@ class Training(Case):
 
     def chat(self, *lines, options=()):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_BINARY": PROGRAM}
-        return subprocess.run([sys.executable, ROOT / "scripts" / "python" / "chat_session.py", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
+        return subprocess.run([sys.executable, ROOT / "scripts" / "python", "generate", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
                                "--max-tokens", "60", *options], input="".join(line + "\n" for line in lines), capture_output=True, text=True, env=environment)
 
     def test_a_chat_in_a_pipe(self):

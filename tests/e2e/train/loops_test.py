@@ -37,9 +37,7 @@ SAMPLED = "model.loop.repeats={kind: poisson_lognormal, mean: 3, sigma: 0.5, max
 def write_pattern(folder):
     """Documents that count upwards in steps of 7: a model can learn them."""
     folder.mkdir(parents=True)
-    with tiny_run.token_shards.Writer(folder / "pattern", tiny_run.VOCAB) as shard:
-        for document in range(80):
-            shard.add([(document + 7 * i) % tiny_run.VOCAB for i in range(100)])
+    tiny_run.write_shard(folder / "pattern", tiny_run.VOCAB, [[(document + 7 * i) % tiny_run.VOCAB for i in range(100)] for document in range(80)])
 
 
 class Case(unittest.TestCase):

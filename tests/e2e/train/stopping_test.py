@@ -82,7 +82,7 @@ class Signals(Case):
 
     def test_a_second_ctrl_c_ends_it_at_once(self):
         """The steps are made long, so that the second one comes before the first is obeyed."""
-        slow = ["batch.tokens=65536", "batch.micro_sequences=16", "model.width=64", "schedule.steps=100", "growth.schedule.at_steps=[1,2]",
+        slow = ["batch.tokens=16384", "batch.micro_sequences=16", "model.width=64", "schedule.steps=100", "growth.schedule.at_steps=[1,2]",
                 "phases.1.from_step=40", "checkpoint.every=1"]
         process = tiny_run.start(PROGRAM, "train", self.config, *slow)
         while tiny_run.last_step(self.folder) < 3 and process.poll() is None:

@@ -1,17 +1,18 @@
-"""A run small enough to be trained in a second: shards, config, start, and what its folder says afterwards."""
+"""A run small enough to be trained in a second: shards, config, and what its folder says afterwards."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts" / "python"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-import token_shards  # noqa: E402
+from program import environment, run, start  # noqa: E402, F401
+from text_commands import write_shard  # noqa: E402
+from text.shards import xxh3_file  # noqa: E402
 
 VOCAB, STEPS, GROWTHS = 61, 60, (20, 40)
 
@@ -37,9 +38,7 @@ logging: {{every: 1, sample_tokens: 4}}
 def write_shards(folder, documents=(60, 40, 6)):
     draw = np.random.default_rng(5)
     for name, count in zip(("one", "two", "held"), documents):
-        with token_shards.Writer(folder / name, VOCAB) as shard:
-            for _ in range(count):
-                shard.add(draw.integers(0, VOCAB, int(draw.integers(20, 120))))
+        write_shard(folder / name, VOCAB, [draw.integers(0, VOCAB, int(draw.integers(20, 120))) for _ in range(count)])
 
 
 def write_config(folder, out="runs", name="run.yaml"):
@@ -51,25 +50,6 @@ def write_config(folder, out="runs", name="run.yaml"):
     path = folder / name
     path.write_text(CONFIG.format(out=folder / out, data=data))
     return path
-
-
-def environment():
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MERISTEM_")}
-    # One thread: the model is too small for more, and a storm should not wait for the other core.
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
-def start(program, *arguments, **options):
-    """program: its path, or a list that begins with it."""
-    words = program if isinstance(program, list) else [program]
-    return subprocess.Popen([*words, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options)
-
-
-def run(program, *arguments, **options):
-    """(exit code, stdout, stderr)."""
-    process = start(program, *arguments, **options)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def lines(folder):
@@ -127,7 +107,7 @@ def trouble_of(checkpoint):
             return f"{checkpoint}: manifest.json lists {sorted(manifest['files'])}"
         for name, said in manifest["files"].items():
             path = checkpoint / name
-            if path.stat().st_size != said["bytes"] or token_shards.xxh3_file(path) != said["xxh3"]:
+            if path.stat().st_size != said["bytes"] or xxh3_file(path) != said["xxh3"]:
                 return f"{path}: not what manifest.json says"
     except (OSError, ValueError, KeyError) as error:
         return f"{checkpoint}: {error!r}"

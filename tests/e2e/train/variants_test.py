@@ -68,7 +68,7 @@ class Case(unittest.TestCase):
         assert code == 0, err
         cls.origin = next(path for path in tiny_run.published(cls.runs / "tiny") if path.name.endswith("40"))
         # With the scripts' environment, so that plots and report are made; the other starts go without, for time.
-        with_scripts = tiny_run.environment() | {"MERISTEM_ROOT": str(tiny_run.ROOT), "MERISTEM_PYTHON": sys.executable, "MPLCONFIGDIR": str(cls.root)}
+        with_scripts = tiny_run.environment() | {"MERISTEM_ROOT": str(tiny_run.ROOT), "MERISTEM_PYTHON": sys.executable}
         done = subprocess.run(cls.command(), capture_output=True, text=True, env=with_scripts, timeout=120)
         assert done.returncode == 0, done.stderr
 
@@ -87,7 +87,7 @@ class Case(unittest.TestCase):
             self.assertIn(part, err.strip().splitlines()[-1])
 
     def start_until(self, folder, step, *arguments):
-        process = subprocess.Popen(self.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=tiny_run.environment())
+        process = tiny_run.start(*self.command(*arguments))
         self.addCleanup(lambda: process.poll() is None and process.kill())
         while tiny_run.last_step(folder) < step:
             self.assertIsNone(process.poll(), "ended before its step")
@@ -145,14 +145,14 @@ class Branches(Case):
         process.kill()
         process.wait()
         self.assertEqual(tiny_run.published(folder), [])
-        done = subprocess.run([PROGRAM, "train", str(self.root / "variants.yaml"), *rare, "--resume", "auto"], capture_output=True, text=True, env=tiny_run.environment())
-        self.assertEqual(done.returncode, 2, done.stderr)
-        self.assertIn(f"add --branch {self.origin}", done.stderr)
+        again = ("train", self.root / "variants.yaml", *rare, "--resume", "auto")
+        code, _, err = tiny_run.run(PROGRAM, *again)
+        self.assertEqual(code, 2, err)
+        self.assertIn(f"add --branch {self.origin}", err)
         other = next(path for path in tiny_run.published(self.runs / "tiny") if path.name.endswith("20"))
-        done = subprocess.run([PROGRAM, "train", str(self.root / "variants.yaml"), *rare, "--resume", "auto", "--branch", str(other)], capture_output=True,
-                              text=True, env=tiny_run.environment())
-        self.assertEqual(done.returncode, 2, done.stderr)
-        self.assertIn("is a branch of", done.stderr)
+        code, _, err = tiny_run.run(PROGRAM, *again, "--branch", other)
+        self.assertEqual(code, 2, err)
+        self.assertIn("is a branch of", err)
         code, _, err = self.train(*rare, "--resume", "auto")
         self.assertEqual(code, 0, err)
         self.assertEqual(tiny_run.numbers(folder), tiny_run.numbers(self.runs / "cool-same"))
@@ -176,9 +176,9 @@ class Refusals(Case):
     def test_one_of_several(self):
         self.refused(["no such variant", "same, more, longer"], "variant=none")
         self.refused(["--resume"], "--resume", self.origin)
-        done = subprocess.run([PROGRAM, "plan", str(self.root / "variants.yaml")], capture_output=True, text=True, env=tiny_run.environment())
-        self.assertEqual(done.returncode, 2)
-        self.assertIn("variant=NAME", done.stderr)
+        code, _, err = tiny_run.run(PROGRAM, "plan", self.root / "variants.yaml")
+        self.assertEqual(code, 2)
+        self.assertIn("variant=NAME", err)
 
 
 class Report(Case):

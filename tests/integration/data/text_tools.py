@@ -15,11 +15,8 @@ except ImportError as missing:
     sys.exit(4)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
-from text_commands import FolderCase, call  # noqa: E402
-import shards  # noqa: E402
-import token_shards  # noqa: E402
-import tokenize_text  # noqa: E402
-import train_tokenizer  # noqa: E402
+from text_commands import FolderCase, call, write_shard  # noqa: E402
+from text import inspection, shards, tokenizer as train_tokenizer, tokenizing  # noqa: E402
 
 DRIVER = sys.argv.pop(1)
 TEXTS = ["The first document.\n\nIt has two paragraphs, with ünïcödé: 漢字 🌱.\n",
@@ -47,7 +44,7 @@ class Case(FolderCase):
         return text.parent / "tokenizer.json"
 
     def tokenize(self, *arguments, out="out/x"):
-        return call(tokenize_text, *arguments, "--tokenizer", self.tokenizer(), "--out", self.folder / out)
+        return call(tokenizing, *arguments, "--tokenizer", self.tokenizer(), "--out", self.folder / out)
 
     def texts_of(self, prefix):
         """What stands in a shard, decoded, its end-of-text tokens checked and taken off."""
@@ -66,7 +63,7 @@ class RoundTrips(Case):
         self.assertIn("3 documents", out)
         self.assertEqual(self.texts_of(self.folder / "out/x"), TEXTS)
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()), ["x.bin", "x.idx", "x.json"])
-        self.assertEqual(call(shards, "verify", self.folder / "out/x")[0], 0)
+        self.assertEqual(call(inspection, "verify", self.folder / "out/x")[0], 0)
 
     def test_json_lines(self):
         lines = "".join(json.dumps({"id": number, "body": text}) + "\n\n" for number, text in enumerate(TEXTS)) + '{"body": ""}\n'
@@ -92,18 +89,16 @@ class RoundTrips(Case):
         for vocab in (65535, 65536):
             documents = [[dice.randrange(vocab) for _ in range(dice.randrange(50))] for _ in range(20)] + [[0, vocab - 1]]
             ours, theirs = self.folder / f"python{vocab}", self.folder / f"cpp{vocab}"
-            with token_shards.Writer(ours, vocab) as writer:
-                for document in documents:
-                    writer.add(document)
+            write_shard(ours, vocab, documents)
             result = driver("write", theirs, vocab, text="".join(" ".join(map(str, document)) + "\n" for document in documents))
             self.assertEqual(result.returncode, 0, result.stderr)
             for end in (".bin", ".idx"):
                 self.assertEqual(Path(f"{ours}{end}").read_bytes(), Path(f"{theirs}{end}").read_bytes())
             self.assertEqual(json.loads(Path(f"{ours}.json").read_text()), json.loads(Path(f"{theirs}.json").read_text()))
             self.assertEqual(read_with_cpp(ours, vocab), documents)
-            shard = token_shards.Shard(theirs)
+            shard = shards.Shard(theirs)
             self.assertEqual([shard.document(i).tolist() for i in range(shard.documents)], documents)
-            self.assertEqual(call(shards, "verify", theirs)[0], 0)
+            self.assertEqual(call(inspection, "verify", theirs)[0], 0)
 
     def test_the_end_of_text_token_is_learned_and_the_next_document_s_start_is_not(self):
         self.tokenize(self.folder / self.tokenizer().parent / "text")
@@ -117,16 +112,16 @@ class RoundTrips(Case):
     def test_the_manifest_names_the_tokenizer(self):
         self.tokenize(self.folder / self.tokenizer().parent / "text")
         manifest = json.loads((self.folder / "out/x.json").read_text())
-        self.assertEqual(manifest["tokenizer_hash"], token_shards.xxh3_file(self.tokenizer()))
+        self.assertEqual(manifest["tokenizer_hash"], shards.xxh3_file(self.tokenizer()))
         self.assertEqual((manifest["vocab_size"], manifest["dtype"], manifest["end_of_text"], manifest["documents"]), (300, "uint16", 0, 3))
 
     def test_inspect_shows_a_document(self):
         self.tokenize(self.folder / self.tokenizer().parent / "text")
-        code, out, _ = call(shards, "inspect", self.folder / "out/x.bin", "--document", 2)
+        code, out, _ = call(inspection, "inspect", self.folder / "out/x.bin", "--document", 2)
         self.assertEqual(code, 0)
         self.assertIn(TEXTS[2] + "<|endoftext|>", out)
         self.assertIn("tokens a document: shortest", out)
-        self.refused(call(shards, "inspect", self.folder / "out/x", "--document", 3), 2, "--document: found 3, allowed: 0 to 2")
+        self.refused(call(inspection, "inspect", self.folder / "out/x", "--document", 3), 2, "--document: found 3, allowed: 0 to 2")
 
 
 class TrainTokenizer(Case):
@@ -180,9 +175,9 @@ class WrongInput(Case):
         self.refused(self.tokenize(self.folder / "empty"), 2, "empty: a folder without a file that ends in .txt")
         text = self.file("a.txt", "text")
         none = self.folder / "t.json"
-        self.refused(call(tokenize_text, text, "--tokenizer", none, "--out", self.folder / "out/x"), 2, f"{none}: no such tokenizer")
+        self.refused(call(tokenizing, text, "--tokenizer", none, "--out", self.folder / "out/x"), 2, f"{none}: no such tokenizer")
         broken = self.file("t.json", "{}")
-        self.refused(call(tokenize_text, text, "--tokenizer", broken, "--out", self.folder / "out/x"), 2, "t.json: not a tokenizer")
+        self.refused(call(tokenizing, text, "--tokenizer", broken, "--out", self.folder / "out/x"), 2, "t.json: not a tokenizer")
         self.refused(self.tokenize(text, "--end-of-text", "<end>"), 2, "has no token <end>")
 
     def test_a_shard_is_not_overwritten_unawares(self):
@@ -193,7 +188,7 @@ class WrongInput(Case):
         self.assertEqual(self.texts_of(self.folder / "out/x"), ["one"])
         self.assertEqual(self.tokenize(two, "--force")[0], 0)
         self.assertEqual(self.texts_of(self.folder / "out/x"), ["two"])
-        self.assertEqual(call(shards, "verify", self.folder / "out/x")[0], 0)
+        self.assertEqual(call(inspection, "verify", self.folder / "out/x")[0], 0)
 
 
 class Damage(Case):
@@ -201,11 +196,9 @@ class Damage(Case):
 
     def shard(self):
         prefix = self.folder / "x"
-        for end in token_shards.EXTENSIONS:
+        for end in shards.EXTENSIONS:
             Path(f"{prefix}{end}").unlink(missing_ok=True)
-        with token_shards.Writer(prefix, 100) as writer:
-            for document in ([1, 2, 3], [4], [5, 6]):
-                writer.add(document)
+        write_shard(prefix, 100, ([1, 2, 3], [4], [5, 6]))
         return prefix
 
     def put(self, prefix, end, offset, data):
@@ -223,15 +216,15 @@ class Damage(Case):
                 path = self.put(prefix, ".idx", 54, np.array([4], "<i8").tobytes())
             else:
                 path = self.put(prefix, end, offset, b"\x09")
-            self.refused(call(shards, "verify", prefix), 4, f"{path}: xxh3 ", "x.json says")
+            self.refused(call(inspection, "verify", prefix), 4, f"{path}: xxh3 ", "x.json says")
             self.assertEqual(driver("read", prefix, 100).returncode, 0)
 
     def test_a_token_outside_the_vocabulary(self):
         prefix = self.shard()
         path = self.put(prefix, ".bin", 8, (200).to_bytes(2, "little"))
         Path(f"{prefix}.json").unlink()
-        self.refused(call(shards, "verify", prefix, "--vocab", 100), 4, f"{path}: byte 8: token id 200, the vocabulary has 100")
-        code, out, _ = call(shards, "verify", prefix)
+        self.refused(call(inspection, "verify", prefix, "--vocab", 100), 4, f"{path}: byte 8: token id 200, the vocabulary has 100")
+        code, out, _ = call(inspection, "verify", prefix)
         self.assertEqual(code, 0)
         self.assertIn("token ids not checked", out)
         result = driver("read", prefix, 100)
@@ -246,7 +239,7 @@ class Damage(Case):
             with self.subTest(offset):
                 prefix = self.shard()
                 path = self.put(prefix, ".idx", offset, data)
-                self.refused(call(shards, "verify", prefix), 4, f"{path}: {expected}:")
+                self.refused(call(inspection, "verify", prefix), 4, f"{path}: {expected}:")
                 result = driver("read", prefix, 100)
                 self.assertEqual(result.returncode, 4)
                 self.assertIn(f"{path}: {expected}:", result.stderr)
@@ -258,21 +251,21 @@ class Damage(Case):
             content = path.read_bytes()
             for wrong in (content[:-1], content + b"\0", b""):
                 path.write_bytes(wrong)
-                self.refused(call(shards, "verify", prefix), 4, prefix)
+                self.refused(call(inspection, "verify", prefix), 4, prefix)
                 self.assertEqual(driver("read", prefix, 100).returncode, 4)
             path.write_bytes(content)
         manifest = Path(f"{prefix}.json")
         content = manifest.read_text()
         for wrong, expected in ((content.replace('"tokens": 6', '"tokens": 7'), "tokens: says 7"), ("{}", "x.json"), ("", "x.json")):
             manifest.write_text(wrong)
-            self.refused(call(shards, "verify", prefix), 4, manifest, expected)
+            self.refused(call(inspection, "verify", prefix), 4, manifest, expected)
             self.assertEqual(driver("read", prefix, 100).returncode, 4)
 
     def test_missing_files(self):
-        self.refused(call(shards, "verify", self.folder / "none"), 2, "none.bin: no such file")
+        self.refused(call(inspection, "verify", self.folder / "none"), 2, "none.bin: no such file")
         prefix = self.shard()
         Path(f"{prefix}.idx").unlink()
-        self.refused(call(shards, "inspect", prefix), 2, "x.idx: no such file")
+        self.refused(call(inspection, "inspect", prefix), 2, "x.idx: no such file")
         self.assertEqual(driver("read", prefix, 100).returncode, 2)
 
 

@@ -24,10 +24,7 @@ except ImportError as missing:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 from text_commands import SCRIPTS, FolderCase, call  # noqa: E402
-import resumable_shard  # noqa: E402
-import shards  # noqa: E402
-import token_shards  # noqa: E402
-import tokenize_text  # noqa: E402
+from text import documents as text_documents, encoding, inspection, shard_writing, shards, tokenizing  # noqa: E402
 
 WORDS = "leaf root stem bud süß 漢字 🌱 grows loops and\n".split(" ")
 
@@ -57,14 +54,14 @@ class Case(FolderCase):
         return [*map(str, inputs), "--tokenizer", str(self.tokenizer), "--out", str(self.folder / str(out))]
 
     def tokenize(self, *inputs, out="x"):
-        return call(tokenize_text, *self.arguments(*inputs, out=out))
+        return call(tokenizing, *self.arguments(*inputs, out=out))
 
     def shard(self, out="x"):
         """Hashes of the three files: where bytes differ, a list of the differences would take minutes."""
-        return [hashlib.sha256(Path(f"{self.folder / str(out)}{extension}").read_bytes()).hexdigest() for extension in token_shards.EXTENSIONS]
+        return [hashlib.sha256(Path(f"{self.folder / str(out)}{extension}").read_bytes()).hexdigest() for extension in shards.EXTENSIONS]
 
     def decoded(self, out="x"):
-        tokenizer, shard = Tokenizer.from_file(str(self.tokenizer)), token_shards.Shard(self.folder / out)
+        tokenizer, shard = Tokenizer.from_file(str(self.tokenizer)), shards.Shard(self.folder / out)
         return [tokenizer.decode(shard.document(number)[:-1].tolist()) for number in range(shard.documents)]
 
 
@@ -118,7 +115,6 @@ class Inputs(Case):
     def test_splitting_in_pieces_is_splitting_at_once(self):
         import re
 
-        import text_documents
 
         dice = random.Random(5)
         for round_ in range(60):
@@ -144,7 +140,7 @@ class Inputs(Case):
 
 class Workers(Case):
     def run_tool(self, *arguments, wait=True):
-        child = subprocess.Popen([sys.executable, SCRIPTS / "tokenize_text.py", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        child = subprocess.Popen([sys.executable, SCRIPTS, "data", "tokenize", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                  text=True)
         self.addCleanup(lambda: (child.kill(), child.communicate()))
         if wait:
@@ -183,16 +179,15 @@ class Workers(Case):
 
     def test_a_worker_that_dies_is_said(self):
         path = self.file("a.jsonl", jsonl(texts_of(6, 4000)))
-        import encode_pool
-        original = encode_pool.Pool._child
+        original = encoding.Pool._child
 
         def dying(pool):
             child = original(pool)
             child.kill()
             return child
 
-        encode_pool.Pool._child = dying
-        self.addCleanup(setattr, encode_pool.Pool, "_child", original)
+        encoding.Pool._child = dying
+        self.addCleanup(setattr, encoding.Pool, "_child", original)
         self.refused(self.tokenize(path, "--workers", 1), 1, "a tokenizing worker ended with signal 9")
 
 
@@ -210,11 +205,11 @@ class Stops(Case):
                     raise InterruptedError(4, "stopped")
                 real(*arguments)
 
-            resumable_shard.os.replace = replace
+            shard_writing.os.replace = replace
             try:
                 self.assertEqual(self.tokenize(path, out=f"s{survived}")[0], 1)
             finally:
-                resumable_shard.os.replace = real
+                shard_writing.os.replace = real
             self.assertEqual(self.tokenize(path, out=f"s{survived}")[0], 0)
             self.assertEqual(self.shard(f"s{survived}"), self.shard("whole"))
             self.assertFalse((self.folder / f"s{survived}.partial").exists())
@@ -306,7 +301,7 @@ class Inspect(Case):
     def test_duplicates_are_counted(self):
         path = self.file("a.jsonl", jsonl(["one", "two", "one", "three", "one"]))
         self.assertEqual(self.tokenize(path)[0], 0)
-        code, out, _ = call(shards, "inspect", self.folder / "x")
+        code, out, _ = call(inspection, "inspect", self.folder / "x")
         self.assertEqual(code, 0)
         self.assertIn("duplicates: 2 of 5 documents (40.0 %)", out)
 
@@ -319,13 +314,13 @@ class Inspect(Case):
         self.file("llmc.bin", header.tobytes() + ids.tobytes())
         self.file("nano.bin", ids.tobytes())
         for name in ("llmc.bin", "nano.bin"):
-            code, out, err = call(shards, "inspect", self.folder / name)
+            code, out, err = call(inspection, "inspect", self.folder / name)
             self.assertEqual(code, 0, err)
             self.assertIn("1 documents, 100 tokens, uint16", out)
-            self.assertEqual(call(shards, "verify", self.folder / name, "--vocab", 100)[0], 0)
-            self.assertEqual(call(shards, "verify", self.folder / name, "--vocab", 99)[0], 4)
+            self.assertEqual(call(inspection, "verify", self.folder / name, "--vocab", 100)[0], 0)
+            self.assertEqual(call(inspection, "verify", self.folder / name, "--vocab", 99)[0], 4)
         self.file("llmc.bin", header.tobytes() + ids.tobytes()[:-2])
-        self.refused(call(shards, "verify", self.folder / "llmc.bin"), 4, "llmc.bin: byte 8: 100 tokens")
+        self.refused(call(inspection, "verify", self.folder / "llmc.bin"), 4, "llmc.bin: byte 8: 100 tokens")
 
 
 if __name__ == "__main__":

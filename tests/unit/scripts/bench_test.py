@@ -1,12 +1,14 @@
 """scripts/bench: the protocol between driver and programs, the order of steps, ratios; the peer itself at a tiny size."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parents[3] / "scripts" / "bench"
@@ -82,9 +84,13 @@ class Peer(unittest.TestCase):
             "--batch", "2"]
 
     def run_peer(self, *arguments, text=""):
-        result = subprocess.run([sys.executable, BENCH / "peer.py", *self.TINY, *arguments], input=text, capture_output=True, text=True)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        """In this process: transformers takes seconds to load."""
+        import peer
+
+        out = io.StringIO()
+        with unittest.mock.patch("sys.stdin", io.StringIO(text)), contextlib.redirect_stdout(out):
+            peer.main([*self.TINY, *arguments])
+        return [json.loads(line) for line in out.getvalue().splitlines()]
 
     def test_it_answers_and_learns(self):
         lines = self.run_peer("--serve", text="step\n" * 20 + "quit\n")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "python"))
 
-import evaluate  # noqa: E402
-import primitives  # noqa: E402
-from command_errors import UserError  # noqa: E402
+from command import UserError  # noqa: E402
+from evaluation import evaluate, primitives  # noqa: E402
 
 
 def solved_copy(context):

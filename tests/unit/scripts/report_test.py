@@ -1,4 +1,4 @@
-"""report.py: what it reads, what it computes, what it refuses; the charts."""
+"""`meristem report`: what it reads, what it computes, what it refuses; the charts."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def write_run(folder, begin=0, end=60, origin=None, slope=0.02, config=None, tor
 
 
 def call(*arguments):
-    return subprocess.run([sys.executable, SCRIPTS / "report.py", *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, SCRIPTS, "report", *map(str, arguments)], capture_output=True, text=True)
 
 
 @unittest.skipIf(MISSING, f"not here: {MISSING}")
@@ -46,13 +46,12 @@ class Report(unittest.TestCase):
         self.runs = Path(scratch.name)
 
     def page(self, *folders, **options):
-        import report
-        import report_runs
+        from reports import report, runs as report_runs
 
         return report.write_page([report_runs.read_run(folder) for folder in folders], options.get("title", "runs"))
 
     def test_a_branch_knows_its_trunk_and_what_it_read_since(self):
-        import report_runs
+        from reports import runs as report_runs
 
         write_run(self.runs / "trunk")
         write_run(self.runs / "branch", 40, 50, self.runs / "trunk/checkpoints/step-0000000040")
@@ -65,7 +64,7 @@ class Report(unittest.TestCase):
         self.assertIn("trunk, before the branch", text)
 
     def test_its_own_resumes_make_no_branch(self):
-        import report_runs
+        from reports import runs as report_runs
 
         write_run(self.runs / "one")
         with open(self.runs / "one" / "metrics.jsonl", "a") as file:
@@ -74,8 +73,7 @@ class Report(unittest.TestCase):
         self.assertEqual((run.trunk, run.branch_step, run.branch_of), (None, 0, ""))
 
     def test_figures(self):
-        import report
-        import report_runs
+        from reports import report, runs as report_runs
 
         write_run(self.runs / "one")
         write_run(self.runs / "two", slope=0.03)
@@ -99,7 +97,7 @@ class Report(unittest.TestCase):
                 self.assertNotIn("nan", path.get("d"))
 
     def test_config_differences_are_by_key_path(self):
-        import report_runs
+        from reports import runs as report_runs
 
         base = {"run": {"name": "x"}, "optimizer": {"lr": 1, "betas": [0.9, 0.95]}, "phases": [{"mixture": {"a": 1}}], "schedule": {"steps": 60}}
         other = json.loads(json.dumps(base))
@@ -130,17 +128,17 @@ class Report(unittest.TestCase):
 
 class Charts(unittest.TestCase):
     def test_ticks_are_round_and_inside(self):
-        import report_charts
+        from reports import charts
 
-        self.assertEqual(report_charts.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1])
-        self.assertEqual(report_charts.ticks(3.96, 4.21), [4.0, 4.05, 4.1, 4.15, 4.2])
-        self.assertEqual(report_charts.ticks(2, 2), [2])
+        self.assertEqual(charts.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1])
+        self.assertEqual(charts.ticks(3.96, 4.21), [4.0, 4.05, 4.1, 4.15, 4.2])
+        self.assertEqual(charts.ticks(2, 2), [2])
         for low, high in ((-3, 17), (1e-9, 3e-9), (599, 801), (0, 1e12)):
-            found = report_charts.ticks(low, high)
+            found = charts.ticks(low, high)
             self.assertTrue(2 <= len(found) <= 7 and low <= found[0] + 1e-9 and found[-1] <= high * (1 + 1e-9), found)
 
     def test_the_range_leaves_out_the_first_fall_the_context_and_what_is_not_finite(self):
-        import report_charts as charts
+        from reports import charts
 
         steep = charts.Series("x", "red", list(range(1, 101)), [100.0] * 3 + [4.0, math.nan] + [3.0] * 95)
         context = charts.Series("t", "grey", [1, 2], [50.0, 60.0], context=True)
@@ -149,10 +147,10 @@ class Charts(unittest.TestCase):
         self.assertNotIn("nan", charts.draw(charts.Chart("", [steep, context], [charts.Mark(50, "m")], until_step=100)))
 
     def test_long_curves_are_thinned_to_means(self):
-        import report_charts
+        from reports import charts
 
-        steps, values = report_charts.thinned(list(range(100_000)), [1.0, 3.0] * 50_000)
-        self.assertLessEqual(len(steps), report_charts.MOST_POINTS)
+        steps, values = charts.thinned(list(range(100_000)), [1.0, 3.0] * 50_000)
+        self.assertLessEqual(len(steps), charts.MOST_POINTS)
         self.assertEqual(set(values), {2.0})
 
 

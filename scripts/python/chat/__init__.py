@@ -1,0 +1,1 @@
+"""Conversations: records, templates, masked shards, a session in the terminal."""

@@ -1,0 +1,62 @@
+"""What every command has in common: errors that become one line on stderr and the exit code of docs/errors.md; files that appear whole."""
+
+import errno
+import functools
+import os
+import sys
+
+
+class UserError(Exception):
+    """The user's input is wrong (exit 2): one line naming file, line or offset, what was found, what is allowed."""
+
+
+class DamagedError(Exception):
+    """A file is damaged (exit 4): names the file and the offset or key."""
+
+
+# Where the path itself is at fault, the user can correct it; a full or failing disk is another matter.
+_PATH_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+                  errno.ELOOP}
+
+
+def reported(main):
+    """Turns the errors of main(argv) into a line and an exit code."""
+
+    @functools.wraps(main)
+    def run(argv):
+        try:
+            return main(argv)
+        except (UserError, DamagedError, OSError) as error:
+            return report(error)
+        except KeyboardInterrupt:
+            return 130
+
+    return run
+
+
+def report(error):
+    """Says what went wrong; returns the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, OSError):
+        return _say(f"{error.filename}: {error.strerror}" if error.filename else error, 2 if error.errno in _PATH_AT_FAULT else 1)
+    return _say(error, 4 if isinstance(error, DamagedError) else 2)
+
+
+def _say(message, code):
+    print(f"meristem: error: {message}", file=sys.stderr)
+    return code
+
+
+def publish(path, write):
+    """`write(path)` writes a file that gets its name once it is whole and on disk: a reader, or a killed command, never sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""`meristem generate CHECKPOINT --prompt TEXT`: text in, text out. The binary deals in token ids; this turns the prompt into ids with the
+checkpoint's tokenizer and prints the answer as it comes. Options that are not listed here go to the binary as they are."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tokenizers.decoders import DecodeStream
+
+from command import UserError, reported
+from text.tokenizer import find_tokenizer, known_end_of_text, load_tokenizer
+
+
+def prompt_ids(tokenizer, text):
+    """Ids of the prompt; an empty prompt is the end-of-text token, after which a new text begins."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if not ids:
+        end = known_end_of_text(tokenizer)
+        if end is None:
+            raise UserError("--prompt is empty, and the tokenizer has no end-of-text token to begin with")
+        ids = [end]
+    return ids
+
+
+def pieces(lines, tokenizer):
+    """Text of token ids that come one a line, in pieces that end on whole characters."""
+    stream = DecodeStream(skip_special_tokens=True)
+    for line in lines:
+        piece = stream.step(tokenizer, int(line))
+        if piece:
+            yield piece
+
+
+def stream_answer(checkpoint, tokenizer, prompt, options, write):
+    """Runs the binary, calls write(text) for each piece of the answer, and returns the exit code."""
+    command = [os.environ["MERISTEM_BINARY"], "generate", str(checkpoint), "--prompt-ids", ",".join(map(str, prompt_ids(tokenizer, prompt)))]
+    end = known_end_of_text(tokenizer)
+    if end is not None and not any(option.split("=")[0] == "--stop-id" for option in options):
+        command += ["--stop-id", str(end)]
+    with subprocess.Popen(command + options, stdout=subprocess.PIPE, text=True) as binary:
+        try:
+            for piece in pieces(binary.stdout, tokenizer):
+                write(piece)
+        except BrokenPipeError:  # the reader has seen enough (`| head`)
+            binary.kill()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt:
+            binary.kill()
+            return 130
+        return binary.wait()
+
+
+@reported
+def main(argv):
+    parser = argparse.ArgumentParser(prog="meristem generate", allow_abbrev=False,
+                                     description="Go on from a prompt with a trained model.",
+                                     epilog="Also: --max-tokens N, --temperature X (0: the most likely token), --top-k N, --top-p X, --seed N, "
+                                            "--stop-id ID, --plan \"0-9, (10-13)x2, 14-23\"; --prompt-ids 1,2,3 prints ids and needs no tokenizer.")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint (…/checkpoints/step-…) or a run folder (its newest checkpoint)")
+    parser.add_argument("--prompt", required=True, help="text to go on from; may be empty")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
+    arguments, options = parser.parse_known_args(argv)
+    if not arguments.checkpoint.exists():
+        raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
+    tokenizer, _ = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
+
+    def write(piece):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    write(arguments.prompt)
+    code = stream_answer(arguments.checkpoint, tokenizer, arguments.prompt, options, write)
+    if code == 0:
+        write("\n")
+    return code

@@ -1,0 +1,1 @@
+"""`meristem quickstart`: its text, its measures, its run."""

@@ -1,0 +1,1 @@
+"""What a run folder tells: plots and pages."""

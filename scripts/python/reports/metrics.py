@@ -1,0 +1,111 @@
+"""Reads a run folder's metrics.jsonl. Whole lines only: a run may be writing it, or may have been killed in a write."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from command import UserError
+
+
+class RunError(UserError):
+    """One line about a folder that is not a run's."""
+
+
+@dataclass
+class RunMetrics:
+    steps: list = field(default_factory=list)  # the lines of training steps, by step
+    events: list = field(default_factory=list)
+    skipped: int = 0  # lines that could not be read
+
+    def events_of(self, kind):
+        return [event for event in self.events if event["event"] == kind]
+
+
+def number(value):
+    """Floats that JSON has no number for stand as strings: "nan", "inf", "-inf"."""
+    return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float("nan")
+
+
+def read_metrics(run_dir):
+    path = Path(run_dir) / "metrics.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; expected the folder of a run") from error
+    metrics, by_step = RunMetrics(), {}
+    for line in text.splitlines(keepends=True):
+        record = parse_line(line)
+        if record is None:
+            metrics.skipped += 1
+        elif "event" in record:
+            metrics.events.append(record)
+        else:
+            by_step[record["step"]] = record  # a later line of the same step is the one that counts
+    metrics.steps = [by_step[step] for step in sorted(by_step)]
+    return metrics
+
+
+def parse_line(line):
+    if not line.endswith("\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def smoothed(losses, window):
+    """Centred mean over up to `window` values: it does not lag where the loss falls. At the start, which is steep, the window shrinks;
+    at the end it looks back only, so that the last value is a mean, too."""
+    sums, counts = [0.0], [0]
+    for loss in losses:
+        finite = math.isfinite(loss)
+        sums.append(sums[-1] + (loss if finite else 0.0))
+        counts.append(counts[-1] + finite)
+    out = []
+    for i in range(len(losses)):
+        back = min(window // 2, i)
+        low, high = i - back, i + min(back, len(losses) - 1 - i) + 1
+        count = counts[high] - counts[low]
+        out.append((sums[high] - sums[low]) / count if count else math.nan)
+    return out
+
+
+def stages_of(steps, growths):
+    """[(begin, end)] of the runs of steps between two growth steps: no mean reaches across one."""
+    cuts = {sum(step <= grown for step in steps) for grown, _, _ in growths}
+    cuts = sorted(cuts | {0, len(steps)})
+    return list(zip(cuts, cuts[1:]))
+
+
+def growth_steps(metrics):
+    """[(step, blocks before, blocks after)], from the events, else from the depth that the steps report."""
+    found = {(e["step"], e.get("from_blocks"), e.get("to_blocks")) for e in metrics.events_of("growth")}
+    if not found:
+        pairs = zip(metrics.steps, metrics.steps[1:])
+        found = {(a["step"], a["blocks"], b["blocks"]) for a, b in pairs if "blocks" in a and b.get("blocks") != a["blocks"]}
+    return sorted(found, key=lambda growth: growth[0])
+
+
+def phase_spans(metrics, end):
+    """[(name, from step, to step)]; empty for a run of one phase."""
+    starts = {}
+    for event in metrics.events_of("phase"):
+        starts[event["step"]] = str(event.get("name", ""))
+    ordered = sorted(starts.items())
+    if len(ordered) < 2:
+        return []
+    ends = [step for step, _ in ordered[1:]] + [end]
+    return [(name, start, stop) for (start, name), stop in zip(ordered, ends)]
+
+
+def validation_points(metrics):
+    """{source: ([steps], [losses])}, the last value of a step counts."""
+    by_source = {}
+    for event in metrics.events_of("validation"):
+        loss = number(event.get("loss"))
+        if math.isfinite(loss):
+            by_source.setdefault(str(event.get("source", "validation")), {})[event["step"]] = loss
+    return {source: zip(*sorted(points.items())) for source, points in sorted(by_source.items())}

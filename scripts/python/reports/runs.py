@@ -1,0 +1,169 @@
+"""What `meristem report` knows about a run: its config, its curves, its marks, its final figures. Reads a run folder, writes nothing."""
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from reports.metrics import RunError, RunMetrics, growth_steps, number, read_metrics, smoothed, stages_of, validation_points
+
+SMOOTHING, FEWEST = 0.03, 7  # a mean is over 3 % of the run's lines, but over 7 at least: a short branch has few
+
+
+@dataclass
+class Run:
+    folder: Path
+    name: str
+    metrics: RunMetrics
+    config: dict
+    trunk: "Run | None" = None  # the run that this one is a branch of, where its folder is still there
+    branch_step: int = 0  # the step after which it began; 0: not a branch
+    branch_of: str = ""
+    colour: str = ""
+    notes: list = field(default_factory=list)
+
+    @cached_property
+    def last(self):
+        return self.metrics.steps[-1]
+
+    @property
+    def begin(self):
+        return self.branch_step
+
+    @property
+    def end(self):
+        return self.last["step"]
+
+    @cached_property
+    def growths(self):
+        return [growth for growth in growth_steps(self.metrics) if growth[0] >= self.begin]
+
+    @cached_property
+    def phases(self):
+        """[(name, step after which it begins)]"""
+        starts = {event["step"]: str(event.get("name", "")) for event in self.metrics.events_of("phase")}
+        return [(name, step) for step, name in sorted(starts.items())]
+
+    @cached_property
+    def validation(self):
+        return {source: (list(steps), list(losses)) for source, (steps, losses) in validation_points(self.metrics).items()}
+
+    @cached_property
+    def sources(self):
+        """Names of the training sources, in the config's order."""
+        return [str(name) for name in (self.config.get("data") or {}).get("sources") or {}]
+
+    def curve(self, value_of):
+        """(steps, values, smoothed values) of a number of the step lines; steps where it is missing or not finite are left out.
+        No mean reaches across a growth."""
+        points = [(line["step"], number(value_of(line))) for line in self.metrics.steps]
+        points = [(step, value) for step, value in points if math.isfinite(value)]
+        steps, values = [p[0] for p in points], [p[1] for p in points]
+        window, curve = max(FEWEST, round(SMOOTHING * len(steps))), []
+        for begin, end in stages_of(steps, self.growths):
+            curve += smoothed(values[begin:end], window)
+        return steps, values, curve
+
+    def loss(self):
+        return self.curve(lambda line: line.get("loss"))
+
+    def loss_of(self, source):
+        return self.curve(lambda line: (line.get("loss_by_source") or {}).get(source))
+
+    def tail_mean(self, value_of):
+        """Mean of the last values; NaN where there is none."""
+        values = [number(value_of(line)) for line in self.metrics.steps]
+        values = [value for value in values if math.isfinite(value)]
+        return statistics.fmean(values[-max(FEWEST, round(SMOOTHING * len(values))):] or [math.nan])
+
+    def finite(self, key):
+        values = [number(line.get(key)) for line in self.metrics.steps]
+        return [value for value in values if math.isfinite(value)]
+
+    def median(self, key):
+        return statistics.median(self.finite(key) or [math.nan])
+
+    def mean(self, key):
+        return statistics.fmean(self.finite(key) or [math.nan])
+
+    def use(self, key="tokens_by_source"):
+        """{source: tokens (or epochs) at the end}, empty for a run that did not write them."""
+        return {str(name): number(value) for name, value in (self.last.get(key) or {}).items()}
+
+    def use_before(self):
+        """Tokens of each source at the branch, as far as the trunk wrote them."""
+        lines = [line for line in self.trunk.metrics.steps if line["step"] <= self.branch_step] if self.trunk else []
+        return {str(name): number(value) for name, value in (lines[-1].get("tokens_by_source") or {}).items()} if lines else {}
+
+    @property
+    def planned_steps(self):
+        """The length of the run where the config says it in steps, else None."""
+        steps = (self.config.get("schedule") or {}).get("steps")
+        return steps if isinstance(steps, int) else None
+
+
+def read_config(folder):
+    path = Path(folder) / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; expected the folder of a run") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: is not the YAML of a run: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{path}: is not the YAML of a run: found {type(config).__name__}, allowed: a map")
+    return config
+
+
+def origin_of(metrics, folder):
+    """(checkpoint, step) that a run began from, (None, 0) for one that began from nothing. Later resumes are of its own checkpoints."""
+    own = (Path(folder) / "checkpoints").resolve()
+    for event in metrics.events_of("resume"):
+        checkpoint = Path(str(event.get("checkpoint", "")))
+        if event["step"] < metrics.steps[0]["step"] and checkpoint.parent.resolve() != own:
+            return checkpoint, event["step"]
+    return None, 0
+
+
+def read_run(folder, follow_branch=True):
+    """A run with its trunk. RunError where the folder is not a run's or has no step yet."""
+    folder = Path(folder)
+    metrics = read_metrics(folder)
+    if not metrics.steps:
+        raise RunError(f"{folder}/metrics.jsonl: no training step in it yet")
+    run = Run(folder, folder.resolve().name, metrics, read_config(folder))
+    if metrics.skipped:
+        run.notes.append(f"{metrics.skipped} line(s) of metrics.jsonl could not be read and were left out")
+    checkpoint, run.branch_step = origin_of(metrics, folder)
+    if checkpoint is None:
+        return run
+    run.branch_of = f"{checkpoint.parent.parent.name}, step {run.branch_step:,}"
+    trunk = next((path for path in (checkpoint.parent.parent, folder.resolve().parent / checkpoint.parent.parent.name) if (path / "metrics.jsonl").exists()), None)
+    if trunk and follow_branch:
+        try:
+            run.trunk = read_run(trunk, follow_branch=False)
+        except RunError:
+            pass  # the branch is what was asked for
+    return run
+
+
+def flatten(value, path=""):
+    """{key path: value} of a config, as the trainer writes key paths."""
+    if isinstance(value, dict) and value:
+        parts = [flatten(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        parts = [flatten(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: item for part in parts for key, item in part.items()}
+
+
+def config_differences(runs):
+    """[(key path, [value of each run, None where it has no such key])] of the keys that differ."""
+    flats = [flatten(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for flat in flats for key in flat))
+    rows = [(key, [flat.get(key) for flat in flats]) for key in keys if key != "run.name"]
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values[1:])]

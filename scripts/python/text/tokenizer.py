@@ -1,0 +1,122 @@
+"""A tokenizer.json: opened, the one of a checkpoint found, its end-of-text token, the size of its vocabulary; and `meristem data train-tokenizer INPUT…
+--vocab N --out DIR`, which trains a byte-level BPE on text and writes DIR/tokenizer.json.
+
+Every byte has a token, so every text can be written; <|endoftext|> has id 0. The same text in the same order gives the same tokenizer."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from command import UserError, publish, reported
+from text import documents
+
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+FEWEST = 257  # 256 bytes and the end of text
+
+
+def load_tokenizer(path, read_special=False):
+    """(tokenizer, path of its file). Special tokens inside a text are text: one that holds "<|endoftext|>" must not end a document. Unless
+    `read_special`: in a prompt they are what they say."""
+    from tokenizers import Tokenizer
+
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"{path}: no such tokenizer")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise UserError(f"{path}: not a tokenizer: {str(error).splitlines()[0]}") from None
+    tokenizer.encode_special_tokens = not read_special
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, path
+
+
+def find_tokenizer(checkpoint):
+    """The tokenizer.json that belongs to a checkpoint or run folder: beside it (a run keeps its own copy), else the one its config names."""
+    folders = [checkpoint, *checkpoint.resolve().parents[:2]]
+    for folder in folders:
+        if (folder / "tokenizer.json").is_file():
+            return folder / "tokenizer.json"
+    for folder in folders:
+        path = _configured_tokenizer(folder)
+        if path is not None and path.is_file():
+            return path
+    raise UserError(f"{checkpoint}: no tokenizer.json there, and its config names none that exists; give one with --tokenizer, or ids with --prompt-ids")
+
+
+def _configured_tokenizer(folder):
+    import yaml
+
+    if (folder / "state.json").is_file():
+        text = json.loads((folder / "state.json").read_text()).get("config_yaml", "")
+    elif (folder / "config.yaml").is_file():
+        text = (folder / "config.yaml").read_text()
+    else:
+        return None
+    name = ((yaml.safe_load(text) or {}).get("data") or {}).get("tokenizer")
+    return Path(name) if name else None
+
+
+def known_end_of_text(tokenizer, names=END_OF_TEXT):
+    """The id of the first of the names that the tokenizer knows, else None."""
+    return next((found for name in names if (found := tokenizer.token_to_id(name)) is not None), None)
+
+
+def end_of_text_id(tokenizer, given, path):
+    names = (given,) if given else END_OF_TEXT
+    found = known_end_of_text(tokenizer, names)
+    if found is None:
+        raise UserError(f"{path}: has no token {' or '.join(names)}; name its end-of-text token with --end-of-text")
+    return found
+
+
+def vocabulary_size(tokenizer):
+    """One more than the largest id."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def train(texts, vocab_size):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT[0]], show_progress=sys.stderr.isatty(),
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="meristem data train-tokenizer", allow_abbrev=False,
+                                     description="Train a byte-level BPE tokenizer on text.")
+    documents.add_arguments(parser)
+    parser.add_argument("--vocab", type=int, required=True, metavar="N", help=f"number of tokens, at least {FEWEST}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tokenizer.json")
+    parser.add_argument("--force", action="store_true", help="replace a tokenizer that is there")
+    arguments = parser.parse_args(argv)
+    if not FEWEST <= arguments.vocab < 2**31:
+        raise UserError(f"--vocab: found {arguments.vocab}, allowed: {FEWEST} to 2^31 - 1")
+    if (arguments.out / "tokenizer.json").exists() and not arguments.force:
+        raise UserError(f"{arguments.out / 'tokenizer.json'}: exists already; --force replaces it")
+    return arguments
+
+
+@reported
+def main(argv):
+    arguments = parse(argv)
+    # Faults of the input come up inside the iterator: read once before, so that they do not get lost on the way through the library.
+    count = characters = 0
+    for _, text in documents.documents_of(arguments):
+        count, characters = count + 1, characters + len(text)
+    if count == 0:
+        raise UserError(f"{arguments.inputs[0]}: no text found to train on")
+    tokenizer = train((text for _, text in documents.documents_of(arguments)), arguments.vocab)
+    path = arguments.out / "tokenizer.json"
+    publish(path, lambda beside: beside.write_text(tokenizer.to_str(), encoding="utf-8"))
+    size = tokenizer.get_vocab_size()
+    note = "" if size == arguments.vocab else f" (asked for {arguments.vocab}: the text has no more pairs to merge)"
+    print(f"{path}: {size} tokens{note}, from {count} documents of {characters} characters")
+    return 0

@@ -1,0 +1,89 @@
+"""scripts/python as a folder that is run: every command finds its module and explains itself, from any current folder; what all share."""
+
+import contextlib
+import errno
+import importlib.util
+import io
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
+sys.path.insert(0, str(SCRIPTS))
+
+import command  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("text_commands_main", SCRIPTS / "__main__.py")
+entry = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(entry)
+
+
+def call(main, *arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(list(arguments))
+        except SystemExit as leaving:
+            code = leaving.code
+    return code, out.getvalue(), err.getvalue()
+
+
+class Commands(unittest.TestCase):
+    def test_each_explains_itself_under_its_name(self):
+        for words in entry.COMMANDS:
+            if words != "encoding-worker":
+                with self.subTest(words):
+                    code, out, err = call(entry.main, *words.split(), "--help")
+                    self.assertEqual((code, err), (0, ""))
+                    self.assertIn(f"usage: meristem {words} ", out)
+        for words in entry.CHAT:
+            code, out, _ = call(entry.main, *words.split(), "--chat", "--help")
+            self.assertEqual(code, 0)
+            self.assertIn(f"usage: meristem {words} --chat ", out)
+
+    def test_others_are_refused(self):
+        for words in ([], ["data"], ["data", "tokenise"], ["plots"]):
+            code, out, err = call(entry.main, *words)
+            self.assertEqual((code, out, err.count("\n")), (2, "", 1))
+
+    def test_nothing_of_the_current_folder_is_imported(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("command", "text", "random", "numpy"):
+                (Path(folder) / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+            done = subprocess.run([sys.executable, SCRIPTS, "data", "primitives", "--items", "1", "--out", "x.jsonl"], cwd=folder, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class Shared(unittest.TestCase):
+    def code_of(self, error):
+        @command.reported
+        def main(_):
+            raise error
+
+        return call(main)[0]
+
+    def test_exit_codes(self):
+        self.assertEqual(self.code_of(command.UserError("x")), 2)
+        self.assertEqual(self.code_of(command.DamagedError("x")), 4)
+        self.assertEqual(self.code_of(FileNotFoundError(errno.ENOENT, "No such file", "x")), 2)
+        self.assertEqual(self.code_of(OSError(errno.ENOSPC, "No space left on device", "x")), 1)
+        self.assertEqual(self.code_of(KeyboardInterrupt()), 130)
+
+    def test_a_file_appears_whole_or_not_at_all(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "deep" / "file"
+            command.publish(path, lambda beside: beside.write_text("old"))
+
+            def half(beside):
+                beside.write_text("ne")
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            with self.assertRaises(OSError):
+                command.publish(path, half)
+            self.assertEqual({file.name: file.read_text() for file in path.parent.iterdir()}, {"file": "old"})
+
+
+if __name__ == "__main__":
+    unittest.main()
