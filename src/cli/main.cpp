@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
-#include "config/reference.h"
+#include "config/load.h"
 
 #include <c10/util/Exception.h>
 

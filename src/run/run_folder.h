@@ -40,8 +40,8 @@ std::map<std::string, std::string> environment_of(const RunConfig& config, const
 // Runs one with the interpreter of scripts/meristem and waits. Empty, or why there is no result.
 std::string run_script(const std::string& name, const std::vector<std::string>& arguments);
 
-// Runs "plot" on the folder: plots/ and readable samples. Returns a line to say where it could not (no Python at hand, or the command failed);
-// empty where it did.
+// Runs "plot" on the folder: plots/ and readable samples. Returns a line to say where it could not (no Python at hand, or the command
+// failed); empty where it did.
 std::string draw_plots(const RunFolder& folder);
 
 }  // namespace meristem
