@@ -25,7 +25,7 @@ void grow_once(const std::vector<BenchLane>& lanes, at::Device device, GrowthSec
   for (std::size_t i = 1; i < lanes.size(); ++i) {
     const Stage& stage = lanes[i].cost.stage;
     seconds[i].push_back(seconds_of(device, [&] {
-      const auto grown = lanes[i - 1].live->grown(stage.source_of, lanes[i].config.growth->moments == "zero");
+      const auto grown = lanes[i - 1].live->grown(stage.source_of, lanes[i].config.growth->moments == InsertedMoments::kZero);
       TORCH_CHECK(grown->blocks() == stage.blocks);
     }));
   }

@@ -40,7 +40,8 @@ RunConfig config_of(const BenchArguments& a) {
   config.model.attention.head_dim = a.width / a.heads;
   config.model.feed_forward.inner = a.inner;
   config.data.sequence_length = a.sequence;
-  config.precision = {a.precision, a.precision};
+  config.precision.compute = choice_of<Precision>(a.precision).value();
+  config.precision.residual = config.precision.compute;
   config.data.document_mask = false;
   config.data.sources.emplace_back("random", SourceConfig{});
   config.optimizer.lr = 1e-3;

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
-#include "config/reference.h"
+#include "config/load.h"
 
 namespace meristem::cli {
 

@@ -31,7 +31,7 @@ RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& p
   config.model.blocks = blocks;
   config.model.depth_plan = config.model.plan_text(plan);
   config.growth.reset();
-  for (PhaseConfig& phase : config.phases) phase.depth_plan.clear();  // they call the blocks of before
+  for (PhaseConfig& phase : config.phases) phase.depth_plan = {};  // they call the blocks of before
   return config;
 }
 
@@ -39,9 +39,8 @@ ExitCode grow(const GrowArguments& arguments) {
   const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   std::error_code ignored;
   if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
-  if (arguments.moments != "copy" && arguments.moments != "zero") {
-    throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
-  }
+  const auto moments = choice_of<InsertedMoments>(arguments.moments);
+  if (!moments) throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
   const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(builtin_registry()));
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
@@ -57,9 +56,9 @@ ExitCode grow(const GrowArguments& arguments) {
   NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
   TrainState state = before;
   const RunConfig config = grown_config(config_of(checkpoint, folder), blocks, plan);
-  if (arguments.moments == "zero") zero_inserted_moments(optimizer, source_of, state_prefixes(config.optimizer));
+  if (moments == InsertedMoments::kZero) zero_inserted_moments(optimizer, source_of, state_prefixes(config.optimizer));
   state.blocks = blocks;
-  state.depth_plan = config.model.depth_plan;
+  state.depth_plan = config.model.depth_plan.text;
   state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});
   state.config_yaml = dump_config(config);
   state.config_hash = config_hash(config);

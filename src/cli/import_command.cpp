@@ -60,7 +60,7 @@ ExitCode import_folder(const ImportArguments& arguments) {
   llama.weights = {};
   TrainState state;
   state.seed = config.run.seed;
-  state.depth_plan = config.model.depth_plan;
+  state.depth_plan = config.model.depth_plan.text;
   state.blocks = config.model.blocks;
   state.loader = LoaderPosition{}.to_json();
   state.config_yaml = dump_config(config);

@@ -1,15 +1,21 @@
-// YAML file + key=value -> RunConfig, and back. Strict: unknown key, duplicate key, wrong type, out of range, contradiction, an option
-// without effect are InputErrors whose one line names file, line and full key path, what was found and what is allowed.
+// YAML file + key=value -> RunConfig, and back; and the reference page. Strict: unknown key, duplicate key, wrong type, out of range,
+// contradiction, an option without effect are InputErrors whose one line names file, line and full key path, what was found and what is
+// allowed.
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "config/initial_model.h"
 #include "config/run_config.h"
 
 namespace meristem {
+
+// The model that initial.checkpoint names (a checkpoint or a run folder), with the blocks and the plan it ended with. Nothing where there
+// is no such folder; InputError or DamagedError where it holds no checkpoint. The rooms that can read checkpoints provide it.
+using InitialModel = std::function<std::optional<ModelConfig>(const std::string& checkpoint)>;
 
 // Reads `file` (its `include`s merged under it), applies overrides such as "optimizer.lr=1e-3", resolves defaults that depend on other
 // values, and validates. Relative data paths are kept as written; they are relative to the working directory. With `initial`, what the file
@@ -39,5 +45,8 @@ struct ConfigDifference {
   std::string key, first, second;
 };
 std::vector<ConfigDifference> config_differences(const RunConfig& a, const RunConfig& b);
+
+// The configuration reference, docs/configuration.md, written from the schema; a test holds the page against it.
+std::string configuration_reference();
 
 }  // namespace meristem

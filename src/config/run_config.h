@@ -1,25 +1,20 @@
-// The typed configuration of a run. Field names are the YAML keys, letter for letter; docs/configuration.md is tested against these
-// structs. Defaults make a ten-line config enough. Units stand in the names or in the comment.
+// The typed configuration of a run. Field names are the YAML keys, letter for letter; docs/configuration.md is written from the
+// descriptions beside these structs. Defaults make a ten-line config enough. Units stand in the names or in the comment; "resolved" says
+// that validate fills the value in.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "config/model_config.h"
 #include "core/kernels_config.h"
-#include "depth/plan.h"
-#include "depth/repeats.h"
+#include "depth/growth.h"
 
 namespace meristem {
-
-// An amount of training: optimizer steps, or tokens (input positions; written "2e9 tokens"), turned into updates by updates_of().
-struct Amount {
-  double value = 0;
-  bool in_tokens = false;
-};
 
 struct RunSection {
   std::string name = "run";
@@ -27,129 +22,141 @@ struct RunSection {
   std::string out = "runs";
   bool deterministic = false;
 };
+template <class V>
+void describe(V& v, RunSection& c) {
+  v.value("name", c.name, any("Name of the run; its folder is OUT/NAME"));
+  v.value("seed", c.seed, within(0, 9e15, "Seed of everything random; all streams derive from it"));
+  v.value("out", c.out, any("Folder that holds run folders"));
+  v.value("deterministic", c.deterministic, any("On a GPU: only operators with bit-equal results run to run"));
+}
 
 // Where the weights come from that a run begins with, at step 0 and with a fresh optimizer.
 struct InitialConfig {
   std::string checkpoint;               // a checkpoint, or a run folder: its newest
   std::vector<std::int64_t> source_of;  // block i begins as a copy of the checkpoint's block source_of[i]; empty: as it is
 };
+template <class V>
+void describe(V& v, InitialConfig& c) {
+  v.value("checkpoint", c.checkpoint,
+          required(any("A checkpoint, or a run folder: its newest. Weights only; the run begins at step 0 with a fresh optimizer")));
+  v.value("source_of", c.source_of,
+          within(0, 4095,
+                 "Block i begins as a copy of the checkpoint's block source_of[i]; a loop is untied by naming its blocks twice. Empty: as "
+                 "it is"));
+}
 
-struct AttentionConfig {
-  std::int64_t heads = 4;
-  std::int64_t kv_heads = 0;  // 0: as many as heads (resolved by validate)
-  std::int64_t head_dim = 0;  // 0: width / heads (resolved by validate)
-  double rope_theta = 10000;
-  bool qk_norm = false;
-};
-
-struct FeedForwardConfig {
-  std::string kind = "swiglu";
-  std::int64_t inner = 0;  // swiglu, 0: the multiple of 64 nearest to 8/3 width (resolved by validate); experts: of each, required
-  // Of kind experts alone.
-  std::int64_t count = 0, active = 0;  // routed experts, and how many of them a call uses; required
-  std::int64_t shared = 0;             // experts that are always on, beside the routed ones
-  std::int64_t router_dim = 0;         // 0: 64 (resolved by validate)
-  std::optional<double> balance_rate;  // null: 1e-3 (resolved by validate)
-};
-
-struct DepthAttentionConfig {
-  std::string kind = "separate";  // separate | joint | values
-  // Of kind separate alone; resolved by validate.
-  std::int64_t heads = 0;  // 0: one for each 256 of width
-  std::string keys;        // states | updates; empty: states
-  std::string position;    // rope | none; empty: rope
-};
-
-// How often the plan's one loop runs (model.loop.repeats). At most one member is set; none: as the plan's text says.
-struct RepeatsConfig {
-  std::optional<std::int64_t> number;
-  std::vector<std::pair<Amount, std::int64_t>> schedule;  // {0: 1, 170000: 2}: from each update on, that many repeats
-  std::optional<RepeatDistribution> sampled;              // {kind: poisson_lognormal, …}: drawn for each update
-  bool is_written() const { return !number && schedule.empty() && !sampled; }
-};
-
-struct LoopConfig {
-  RepeatsConfig repeats;
-  std::string injection = "none";             // none | add | concat: what a repeat is told of the loop's first input
-  std::optional<std::int64_t> backprop_last;  // gradients flow through the last so many repeats; null: through all
-  bool is_set() const { return !repeats.is_written() || injection != "none" || backprop_last.has_value(); }
-};
-
-struct ModelConfig {
-  std::string architecture = "decoder";
-  std::int64_t vocab_size = 0;  // required
-  std::int64_t width = 256;
-  std::int64_t blocks = 6;   // unique blocks at full depth
-  std::string depth_plan;    // empty: "0-(blocks-1)" (resolved by validate)
-  std::string norm = "pre";  // pre | sandwich
-  LoopConfig loop;
-  double norm_eps = 1e-5;
-  AttentionConfig attention;
-  FeedForwardConfig feed_forward;
-  std::optional<DepthAttentionConfig> depth_attention;
-  bool tie_embeddings = true;
-
-  // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
-  std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
-};
+enum class GrowthScheduleKind { kProp, kAtSteps };
+constexpr auto words_of(GrowthScheduleKind) { return std::array{"prop", "at_steps"}; }
+enum class InsertedMoments { kCopy, kZero };
+constexpr auto words_of(InsertedMoments) { return std::array{"copy", "zero"}; }
 
 struct GrowthScheduleConfig {
   static constexpr double kAlpha = 1, kUntil = 0.85;
-  std::string kind = "prop";     // prop | at_steps
+  GrowthScheduleKind kind = GrowthScheduleKind::kProp;
   std::optional<double> alpha;   // prop: exponent; null: 1 (resolved)
   std::optional<double> until;   // prop: fraction of the run that the stages share; null: 0.85 (resolved)
   std::vector<Amount> at_steps;  // at_steps: growth happens after these updates
 };
+template <class V>
+void describe(V& v, GrowthScheduleConfig& c) {
+  v.value("kind", c.kind, one_of<GrowthScheduleKind>("prop: stage i gets steps in proportion to i^alpha; at_steps: by hand"));
+  v.value("alpha", c.alpha, within(0, 16, "prop: exponent. null: 1"));
+  v.value("until", c.until, within(0, 1, "prop: fraction of the run that the stages share. null: 0.85", false, true));
+  v.value("at_steps", c.at_steps, at_least(0, "at_steps: growth happens after these updates"));
+}
 
 struct GrowthConfig {
   static constexpr std::int64_t kAddBlocks = 4;
-  std::string op = "lidas";  // YAML key `operator`: midas | lidas | append | stack | map
+  GrowthOperator op = GrowthOperator::kLidas;  // YAML key `operator`
   std::int64_t from_blocks = 4;
   std::optional<std::int64_t> add_blocks;       // null: 4, and none with stack and map (resolved)
   std::vector<std::vector<std::int64_t>> maps;  // operator map: source_of of each growth step
   GrowthScheduleConfig schedule;
-  std::string moments = "copy";  // copy | zero
+  InsertedMoments moments = InsertedMoments::kCopy;
   std::int64_t rewarm_steps = 0;
-  std::vector<std::string> plans;  // one plan text a stage, the last equal to model.depth_plan; empty: plain plans
+  std::vector<WrittenPlan> plans;  // one a stage, the last equal to model.depth_plan; empty: plain plans
 };
+template <class V>
+void describe(V& v, GrowthConfig& c) {
+  v.value("operator", c.op, one_of<GrowthOperator>("Which blocks are duplicated, and where"));
+  v.value("from_blocks", c.from_blocks, within(1, 4096, "Blocks of the first stage"));
+  v.value("add_blocks", c.add_blocks, within(1, 4096, "Blocks that each growth adds. null: 4; not with stack and map"));
+  v.value("maps", c.maps, at_least(0, "operator map: for each growth the source block of every new block, e.g. [[0, 1, 1, 2]]"));
+  v.section("schedule", c.schedule, "When the model grows");
+  v.value("moments", c.moments, one_of<InsertedMoments>("Optimizer state of the inserted copies"));
+  v.value("rewarm_steps", c.rewarm_steps,
+          within(0, 1e9, "Updates over which the learning rate rises again after a growth; 0: it does not"));
+  v.value("plans", c.plans, any("One depth plan a stage, the last equal to model.depth_plan. Empty: plain plans"));
+}
 
 struct SourceConfig {
   std::string path;        // prefix of PATH.bin/PATH.idx, or a file that data/ can read
   double max_repeats = 0;  // 0: unlimited; else the source may be read at most this many epochs
 };
+template <class V>
+void describe(V& v, SourceConfig& c) {
+  v.value("path", c.path, required(any("Prefix of PATH.bin and PATH.idx")));
+  v.value("max_repeats", c.max_repeats, within(0, 1e6, "Most epochs of this source; 0: no limit"));
+}
 
 struct ValidationConfig {
   std::vector<std::pair<std::string, SourceConfig>> sources;  // the keys beside `every` and `tokens`
   std::int64_t every = 0;                                     // steps; 0: only at the end of the run
   double tokens = 0;                                          // per source and validation; 0: the whole source once
 };
+template <class V>
+void describe(V& v, ValidationConfig& c) {
+  v.value("every", c.every, within(0, 1e12, "Updates between validations; 0: only at the end"));
+  v.value("tokens", c.tokens, within(0, 1e15, "Tokens of each source in a validation; 0: all"));
+  v.rest_sources(c.sources, "Held-out source by its name");
+}
+
+enum class Packing { kConcat, kBestFit };
+constexpr auto words_of(Packing) { return std::array{"concat", "best_fit"}; }
 
 struct DataConfig {
   std::string tokenizer;
   std::int64_t sequence_length = 256;
   bool document_mask = true;
-  std::string packing = "concat";                             // concat | best_fit
+  Packing packing = Packing::kConcat;
   std::vector<std::pair<std::string, SourceConfig>> sources;  // in file order: ties of the mixture go by it
   ValidationConfig validation;
 };
-
-// The run ends where validation has not improved for `patience` validations in a row.
-struct EarlyStopConfig {
-  std::int64_t patience = 0;  // required
-  std::string source;         // the validation source that is watched; empty: the mean of all
-  double min_delta = 0;       // nats that count as an improvement
-};
+template <class V>
+void describe(V& v, DataConfig& c) {
+  v.value("tokenizer", c.tokenizer, any("tokenizer.json; copied into the run folder, its size checked against the model"));
+  v.value("sequence_length", c.sequence_length, within(1, 1 << 24, "Tokens of a sequence"));
+  v.value("document_mask", c.document_mask, any("Attention sees its own document only; positions restart with each"));
+  v.value("packing", c.packing,
+          one_of<Packing>(
+              "concat: documents one after another, cut where a sequence is full. best_fit: whole documents packed into sequences, best "
+              "fit decreasing; for SFT"));
+  v.sources("sources", c.sources, "Training source by its name");
+  v.section("validation", c.validation, "Held-out loss");
+}
 
 struct PhaseConfig {
   std::string name;
   Amount from_step;  // applies to updates n > from_step
   std::vector<std::pair<std::string, double>> mixture;
   std::int64_t ramp_steps = 0;  // updates over which the shares move there from those of the phase before; 0: at once
-  std::string depth_plan;       // empty: unchanged
+  WrittenPlan depth_plan;       // empty: unchanged
 };
+template <class V>
+void describe(V& v, PhaseConfig& c) {
+  v.value("name", c.name, required(any("Name of the phase")));
+  v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
+  v.weights("mixture", c.mixture, "Weight of each source; normalised");
+  v.value("ramp_steps", c.ramp_steps,
+          within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
+  v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));
+}
+
+enum class OptimizerKind { kAdamw };
+constexpr auto words_of(OptimizerKind) { return std::array{"adamw"}; }
 
 struct OptimizerConfig {
-  std::string kind = "adamw";
+  OptimizerKind kind = OptimizerKind::kAdamw;
   double lr = 3e-4;
   std::vector<double> betas{0.9, 0.95};
   double eps = 1e-8;
@@ -158,27 +165,87 @@ struct OptimizerConfig {
   bool decay_embeddings = false;
   bool skip_spikes = false;
 };
+template <class V>
+void describe(V& v, OptimizerConfig& c) {
+  v.value("kind", c.kind, one_of<OptimizerKind>("Optimizer"));
+  v.value("lr", c.lr, within(0, 1e3, "Peak learning rate", false, true));
+  v.value("betas", c.betas, within(0, 1, "Decay of the first and second moment", true));
+  v.value("eps", c.eps, within(0, 1, "Added to the denominator", false, true));
+  v.value("weight_decay", c.weight_decay, within(0, 10, "Decoupled decay of matrices; norms and embeddings have none"));
+  v.value("clip_norm", c.clip_norm, within(0, 1e9, "Largest gradient norm; 0: no clipping"));
+  v.value("decay_embeddings", c.decay_embeddings, any("Embeddings decay too"));
+  v.value("skip_spikes", c.skip_spikes, any("Skip updates whose loss or gradient norm exceeds a robust threshold over the last 128"));
+}
+
+enum class DecayKind { kOneMinusSqrt, kLinear, kCosine, kNone };
+constexpr auto words_of(DecayKind) { return std::array{"one_minus_sqrt", "linear", "cosine", "none"}; }
 
 struct DecayConfig {
-  std::string kind = "one_minus_sqrt";  // one_minus_sqrt | linear | cosine | none
-  std::optional<Amount> from_step;      // null: 85 % of the run
+  DecayKind kind = DecayKind::kOneMinusSqrt;
+  std::optional<Amount> from_step;  // null: 85 % of the run
 };
+template <class V>
+void describe(V& v, DecayConfig& c) {
+  v.value("kind", c.kind, one_of<DecayKind>("Form of the decay to zero"));
+  v.value("from_step", c.from_step, within(0, 1e18, "The decay begins after this update. null: 85 % of the run"));
+}
 
 struct ScheduleConfig {
   Amount steps{1000, false};
   std::optional<Amount> warmup;  // null: 1 % of the run
   DecayConfig decay;
 };
+template <class V>
+void describe(V& v, ScheduleConfig& c) {
+  v.value("steps", c.steps, within(0, 1e18, "Length of the run", false, true));
+  v.value("warmup", c.warmup, within(0, 1e18, "Updates over which the learning rate rises. null: 1 % of the run"));
+  v.section("decay", c.decay, "End of the run");
+}
+
+// The run ends where validation has not improved for `patience` validations in a row.
+struct EarlyStopConfig {
+  std::int64_t patience = 0;  // required
+  std::string source;         // the validation source that is watched; empty: the mean of all
+  double min_delta = 0;       // nats that count as an improvement
+};
+template <class V>
+void describe(V& v, EarlyStopConfig& c) {
+  v.value("patience", c.patience, required(within(1, 1e6, "Validations in a row without improvement after which the run ends")));
+  v.value("source", c.source, any("Validation source that is watched. Empty: the mean of all"));
+  v.value("min_delta", c.min_delta, within(0, 1e3, "Nats below the best loss so far that count as an improvement"));
+}
 
 struct BatchConfig {
   std::int64_t tokens = 16384;       // global, a multiple of sequence_length
   std::int64_t micro_sequences = 0;  // sequences of one forward pass; accumulation is derived. 0: the largest divisor up to 8 (resolved)
 };
+template <class V>
+void describe(V& v, BatchConfig& c) {
+  v.value("tokens", c.tokens, within(1, 1e12, "Tokens of one update over all ranks; a multiple of sequence_length"));
+  v.value("micro_sequences", c.micro_sequences,
+          within(0, 1e9, "Sequences of one forward pass. 0: the largest divisor of the batch up to 8"));
+}
+
+enum class Precision { kFp32, kBf16 };
+constexpr auto words_of(Precision) { return std::array{"fp32", "bf16"}; }
 
 struct PrecisionConfig {
-  std::string compute = "fp32";  // bf16 | fp32
-  std::string residual;          // bf16 | fp32; empty: as compute
+  Precision compute = Precision::kFp32;
+  std::optional<Precision> residual;  // empty: as compute (resolved)
 };
+template <class V>
+void describe(V& v, PrecisionConfig& c) {
+  v.value("compute", c.compute, one_of<Precision>("Type of weight copies, matrix products and saved activations"));
+  v.value("residual", c.residual, one_of_or_empty<Precision>("Type of the residual stream. Empty: as compute"));
+}
+
+// KernelsConfig is core's.
+template <class V>
+void describe(V& v, KernelsConfig& c) {
+  for (const auto& op : kOperators<std::string>) v.value(op.key, c.*op.of, one_of({"reference", "library", "fused", "auto"}, op.meaning));
+  v.value("graph", c.graph,
+          one_of({"off", "on", "auto"}, "On a GPU the step runs as captured CUDA graphs. auto: where a GPU has been shown to"));
+}
 
 // Which calls drop their activations and run again in backward: call i where i is a multiple of `every`.
 struct ActivationCheckpointing {
@@ -188,6 +255,12 @@ struct ActivationCheckpointing {
 struct MemoryConfig {
   ActivationCheckpointing activation_checkpointing;
 };
+template <class V>
+void describe(V& v, MemoryConfig& c) {
+  v.value("activation_checkpointing", c.activation_checkpointing,
+          within(1, DepthPlan::kMaxCalls,
+                 "none; block: each call keeps its input alone and runs again in backward; {every: k}: every k-th call does"));
+}
 
 struct CheckpointConfig {
   std::int64_t every = 1000;  // steps; 0: only the steps that are always written
@@ -195,6 +268,16 @@ struct CheckpointConfig {
   std::int64_t keep_every = 0;  // steps; 0: none kept beyond keep_last
   bool async_ = true;           // YAML key `async`
 };
+template <class V>
+void describe(V& v, CheckpointConfig& c) {
+  v.value("every", c.every,
+          within(0, 1e12,
+                 "Updates between checkpoints; the ends of stages, phases and pieces of the learning rate are always written. 0: only "
+                 "those"));
+  v.value("keep_last", c.keep_last, within(1, 1e6, "Newest checkpoints kept"));
+  v.value("keep_every", c.keep_every, within(0, 1e12, "Checkpoints at multiples of this are kept for good; 0: none"));
+  v.value("async", c.async_, any("Write behind training; it waits for the copy only"));
+}
 
 struct LoggingConfig {
   std::int64_t every = 10;
@@ -202,6 +285,13 @@ struct LoggingConfig {
   std::int64_t sample_every = 0;  // steps; 0: a sample at the end of the run only
   std::int64_t sample_tokens = 200;
 };
+template <class V>
+void describe(V& v, LoggingConfig& c) {
+  v.value("every", c.every, within(1, 1e9, "Updates between lines of metrics.jsonl"));
+  v.value("tensorboard", c.tensorboard, any("Write TensorBoard event files"));
+  v.value("sample_every", c.sample_every, within(0, 1e12, "Updates between samples; 0: one at the end"));
+  v.value("sample_tokens", c.sample_tokens, within(0, 1e6, "Tokens of a sample; 0: none"));
+}
 
 struct RunConfig {
   RunSection run;
@@ -209,7 +299,7 @@ struct RunConfig {
   ModelConfig model;
   std::optional<GrowthConfig> growth;
   DataConfig data;
-  std::vector<PhaseConfig> phases;  // empty in the file: one phase of equal weights (resolved by validate)
+  std::vector<PhaseConfig> phases;  // empty in the file: one phase of equal weights (resolved)
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   std::optional<EarlyStopConfig> early_stop;
@@ -220,5 +310,23 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   LoggingConfig logging;
 };
+template <class V>
+void describe(V& v, RunConfig& c) {
+  v.section("run", c.run, "The run");
+  v.optional_section("initial", c.initial, "Weights to begin with; null: drawn from run.seed");
+  v.section("model", c.model, "The model");
+  v.optional_section("growth", c.growth, "Growth while training; null: none");
+  v.section("data", c.data, "Data");
+  v.sections("phases", c.phases, "What changes over the run. Empty: one phase of equal weights");
+  v.section("optimizer", c.optimizer, "Optimizer");
+  v.section("schedule", c.schedule, "Length and learning rate; amounts are steps, or tokens as \"50e9 tokens\"");
+  v.optional_section("early_stop", c.early_stop, "End of the run where validation no longer improves; null: none");
+  v.section("batch", c.batch, "Batch");
+  v.section("precision", c.precision, "Number types");
+  v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all operators or one by one");
+  v.section("memory", c.memory, "Memory");
+  v.section("checkpoint", c.checkpoint, "Checkpoints");
+  v.section("logging", c.logging, "Logging");
+}
 
 }  // namespace meristem

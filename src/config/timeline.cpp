@@ -14,14 +14,13 @@ namespace meristem {
 namespace {
 
 SourceMap growth_map_of(const GrowthConfig& growth, std::size_t event, std::int64_t blocks) {
-  if (growth.op == "map") {
+  if (growth.op == GrowthOperator::kMap) {
     if (event >= growth.maps.size())
       throw InputError(fmt::format("growth.maps: has {} maps; growth {} needs one more", growth.maps.size(), event + 1));
     check_source_map(growth.maps[event], blocks);
     return growth.maps[event];
   }
-  return grow_map(parse_growth_operator(growth.op), blocks,
-                  growth.op == "stack" ? blocks : growth.add_blocks.value_or(GrowthConfig::kAddBlocks));
+  return grow_map(growth.op, blocks, growth.op == GrowthOperator::kStack ? blocks : growth.add_blocks.value_or(GrowthConfig::kAddBlocks));
 }
 
 // The maps that lead from growth.from_blocks to model.blocks.
@@ -38,7 +37,7 @@ std::vector<SourceMap> growth_maps(const RunConfig& config) {
       throw InputError(fmt::format("growth.maps[{}]: has {} blocks; growing from {} needs more", maps.size() - 1, next, blocks));
     blocks = next;
   }
-  if (config.growth->op == "map" && config.growth->maps.size() > maps.size()) {
+  if (config.growth->op == GrowthOperator::kMap && config.growth->maps.size() > maps.size()) {
     throw InputError(fmt::format("growth.maps: has {} maps; {} lead to model.blocks = {}", config.growth->maps.size(), maps.size(),
                                  config.model.blocks));
   }
@@ -49,7 +48,7 @@ std::vector<SourceMap> growth_maps(const RunConfig& config) {
 std::vector<std::int64_t> growth_steps(const RunConfig& config, std::int64_t updates, std::size_t growths) {
   const GrowthScheduleConfig& schedule = config.growth->schedule;
   std::vector<std::int64_t> steps;
-  if (schedule.kind == "at_steps") {
+  if (schedule.kind == GrowthScheduleKind::kAtSteps) {
     for (const Amount& amount : schedule.at_steps) steps.push_back(updates_of(amount, config));
     if (steps.size() != growths) {
       throw InputError(fmt::format("growth.schedule.at_steps: has {} entries; from {} to {} blocks takes {} growths", steps.size(),
@@ -67,7 +66,8 @@ std::vector<std::int64_t> growth_steps(const RunConfig& config, std::int64_t upd
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const std::int64_t before = i == 0 ? 0 : steps[i - 1];
     if (steps[i] <= before || steps[i] >= updates) {
-      const std::string key = schedule.kind == "at_steps" ? fmt::format("growth.schedule.at_steps[{}]", i) : "growth.schedule";
+      const std::string key =
+          schedule.kind == GrowthScheduleKind::kAtSteps ? fmt::format("growth.schedule.at_steps[{}]", i) : "growth.schedule";
       throw InputError(fmt::format("{}: growth {} falls on step {}; allowed: after step {} and before the last, {}", key, i + 1, steps[i],
                                    before, updates));
     }
@@ -94,9 +94,9 @@ DepthPlan repeated(const RunConfig& config, const DepthPlan& plan, std::int64_t 
   return now > 0 ? repeat_loop(plan, now) : plan;
 }
 
-double decay_factor(const std::string& kind, double fraction) {
-  if (kind == "linear") return 1 - fraction;
-  if (kind == "cosine") return 0.5 * (1 + std::cos(std::numbers::pi * fraction));
+double decay_factor(DecayKind kind, double fraction) {
+  if (kind == DecayKind::kLinear) return 1 - fraction;
+  if (kind == DecayKind::kCosine) return 0.5 * (1 + std::cos(std::numbers::pi * fraction));
   return 1 - std::sqrt(fraction);
 }
 
@@ -115,7 +115,7 @@ LearningRate::LearningRate(const RunConfig& config)
     return given ? updates_of(*given, config) : std::llround(share * static_cast<double>(end));
   };
   warmup_end = updates(config.schedule.warmup, 0.01);
-  decay_from = decay == "none" ? end : updates(config.schedule.decay.from_step, 0.85);
+  decay_from = decay == DecayKind::kNone ? end : updates(config.schedule.decay.from_step, 0.85);
 }
 
 double LearningRate::at(std::int64_t n) const {
@@ -147,8 +147,7 @@ Timeline::Timeline(const RunConfig& config)
 
 void Timeline::lay_out_stages(const RunConfig& config) {
   if (!config.growth) {
-    const DepthPlan full = DepthPlan::parse(config.model.depth_plan);
-    stages_.push_back({0, updates(), config.model.blocks, repeated(config, full, updates() - 1), {}});
+    stages_.push_back({0, updates(), config.model.blocks, repeated(config, config.model.depth_plan.plan, updates() - 1), {}});
     return;
   }
   const auto maps = growth_maps(config);
@@ -158,7 +157,7 @@ void Timeline::lay_out_stages(const RunConfig& config) {
     stage.from_step = i == 0 ? 0 : steps[i - 1];
     stage.until_step = i < steps.size() ? steps[i] : updates();
     stage.blocks = i == 0 ? config.growth->from_blocks : static_cast<std::int64_t>(maps[i - 1].size());
-    stage.plan = config.growth->plans.empty() ? DepthPlan::plain(stage.blocks) : DepthPlan::parse(config.growth->plans.at(i));
+    stage.plan = config.growth->plans.empty() ? DepthPlan::plain(stage.blocks) : config.growth->plans.at(i).plan;
     stage.plan = repeated(config, stage.plan, stage.until_step - 1);
     if (i > 0) stage.source_of = maps[i - 1];
     stages_.push_back(std::move(stage));
@@ -180,8 +179,8 @@ void Timeline::lay_out_spans(const RunConfig& config) {
     for (std::size_t i = 0; i < phase_starts_.size(); ++i) {
       if (phase_starts_[i] <= span.from_step) span.phase = i;
     }
-    const std::string& own = config.phases.empty() ? std::string() : config.phases[span.phase].depth_plan;
-    span.plan = repeated(config, own.empty() ? stages_[span.stage].plan : DepthPlan::parse(own), span.from_step);
+    const WrittenPlan own = config.phases.empty() ? WrittenPlan() : config.phases[span.phase].depth_plan;
+    span.plan = repeated(config, own.empty() ? stages_[span.stage].plan : own.plan, span.from_step);
     spans_.push_back(std::move(span));
   }
 }

@@ -28,7 +28,7 @@ struct LearningRate {
 
   double peak = 0;
   std::int64_t warmup_end = 0, decay_from = 0, end = 0;  // W, D, S; D = S where nothing decays
-  std::string decay;
+  DecayKind decay = DecayKind::kNone;
   std::int64_t rewarm = 0;
   std::vector<std::int64_t> growths;
 };

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <set>
+#include <type_traits>
 
-#include "config/effects.h"
-#include "config/refuse.h"
-#include "config/rules.h"
+#include <fmt/ranges.h>
+
+#include "config/reader.h"
 #include "config/timeline.h"
-#include "config/validate_depth.h"
-#include "config/validate_model.h"
 #include "core/text.h"
 
 namespace meristem {
@@ -23,7 +22,7 @@ void resolve_data(RunConfig& config) {
     refuse("data.validation.every: has no effect without a validation source");
   if (data.validation.sources.empty() && data.validation.tokens > 0)
     refuse("data.validation.tokens: has no effect without a validation source");
-  if (data.packing == "best_fit" && !data.document_mask) refuse("data.packing: best_fit contradicts data.document_mask: false");
+  if (data.packing == Packing::kBestFit && !data.document_mask) refuse("data.packing: best_fit contradicts data.document_mask: false");
   if (!config.phases.empty()) return;
   PhaseConfig phase;
   phase.name = "all";
@@ -55,8 +54,8 @@ void check_schedule(const RunConfig& config) {
   }
   if (warmup > steps) refuse("schedule.warmup: found {} updates; allowed: at most schedule.steps = {}", warmup, steps);
   const DecayConfig& decay = config.schedule.decay;
-  if (decay.kind == "none" && decay.from_step) refuse("schedule.decay.from_step: contradicts schedule.decay.kind: none");
-  if (decay.kind == "none") return;
+  if (decay.kind == DecayKind::kNone && decay.from_step) refuse("schedule.decay.from_step: contradicts schedule.decay.kind: none");
+  if (decay.kind == DecayKind::kNone) return;
   if (from >= steps && decay.from_step)
     refuse("schedule.decay.from_step: found update {}; allowed: below schedule.steps = {}", from, steps);
   if (from < warmup) refuse("schedule.decay.from_step: found update {}; allowed: at or after the warmup's end, {}", from, warmup);
@@ -117,6 +116,98 @@ void check_run_name(const std::string& name) {
   if (!plain) refuse("run.name: found {}; allowed: a plain folder name", in_quotes(name));
 }
 
+// ---- Options that nothing would read: refused, so that nobody believes in a setting that is ignored. The defaults are resolved.
+
+[[noreturn]] void no_effect(const std::string& key, const std::string& beside) {
+  throw InputError(fmt::format("{}: has no effect{}", key, beside));
+}
+
+void check_growth_effects(const GrowthConfig& growth) {
+  const GrowthScheduleConfig& schedule = growth.schedule;
+  const bool by_hand = schedule.kind == GrowthScheduleKind::kAtSteps;
+  if (by_hand && schedule.alpha) no_effect("growth.schedule.alpha", " with growth.schedule.kind: at_steps; null takes it out");
+  if (by_hand && schedule.until) no_effect("growth.schedule.until", " with growth.schedule.kind: at_steps; null takes it out");
+  if (growth.op == GrowthOperator::kStack && growth.add_blocks)
+    no_effect("growth.add_blocks", " with growth.operator: stack, which doubles the model; null takes it out");
+  if (growth.op == GrowthOperator::kMap && growth.add_blocks)
+    no_effect("growth.add_blocks", " with growth.operator: map, whose maps say how many blocks are added; null takes it out");
+}
+
+void refuse_without_effect(const RunConfig& config) {
+  const CheckpointConfig& checkpoint = config.checkpoint;
+  const LoggingConfig& logging = config.logging;
+  const OptimizerConfig& optimizer = config.optimizer;
+  if (config.growth) check_growth_effects(*config.growth);
+  if (checkpoint.every == 0 && checkpoint.keep_every > 0) no_effect("checkpoint.keep_every", " with checkpoint.every: 0");
+  if (logging.sample_tokens == 0 && logging.sample_every > 0) no_effect("logging.sample_every", " with logging.sample_tokens: 0");
+  if (optimizer.decay_embeddings && optimizer.weight_decay == 0) no_effect("optimizer.decay_embeddings", " with optimizer.weight_decay: 0");
+}
+
+// ---- Values that were derived from others keep the rules that given ones keep.
+
+// Walks the schema and holds each number and each chosen word against its rule. Forms that are read by functions of their own are checked
+// there, and nothing derives them.
+class RuleCheck {
+ public:
+  template <class T>
+  void value(const std::string& key, const T& member, const Rule& rule) {
+    check(path_ + key, member, rule);
+  }
+  template <class S>
+  void section(const std::string& key, S& member, const std::string&) {
+    within(key, member);
+  }
+  template <class S>
+  void optional_section(const std::string& key, std::optional<S>& member, const std::string&) {
+    if (member) within(key, *member);
+  }
+  template <class S>
+  void sections(const std::string& key, std::vector<S>& member, const std::string&) {
+    for (std::size_t i = 0; i < member.size(); ++i) within(fmt::format("{}[{}]", key, i), member[i]);
+  }
+  template <class S>
+  void value_or_section(const std::string& key, S& member, const std::string&) {
+    within(key, member);
+  }
+  void sources(const std::string& key, std::vector<std::pair<std::string, SourceConfig>>& member, const std::string&) {
+    for (auto& [name, source] : member) within(key + "." + name, source);
+  }
+  void rest_sources(std::vector<std::pair<std::string, SourceConfig>>& member, const std::string&) {
+    for (auto& [name, source] : member) within(name, source);
+  }
+  void weights(const std::string&, const std::vector<std::pair<std::string, double>>&, const std::string&) {}
+
+ private:
+  template <class S>
+  void within(const std::string& key, S& member) {
+    const std::string outer = path_;
+    path_ += key + ".";
+    describe(*this, member);
+    path_ = outer;
+  }
+
+  template <class T>
+  static void check(const std::string& key, const T& member, const Rule& rule) {
+    if constexpr (std::is_same_v<T, std::int64_t> || std::is_same_v<T, double>) {
+      const bool whole = std::is_same_v<T, std::int64_t>;
+      if (in_range(static_cast<double>(member), rule)) return;
+      throw InputError(fmt::format("{}: comes to {}; allowed: {}", key, number_text(static_cast<double>(member)),
+                                   range_text(rule, whole ? "a whole number" : "a number")));
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      if (rule.allowed.empty() || std::find(rule.allowed.begin(), rule.allowed.end(), member) != rule.allowed.end()) return;
+      throw InputError(fmt::format("{}: comes to {}; allowed: {}", key, in_quotes(member), fmt::join(rule.allowed, ", ")));
+    }
+  }
+
+  std::string path_;
+};
+
+void check_rules(const RunConfig& config) {
+  RunConfig copy = config;  // describe() takes members to fill or to read; here they are read
+  RuleCheck check;
+  describe(check, copy);
+}
+
 }  // namespace
 
 void resolve_and_validate(RunConfig& config) {
@@ -128,8 +219,8 @@ void resolve_and_validate(RunConfig& config) {
   if (config.early_stop) check_early_stop(config);
   if (config.initial && config.initial->checkpoint.empty()) refuse("initial.checkpoint: is empty; allowed: a checkpoint or a run folder");
   if (config.optimizer.betas.size() != 2) refuse("optimizer.betas: found {} numbers; allowed: two", config.optimizer.betas.size());
-  if (config.precision.residual.empty()) config.precision.residual = config.precision.compute;
-  if (config.precision.compute == "fp32" && config.precision.residual == "bf16") {
+  if (!config.precision.residual) config.precision.residual = config.precision.compute;
+  if (config.precision.compute == Precision::kFp32 && config.precision.residual == Precision::kBf16) {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");
   }
   check_phases(config);

@@ -1,9 +1,10 @@
-#include "config/validate_model.h"
-
+// The model section, and what changes its depth over a run: loops, growth, plans of phases.
 #include <algorithm>
 #include <cmath>
 
-#include "config/refuse.h"
+#include "config/reader.h"
+#include "config/timeline.h"
+#include "config/validate.h"
 #include "core/text.h"
 
 namespace meristem {
@@ -22,7 +23,7 @@ DepthPlan parse_plan(const std::string& text, const std::string& key, std::int64
 
 void resolve_feed_forward(ModelConfig& model) {
   FeedForwardConfig& ff = model.feed_forward;
-  if (ff.kind == "swiglu") {
+  if (ff.kind == FeedForwardKind::kSwiglu) {
     for (const auto& [key, given] : {std::pair{"count", ff.count != 0},
                                      {"active", ff.active != 0},
                                      {"shared", ff.shared != 0},
@@ -44,19 +45,20 @@ void resolve_feed_forward(ModelConfig& model) {
 }
 
 void resolve_depth_attention(std::int64_t width, DepthAttentionConfig& depth) {
-  if (depth.kind != "separate") {
+  if (depth.kind != DepthAttentionKind::kSeparate) {
     for (const auto& [key, given] :
-         {std::pair{"heads", depth.heads != 0}, {"keys", !depth.keys.empty()}, {"position", !depth.position.empty()}}) {
+         {std::pair{"heads", depth.heads != 0}, {"keys", depth.keys.has_value()}, {"position", depth.position.has_value()}}) {
       if (given)
-        refuse("model.depth_attention.{}: has no effect with kind: {}, which uses sequence attention's heads and keys", key, depth.kind);
+        refuse("model.depth_attention.{}: has no effect with kind: {}, which uses sequence attention's heads and keys", key,
+               word_of(depth.kind));
     }
     return;
   }
   if (depth.heads == 0) depth.heads = std::max<std::int64_t>(1, width / 256);
-  if (depth.keys.empty()) depth.keys = "states";
-  if (depth.position.empty()) depth.position = "rope";
+  if (!depth.keys) depth.keys = DepthKeys::kStates;
+  if (!depth.position) depth.position = DepthPosition::kRope;
   if (width % depth.heads != 0) refuse("model.depth_attention.heads: found {}; allowed: a divisor of width = {}", depth.heads, width);
-  if (depth.position == "rope" && width / depth.heads % 2 != 0) {
+  if (depth.position == DepthPosition::kRope && width / depth.heads % 2 != 0) {
     refuse("model.depth_attention.heads: found {}, which makes heads of {}; allowed: an even width, since RoPE turns pairs", depth.heads,
            width / depth.heads);
   }
@@ -72,16 +74,34 @@ std::string default_plan(const ModelConfig& model) {
   return fmt::format("({})x{}", DepthPlan::plain(model.blocks).print(), kDreamerCalls / model.blocks);
 }
 
-}  // namespace
-
-std::string resolve_plan(const std::string& text, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
-  const DepthPlan plan = parse_plan(text, key, blocks, true);
-  if (!model.loop.is_set()) return plan.print();
-  if (plan.has_one_loop()) return plan.print_loop();
-  const char* setting = !model.loop.repeats.is_written() ? "repeats" : model.loop.injection != "none" ? "injection" : "backprop_last";
-  refuse("{}: found {}; model.loop.{} needs exactly one loop group, such as (0-3)x2, and nothing repeated beside or in it", key,
-         in_quotes(text), setting);
+// Of the config, under `key`: parsed, checked, and as its canonical text. A model with `loop` settings needs exactly one group in it, which
+// the text keeps even where it runs once.
+void resolve_plan(WrittenPlan& written, const std::string& key, const ModelConfig& model, std::int64_t blocks) {
+  const DepthPlan plan = parse_plan(written.text, key, blocks, true);
+  if (model.loop.is_set() && !plan.has_one_loop()) {
+    const char* setting = !model.loop.repeats.is_written()           ? "repeats"
+                          : model.loop.injection != Injection::kNone ? "injection"
+                                                                     : "backprop_last";
+    refuse("{}: found {}; model.loop.{} needs exactly one loop group, such as (0-3)x2, and nothing repeated beside or in it", key,
+           in_quotes(written.text), setting);
+  }
+  written = model.plan_text(plan);
 }
+
+void resolve_growth(GrowthConfig& growth) {
+  if (growth.schedule.kind == GrowthScheduleKind::kProp && !growth.schedule.alpha) growth.schedule.alpha = GrowthScheduleConfig::kAlpha;
+  if (growth.schedule.kind == GrowthScheduleKind::kProp && !growth.schedule.until) growth.schedule.until = GrowthScheduleConfig::kUntil;
+  if (growth.op != GrowthOperator::kStack && growth.op != GrowthOperator::kMap && !growth.add_blocks)
+    growth.add_blocks = GrowthConfig::kAddBlocks;
+}
+
+// The stages without what is not resolved yet.
+std::vector<Stage> stages_without_phases(RunConfig config) {
+  config.phases.clear();
+  return Timeline(config).stages();
+}
+
+}  // namespace
 
 void resolve_model(ModelConfig& model) {
   AttentionConfig& attention = model.attention;
@@ -99,7 +119,87 @@ void resolve_model(ModelConfig& model) {
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
   if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
-  model.depth_plan = resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
+  resolve_plan(model.depth_plan, "model.depth_plan", model, model.blocks);
+}
+
+void check_loop(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  const std::int64_t updates = updates_of(config.schedule.steps, config);
+  std::int64_t before = -1;
+  for (const auto& [from, count] : loop.repeats.schedule) {
+    const std::string key = "model.loop.repeats." + (from.in_tokens ? number_text(from.value) + " tokens" : amount_text(from));
+    const std::int64_t step = updates_of(from, config);
+    if (before < 0 && step != 0) refuse("{}: found update {}; the first entry is for update 0", key, step);
+    if (step <= before) refuse("{}: found update {}; allowed: after the entry before, {}", key, step, before);
+    if (step >= updates) refuse("{}: found update {}; allowed: below schedule.steps = {}", key, step, updates);
+    before = step;
+  }
+  if (loop.repeats.sampled && loop.repeats.sampled->mean > static_cast<double>(loop.repeats.sampled->max)) {
+    refuse("model.loop.repeats.max: found {}; allowed: at least mean = {}", loop.repeats.sampled->max,
+           number_text(loop.repeats.sampled->mean));
+  }
+}
+
+void check_repeats(const RunConfig& config) {
+  const LoopConfig& loop = config.model.loop;
+  if (!loop.is_set()) return;
+  std::int64_t most = 0;
+  const Timeline timeline(config);
+  for (const Span& span : timeline.spans()) most = std::max(most, timeline.longest_plan(span).loop()->repeats);
+  if (loop.backprop_last && *loop.backprop_last >= most) {
+    refuse("model.loop.backprop_last: found {}; has no effect where the loop runs at most {} times", *loop.backprop_last, most);
+  }
+}
+
+void check_growth(RunConfig& config) {
+  GrowthConfig& growth = *config.growth;
+  resolve_growth(growth);
+  const GrowthScheduleConfig& schedule = growth.schedule;
+  if (schedule.kind == GrowthScheduleKind::kProp && !schedule.at_steps.empty())
+    refuse("growth.schedule.at_steps: contradicts growth.schedule.kind: prop");
+  if (schedule.kind == GrowthScheduleKind::kAtSteps && schedule.at_steps.empty())
+    refuse("growth.schedule.at_steps: is missing; kind: at_steps needs it");
+  if (growth.op == GrowthOperator::kMap && growth.maps.empty()) refuse("growth.maps: is missing; operator: map needs it");
+  if (growth.op != GrowthOperator::kMap && !growth.maps.empty()) refuse("growth.maps: contradicts growth.operator: {}", word_of(growth.op));
+  if (growth.from_blocks >= config.model.blocks) {
+    refuse("growth.from_blocks: found {}; allowed: below model.blocks = {}", growth.from_blocks, config.model.blocks);
+  }
+  if (growth.op != GrowthOperator::kMap && growth.op != GrowthOperator::kStack &&
+      (config.model.blocks - growth.from_blocks) % *growth.add_blocks != 0) {
+    refuse("growth.add_blocks: found {}; {} blocks cannot reach model.blocks = {} in steps of it", *growth.add_blocks, growth.from_blocks,
+           config.model.blocks);
+  }
+  const bool plain = config.model.depth_plan.plan.is_plain() && !config.model.loop.is_set();
+  if (!plain && growth.plans.empty())
+    refuse("growth.plans: is missing; model.depth_plan {} is not plain, so every stage needs its plan", config.model.depth_plan.text);
+  if (growth.plans.empty()) return;
+  // Without plans the stages can be counted; then each plan is held against its stage.
+  RunConfig counted = config;
+  counted.growth->plans.clear();
+  counted.model.loop = {};
+  const auto stages = stages_without_phases(counted);
+  if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);
+  }
+  if (growth.plans.back().text != config.model.depth_plan.text) {
+    refuse("growth.plans[{}]: found {}; the last stage's plan is model.depth_plan, {}", growth.plans.size() - 1, growth.plans.back().text,
+           config.model.depth_plan.text);
+  }
+}
+
+void check_phase_plans(RunConfig& config) {
+  const std::int64_t full_depth = stages_without_phases(config).back().from_step;
+  for (std::size_t i = 0; i < config.phases.size(); ++i) {
+    PhaseConfig& phase = config.phases[i];
+    if (phase.depth_plan.empty()) continue;
+    const std::string key = fmt::format("phases[{}].depth_plan", i);
+    resolve_plan(phase.depth_plan, key, config.model, config.model.blocks);
+    const std::int64_t from = updates_of(phase.from_step, config);
+    if (from < full_depth) {
+      refuse("{}: the phase begins at {}, before full depth is reached at {}; use growth.plans", key, from, full_depth);
+    }
+  }
 }
 
 }  // namespace meristem

@@ -163,7 +163,7 @@ PackingReport PackedRows::report() const {
 
 RowStream::RowStream(std::shared_ptr<const TokenSource> source, std::uint64_t seed, const std::string& name, const DataConfig& config)
     : stream_(source, seed, name), length_(config.sequence_length) {
-  if (config.packing == "best_fit") packed_.emplace(std::move(source), seed, name, length_);
+  if (config.packing == Packing::kBestFit) packed_.emplace(std::move(source), seed, name, length_);
 }
 
 std::int64_t RowStream::positions_per_epoch() const { return packed_ ? packed_->per_epoch() * length_ : source().num_tokens(); }

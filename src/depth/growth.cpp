@@ -1,11 +1,9 @@
 #include "depth/growth.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numeric>
 #include <unordered_set>
-#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -30,18 +28,12 @@ std::int64_t ceil_half(std::int64_t x) { return (x + 1) / 2; }
 }  // namespace
 
 GrowthOperator parse_growth_operator(std::string_view name) {
-  static constexpr std::array<std::pair<std::string_view, GrowthOperator>, 4> kNames{{{"midas", GrowthOperator::kMidas},
-                                                                                      {"lidas", GrowthOperator::kLidas},
-                                                                                      {"append", GrowthOperator::kAppend},
-                                                                                      {"stack", GrowthOperator::kStack}}};
-  for (const auto& [known, op] : kNames) {
-    if (known == name) return op;
-  }
-  std::vector<std::string> known_names;
-  known_names.reserve(kNames.size());
-  for (const auto& [known, op] : kNames) known_names.emplace_back(known);
-  const auto meant = did_you_mean(name, known_names);
-  throw InputError(fmt::format("growth operator: found {}; allowed: {}{}", in_quotes(name), fmt::join(known_names, ", "),
+  const auto op = choice_of<GrowthOperator>(name);
+  if (op && *op != GrowthOperator::kMap) return *op;
+  std::vector<std::string> known = all_words<GrowthOperator>();
+  std::erase(known, word_of(GrowthOperator::kMap));
+  const auto meant = did_you_mean(name, known);
+  throw InputError(fmt::format("growth operator: found {}; allowed: {}{}", in_quotes(name), fmt::join(known, ", "),
                                meant ? fmt::format(" (did you mean {}?)", *meant) : ""));
 }
 
@@ -62,8 +54,9 @@ SourceMap grow_map(GrowthOperator op, std::int64_t blocks, std::int64_t add) {
     case GrowthOperator::kStack:
       if (add != blocks) throw InputError(fmt::format("growth: stack doubles the model; adding {} to {} blocks does not", add, blocks));
       return copy_behind(blocks, 0, blocks);
+    case GrowthOperator::kMap: break;
   }
-  throw InputError("growth: unknown operator");
+  throw InputError("growth: operator map makes no map of its own");
 }
 
 void check_source_map(const SourceMap& source_of, std::int64_t blocks) {

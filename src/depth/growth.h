@@ -2,17 +2,22 @@
 // of old block source_of[i]. Sources: MIDAS 2409.19044; LIDAS 2512.08819.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/choice.h"
+
 namespace meristem {
 
 using SourceMap = std::vector<std::int64_t>;
 
-enum class GrowthOperator { kMidas, kLidas, kAppend, kStack };
-// InputError lists the known names, and the one that may have been meant.
+// map: the source_of of each growth is given, not made by an operator.
+enum class GrowthOperator { kMidas, kLidas, kAppend, kStack, kMap };
+constexpr auto words_of(GrowthOperator) { return std::array{"midas", "lidas", "append", "stack", "map"}; }
+// Of those that make their maps. InputError lists the known names, and the one that may have been meant.
 GrowthOperator parse_growth_operator(std::string_view name);
 
 // source_of for growing `blocks` by `add`. MIDAS needs add to divide blocks; every operator needs 1 <= add <= blocks; stack needs

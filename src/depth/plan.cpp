@@ -1,11 +1,14 @@
 #include "depth/plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 #include <numeric>
 #include <optional>
 
 #include <fmt/format.h>
 
+#include "core/counter_rng.h"
 #include "core/errors.h"
 
 namespace meristem {
@@ -61,6 +64,54 @@ DepthPlan DepthPlan::repeat(std::int64_t start, std::int64_t length, std::int64_
   calls.insert(calls.end(), calls_.begin() + start + length, calls_.end());
   if (!loop_ || length != loop_->length || !loop_->begins_repeat(start)) return DepthPlan(std::move(calls));
   return {std::move(calls), {loop_->start, length, loop_->repeats + extra}};
+}
+
+DepthPlan DepthPlan::part(std::int64_t begin, std::int64_t end) const {
+  return DepthPlan({calls_.begin() + static_cast<std::ptrdiff_t>(begin), calls_.begin() + static_cast<std::ptrdiff_t>(end)});
+}
+
+bool DepthPlan::has_one_loop() const {
+  if (!loop_) return false;
+  const auto repeats_nothing = [](const DepthPlan& part) { return part.print().find('(') == std::string::npos; };
+  return repeats_nothing(part(0, loop_->start)) && repeats_nothing(part(loop_->start, loop_->start + loop_->length)) &&
+         repeats_nothing(part(loop_->end(), num_calls()));
+}
+
+DepthPlan DepthPlan::with_repeats(std::int64_t repeats) const {
+  if (!loop_) throw InputError(fmt::format("depth plan {}: has no loop to repeat", print()));
+  const std::int64_t outside = num_calls() - loop_->length * loop_->repeats;
+  if (repeats < 1 || repeats > (kMaxCalls - outside) / loop_->length) {
+    throw InputError(fmt::format("depth plan {}: {} repeats; allowed: 1 to a plan of {} calls", print_loop(), repeats, kMaxCalls));
+  }
+  const DepthPlan prelude = part(0, loop_->start), body = part(loop_->start, loop_->start + loop_->length),
+                  coda = part(loop_->end(), num_calls());
+  std::vector<std::int64_t> calls = prelude.calls_;
+  for (std::int64_t r = 0; r < repeats; ++r) calls.insert(calls.end(), body.calls_.begin(), body.calls_.end());
+  calls.insert(calls.end(), coda.calls_.begin(), coda.calls_.end());
+  return {std::move(calls), {loop_->start, loop_->length, repeats}};
+}
+
+std::optional<std::int64_t> DepthPlan::overlapping_block() const { return overlap_ || is_plain() ? overlap_ : parse(print()).overlap_; }
+
+std::string DepthPlan::print_loop() const {
+  if (!has_one_loop()) return print();
+  std::string text = fmt::format("({})x{}", part(loop_->start, loop_->start + loop_->length).print(), loop_->repeats);
+  if (loop_->start > 0) text = part(0, loop_->start).print() + ", " + text;
+  if (loop_->end() < num_calls()) text += ", " + part(loop_->end(), num_calls()).print();
+  return text;
+}
+
+std::int64_t draw_repeats(const RepeatDistribution& distribution, std::uint64_t seed, std::int64_t step) {
+  const std::uint64_t key = stream_key(seed, fmt::format("loop/repeats/{}", step));
+  std::uint64_t index = 0;
+  // In (0, 1], so that logarithms are finite.
+  const auto uniform = [&] { return 1 - random_uniform(key, index++); };
+  const double radius = std::sqrt(-2 * std::log(uniform())), normal = radius * std::cos(2 * std::numbers::pi * uniform());
+  const double rate = (distribution.mean - 1) * std::exp(distribution.sigma * normal - distribution.sigma * distribution.sigma / 2);
+  // Arrivals of a Poisson process in [0, rate): exact for every rate, and at most `max` draws.
+  std::int64_t repeats = 1;
+  for (double time = -std::log(uniform()); time < rate && repeats < distribution.max; time -= std::log(uniform())) ++repeats;
+  return repeats;
 }
 
 }  // namespace meristem

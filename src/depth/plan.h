@@ -36,7 +36,7 @@ class DepthPlan {
   static DepthPlan parse(std::string_view text);
 
   // The canonical print; parse(print()) == *this for calls that parse accepts. Up to 200 calls it is the shortest text there is, ties
-  // decided by a fixed rule (plan_print.cpp); longer plans are printed piece by piece, in linear time, and need not be the shortest.
+  // decided by a fixed rule (plan_text.cpp); longer plans are printed piece by piece, in linear time, and need not be the shortest.
   std::string print() const;
 
   // calls()[i] is the block index of call i; i is the call's depth index.
@@ -82,5 +82,16 @@ class DepthPlan {
   std::optional<LoopSpan> loop_;
   std::optional<std::int64_t> overlap_;  // of the text that it was parsed from
 };
+
+// How often a loop runs in training where that is drawn: Poisson with a log-normal rate, as in Huginn (2502.05171).
+struct RepeatDistribution {
+  double mean = 1;       // of the repeats before `max` bounds them; at least 1
+  double sigma = 0.5;    // of the rate's logarithm
+  std::int64_t max = 1;  // draws above it are `max`
+};
+
+// The repeats of update `step`: 1 + Poisson(rate), rate log-normal with mean `mean` - 1. A pure function of its arguments, so the same on
+// every rank and after a resume. (Huginn adds the 1 on top of its mean; here `mean` is the mean.)
+std::int64_t draw_repeats(const RepeatDistribution& distribution, std::uint64_t seed, std::int64_t step);
 
 }  // namespace meristem

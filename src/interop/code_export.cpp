@@ -4,15 +4,18 @@ namespace meristem {
 namespace {
 
 nlohmann::ordered_json feed_forward_json(const FeedForwardConfig& ff) {
-  if (ff.kind == "swiglu") return {{"kind", ff.kind}, {"inner", ff.inner}};
-  return {{"kind", ff.kind},     {"inner", ff.inner},   {"count", ff.count},
-          {"active", ff.active}, {"shared", ff.shared}, {"router_dim", ff.router_dim}};
+  if (ff.kind == FeedForwardKind::kSwiglu) return {{"kind", word_of(ff.kind)}, {"inner", ff.inner}};
+  return {{"kind", word_of(ff.kind)}, {"inner", ff.inner},   {"count", ff.count},
+          {"active", ff.active},      {"shared", ff.shared}, {"router_dim", ff.router_dim}};
 }
 
 nlohmann::ordered_json depth_attention_json(const std::optional<DepthAttentionConfig>& depth) {
   if (!depth) return nullptr;
-  if (depth->kind != "separate") return {{"kind", depth->kind}};
-  return {{"kind", depth->kind}, {"heads", depth->heads}, {"keys", depth->keys}, {"position", depth->position}};
+  if (depth->kind != DepthAttentionKind::kSeparate) return {{"kind", word_of(depth->kind)}};
+  return {{"kind", word_of(depth->kind)},
+          {"heads", depth->heads},
+          {"keys", word_of(depth->keys.value())},
+          {"position", word_of(depth->position.value())}};
 }
 
 nlohmann::ordered_json config_json(const ModelConfig& model, const std::string& plan, std::int64_t positions,
@@ -23,7 +26,7 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::string& 
   json["depth_plan"] = plan;
   json["repeats"] = nullptr;
   json["num_blocks"] = model.blocks;
-  json["injection"] = model.loop.injection;
+  json["injection"] = word_of(model.loop.injection);
   json["vocab_size"] = model.vocab_size;
   json["hidden_size"] = model.width;
   json["num_attention_heads"] = model.attention.heads;
@@ -31,7 +34,7 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::string& 
   json["head_dim"] = model.attention.head_dim;
   json["rope_base"] = model.attention.rope_theta;
   json["qk_norm"] = model.attention.qk_norm;
-  json["norm"] = model.norm;
+  json["norm"] = word_of(model.norm);
   json["rms_norm_eps"] = model.norm_eps;
   json["feed_forward"] = feed_forward_json(model.feed_forward);
   json["depth_attention"] = depth_attention_json(model.depth_attention);

@@ -262,11 +262,11 @@ std::string not_a_llama(const ModelConfig& model, const DepthPlan& plan) {
   if (model.architecture != "decoder")
     return fmt::format("model.architecture: found {}; LlamaForCausalLM is a decoder", model.architecture);
   if (model.attention.qk_norm) return "model.attention.qk_norm: LlamaForCausalLM has no norms of queries and keys";
-  if (model.norm != "pre") return fmt::format("model.norm: found {}; LlamaForCausalLM has pre", model.norm);
-  if (model.feed_forward.kind != "swiglu")
-    return fmt::format("model.feed_forward.kind: found {}; LlamaForCausalLM has swiglu", model.feed_forward.kind);
+  if (model.norm != Norm::kPre) return fmt::format("model.norm: found {}; LlamaForCausalLM has pre", word_of(model.norm));
+  if (model.feed_forward.kind != FeedForwardKind::kSwiglu)
+    return fmt::format("model.feed_forward.kind: found {}; LlamaForCausalLM has swiglu", word_of(model.feed_forward.kind));
   if (model.depth_attention) return "model.depth_attention: LlamaForCausalLM has none";
-  if (model.loop.injection == "concat") return "model.loop.injection: found concat; LlamaForCausalLM has no loop";
+  if (model.loop.injection == Injection::kConcat) return "model.loop.injection: found concat; LlamaForCausalLM has no loop";
   if (!plan.is_plain() || plan.num_calls() != model.blocks)
     return fmt::format("depth plan {}: LlamaForCausalLM calls every block once, in order", plan.print());
   return "";

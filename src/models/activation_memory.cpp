@@ -1,12 +1,13 @@
 #include "models/activation_memory.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace meristem {
 namespace {
 
-double bytes_of(const std::string& type) { return type == "bf16" ? 2 : 4; }
+double bytes_of(std::optional<Precision> type) { return type == Precision::kBf16 ? 2 : 4; }
 
 class Walk {
  public:
@@ -66,7 +67,7 @@ class Walk {
   bool reaches(std::int64_t r) const {
     if (first_learning() == 0) return true;
     if (plan_.loop()->holds(r)) return plan_.loop()->repeat_of(r) >= first_learning();
-    return r >= plan_.loop()->end() || config_.model.loop.injection != "none";
+    return r >= plan_.loop()->end() || config_.model.loop.injection != Injection::kNone;
   }
 
   double kept_by(std::int64_t r) const {

@@ -27,7 +27,7 @@ class LoopRun {
   at::Tensor input(const at::Tensor& h_ND, std::int64_t r);
 
  private:
-  std::string injection_;
+  Injection injection_;
   LoopSpan span_;                    // length 0: no loop
   std::int64_t first_learning_ = 0;  // repeat
   const nn::Linear& adapter_;

@@ -51,7 +51,7 @@ FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t co
 }
 
 MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t parameters) {
-  const double count = static_cast<double>(parameters), element = config.precision.compute == "bf16" ? 2 : 4;
+  const double count = static_cast<double>(parameters), element = config.precision.compute == Precision::kBf16 ? 2 : 4;
   MemoryEstimate memory;
   memory.weights = count * (element == 2 ? 6 : 4);
   for (const auto& [name, tensor] : state_layout(model.parameter_infos(), config.optimizer)) {
@@ -72,7 +72,7 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   cost.stage = stage;
   cost.parameters = count_parameters(*model, stage.plan);
   cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
-  const double element = config.precision.compute == "bf16" ? 2 : 4;
+  const double element = config.precision.compute == Precision::kBf16 ? 2 : 4;
   for (const std::int64_t block : stage.plan.calls()) {
     cost.kv_bytes_per_token += element * model->call_cost(block, {config.data.sequence_length, 0}).kv_elements;
   }

@@ -29,7 +29,7 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
   }
   norm_ = register_module("norm", nn::RmsNorm(width, config.norm_eps, build.placement, build.paths.rms_norm));
   if (!config.tie_embeddings) head_ = register_module("head", nn::Linear(width, vocab, nn::kInitStd, build.placement, Role::kHead));
-  if (config.loop.injection == "concat")
+  if (config.loop.injection == Injection::kConcat)
     injection_ = register_module("injection", nn::Linear(2 * width, width, nn::kInitStd, build.placement));
   if (!build.placement.device.is_meta()) grow_rope_table(max_positions);
 }
@@ -141,7 +141,7 @@ nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& plac
 nn::CallCost DepthModel::injection_cost() const {
   nn::CallCost cost;
   const double width = static_cast<double>(config_.width);
-  if (config_.loop.injection == "concat") {
+  if (config_.loop.injection == Injection::kConcat) {
     cost.matmul_flops = 2 * 2 * width * width;
     cost.saved_elements = 2 * width;  // both inputs side by side
   }

@@ -17,7 +17,7 @@ constexpr std::int64_t kInnerStep = 8;
 constexpr double kClosePercent = 0.3;  // as near as anybody needs
 
 StageCost cost_at_full_depth(const RunConfig& config, const ModelRegistry& registry) {
-  return stage_cost(config, registry, {0, 0, config.model.blocks, DepthPlan::parse(config.model.depth_plan), {}});
+  return stage_cost(config, registry, {0, 0, config.model.blocks, config.model.depth_plan.plan, {}});
 }
 
 double percent(double value, double of) { return 100 * (value / of - 1); }
@@ -109,12 +109,12 @@ Candidate search(const ExpertCosts& costs, const StageCost& wanted, std::int64_t
 
 RunConfig without_changes_over_time(RunConfig config) {
   config.growth.reset();
-  for (PhaseConfig& phase : config.phases) phase.depth_plan.clear();
+  for (PhaseConfig& phase : config.phases) phase.depth_plan = {};
   return config;
 }
 
 RunConfig layered(RunConfig config) {
-  const std::int64_t calls = DepthPlan::parse(config.model.depth_plan).num_calls();
+  const std::int64_t calls = config.model.depth_plan.plan.num_calls();
   config.model.architecture = "decoder";
   config.model.depth_attention.reset();
   config.model.blocks = calls;
@@ -139,7 +139,7 @@ MatchedBaseline counted(const char* name, const RunConfig& config, const StageCo
 
 [[noreturn]] void refuse_match(const RunConfig& config, const char* name, std::optional<double> nearest) {
   const FeedForwardConfig& ff = config.model.feed_forward;
-  const double calls = static_cast<double>(DepthPlan::parse(config.model.depth_plan).num_calls());
+  const double calls = static_cast<double>(config.model.depth_plan.plan.num_calls());
   const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
   throw InputError(
       fmt::format("model.feed_forward: no {} comes within {} % of this model{}; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = "
@@ -177,8 +177,8 @@ double MatchedBaseline::worst_percent() const {
 
 Match match_baselines(const RunConfig& config, const ModelRegistry& registry) {
   const ModelConfig& model = config.model;
-  if (model.feed_forward.kind != "experts")
-    throw InputError(fmt::format("model.feed_forward.kind: found {}; --match needs experts", model.feed_forward.kind));
+  if (model.feed_forward.kind != FeedForwardKind::kExperts)
+    throw InputError(fmt::format("model.feed_forward.kind: found {}; --match needs experts", word_of(model.feed_forward.kind)));
   if (!model.depth_attention)
     throw InputError("model.depth_attention: found null; --match compares a model that has it with those that have not");
   const RunConfig still = without_changes_over_time(config);
@@ -195,13 +195,13 @@ std::vector<std::string> overrides_of(const MatchedBaseline& baseline) {
   const ModelConfig& model = baseline.config.model;
   const FeedForwardConfig& ff = model.feed_forward;
   std::vector<std::string> words{"model.architecture=" + model.architecture, fmt::format("model.blocks={}", model.blocks),
-                                 fmt::format("model.depth_plan=\"{}\"", model.depth_plan), "model.depth_attention=null"};
-  if (ff.kind == "experts") {
+                                 fmt::format("model.depth_plan=\"{}\"", model.depth_plan.text), "model.depth_attention=null"};
+  if (ff.kind == FeedForwardKind::kExperts) {
     words.push_back(fmt::format("model.feed_forward.count={}", ff.count));
     words.push_back(fmt::format("model.feed_forward.active={}", ff.active));
     words.push_back(fmt::format("model.feed_forward.inner={}", ff.inner));
   } else {
-    words.push_back(fmt::format("model.feed_forward={{kind: {}, inner: {}}}", ff.kind, ff.inner));
+    words.push_back(fmt::format("model.feed_forward={{kind: {}, inner: {}}}", word_of(ff.kind), ff.inner));
   }
   return words;
 }

@@ -16,7 +16,9 @@
 namespace meristem {
 namespace {
 
-bool has_own_depth_attention(const ModelConfig& config) { return config.depth_attention && config.depth_attention->kind == "separate"; }
+bool has_own_depth_attention(const ModelConfig& config) {
+  return config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kSeparate;
+}
 
 }  // namespace
 
@@ -28,7 +30,7 @@ nn::Block make_block(const ModelConfig& config, const ModelBuild& build, double 
   if (has_own_depth_attention(config)) {
     mixers.emplace_back("depth_attention", std::make_shared<nn::DepthAttentionImpl>(config, placement, paths));
   }
-  if (config.feed_forward.kind == "experts") {
+  if (config.feed_forward.kind == FeedForwardKind::kExperts) {
     mixers.emplace_back("feed_forward", std::make_shared<nn::ExpertsImpl>(config, placement, paths, output_std));
   } else {
     mixers.emplace_back("feed_forward", std::make_shared<nn::FeedForwardImpl>(config, placement, paths, output_std));
@@ -43,7 +45,7 @@ std::shared_ptr<Model> make_decoder(const ModelConfig& config, const ModelBuild&
 }
 
 std::shared_ptr<Model> make_dreamer(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions) {
-  const double calls = static_cast<double>(DepthPlan::parse(config.depth_plan).num_calls());
+  const double calls = static_cast<double>(config.depth_plan.plan.num_calls());
   const double output_std = nn::kInitStd / std::sqrt(2 * calls * static_cast<double>(mixers_of(config)));
   return std::make_shared<DepthModel>(config, build, max_positions, [&](std::int64_t) { return make_block(config, build, output_std); });
 }

@@ -7,8 +7,8 @@ namespace meristem::nn {
 
 AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
     : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim}, width_(config.width), paths_(paths) {
-  if (config.depth_attention && config.depth_attention->kind == "joint") depth_ = Depth::kJoint;
-  if (config.depth_attention && config.depth_attention->kind == "values") depth_ = Depth::kValues;
+  if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kJoint) depth_ = Depth::kJoint;
+  if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kValues) depth_ = Depth::kValues;
   if (config.depth_attention) depth_shape_ = depth_heads(config);
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   qkv_ = register_module("qkv", Linear(width_, shape_.columns(), kInitStd, placement));

@@ -9,7 +9,7 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
   residual.compute = placement.residual;
   for (auto& [name, mixer] : mixers) {
     mixers_.push_back(register_module(name, std::move(mixer)));
-    if (config.norm == "sandwich") {
+    if (config.norm == Norm::kSandwich) {
       sum_norms_.push_back(register_module(name + "_sum_norm", RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
     }
   }

@@ -5,15 +5,15 @@ namespace meristem::nn {
 ops::HeadShape depth_heads(const ModelConfig& config) {
   const DepthAttentionConfig& depth = *config.depth_attention;
   const AttentionConfig& attention = config.attention;
-  if (depth.kind == "separate") return {depth.heads, depth.heads, config.width / depth.heads};
-  return {depth.kind == "joint" ? attention.heads : attention.kv_heads, attention.kv_heads, attention.head_dim};
+  if (depth.kind == DepthAttentionKind::kSeparate) return {depth.heads, depth.heads, config.width / depth.heads};
+  return {depth.kind == DepthAttentionKind::kJoint ? attention.heads : attention.kv_heads, attention.kv_heads, attention.head_dim};
 }
 
 DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths)
     : shape_(depth_heads(config)),
       width_(config.width),
-      of_updates_(config.depth_attention->keys == "updates"),
-      rotates_(config.depth_attention->position == "rope"),
+      of_updates_(config.depth_attention->keys == DepthKeys::kUpdates),
+      rotates_(config.depth_attention->position == DepthPosition::kRope),
       rope_theta_(config.attention.rope_theta),
       rope_type_(placement.norm),
       paths_(paths) {

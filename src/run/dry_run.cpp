@@ -104,7 +104,7 @@ void dry_run(const RunConfig& config, const Timeline& timeline, const ModelRegis
     const PhaseConfig& phase = config.phases[i];
     fmt::print("  phase {} after update {}:", phase.name, timeline.phase_starts()[i]);
     for (const auto& [source, weight] : phase.mixture) fmt::print(" {} {}", source, number_text(weight));
-    fmt::print("{}\n", phase.depth_plan.empty() ? "" : ", plan " + phase.depth_plan);
+    fmt::print("{}\n", phase.depth_plan.empty() ? "" : ", plan " + phase.depth_plan.text);
   }
   fmt::print("nothing was written\n");
 }

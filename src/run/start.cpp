@@ -33,11 +33,12 @@ bool is_depth(const std::string& key) { return key == "model.depth_plan" || key 
 
 // A loop may be new, or run another number of times; but concat has weights, which the checkpoint has or has not.
 void refuse_other_injection(const RunConfig& config, const RunConfig& saved, const fs::path& path) {
-  const std::string &found = config.model.loop.injection, &there = saved.model.loop.injection;
-  if ((found == "concat") == (there == "concat")) return;
-  const char* why =
-      found == "concat" ? "has no weights for concat; allowed: none, add" : "has weights for concat, which would be lost; allowed: concat";
-  throw InputError(fmt::format("model.loop.injection: found {}; initial.checkpoint {} has {}, so it {}", found, path.string(), there, why));
+  const Injection found = config.model.loop.injection, there = saved.model.loop.injection;
+  if ((found == Injection::kConcat) == (there == Injection::kConcat)) return;
+  const char* why = found == Injection::kConcat ? "has no weights for concat; allowed: none, add"
+                                                : "has weights for concat, which would be lost; allowed: concat";
+  throw InputError(fmt::format("model.loop.injection: found {}; initial.checkpoint {} has {}, so it {}", word_of(found), path.string(),
+                               word_of(there), why));
 }
 
 void refuse_other_model(const RunConfig& config, const Initial& initial) {

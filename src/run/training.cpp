@@ -152,19 +152,19 @@ void Training::grow(const Stage& stage) {
   updater_.reset();  // its graphs point into the model that goes
   const double begin = seconds_now();
   const std::int64_t before = live_->blocks();
-  live_ = live_->grown(stage.source_of, config_.growth->moments == "zero");
+  const std::string op(word_of(config_.growth->op));
+  live_ = live_->grown(stage.source_of, config_.growth->moments == InsertedMoments::kZero);
   updater_ = make_updater();
-  state_.growth_history.push_back({state_.step, before, stage.blocks, config_.growth->op, stage.source_of});
+  state_.growth_history.push_back({state_.step, before, stage.blocks, op, stage.source_of});
   telemetry_.forget_speed();
   const double seconds = seconds_now() - begin;
-  telemetry_.event(
-      "growth", state_.step,
-      {{"from_blocks", before},
-       {"to_blocks", stage.blocks},
-       {"operator", config_.growth->op},
-       {"source_of", fmt::format("{}", fmt::join(stage.source_of, " "))},
-       {"seconds", seconds}},
-      fmt::format("step {}: grew {} -> {} blocks ({}) in {:.2f} s", state_.step, before, stage.blocks, config_.growth->op, seconds));
+  telemetry_.event("growth", state_.step,
+                   {{"from_blocks", before},
+                    {"to_blocks", stage.blocks},
+                    {"operator", op},
+                    {"source_of", fmt::format("{}", fmt::join(stage.source_of, " "))},
+                    {"seconds", seconds}},
+                   fmt::format("step {}: grew {} -> {} blocks ({}) in {:.2f} s", state_.step, before, stage.blocks, op, seconds));
 }
 
 ExitCode Training::stop() {

@@ -35,7 +35,7 @@ std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const 
   std::vector<ValidationLoss> losses;
   for (const auto& [name, source] : config.data.validation.sources) {
     ValidationReader reader(source, config.data.sequence_length, config.data.document_mask, config.model.vocab_size,
-                            config.data.validation.tokens, config.data.packing == "best_fit");
+                            config.data.validation.tokens, config.data.packing == Packing::kBestFit);
     double loss = 0;
     std::int64_t targets = 0;
     while (const auto host = reader.next(config.batch.micro_sequences)) {

@@ -29,10 +29,11 @@ std::string why_no_graph(const RunConfig& config, at::Device device, const ops::
   if (!device.is_cuda()) return "this run computes on the CPU";
   if (config.optimizer.skip_spikes) return "optimizer.skip_spikes decides on the host before each update";
   if (config.data.document_mask && paths.attention != ops::Path::kFused) return "data.document_mask needs kernels.attention: fused";
-  if (config.data.document_mask && config.model.depth_attention && config.model.depth_attention->kind == "joint") {
+  if (config.data.document_mask && config.model.depth_attention && config.model.depth_attention->kind == DepthAttentionKind::kJoint) {
     return "data.document_mask with model.depth_attention.kind: joint runs document by document";
   }
-  if (config.model.feed_forward.kind == "experts" && paths.experts != ops::Path::kFused) return "experts need kernels.experts: fused";
+  if (config.model.feed_forward.kind == FeedForwardKind::kExperts && paths.experts != ops::Path::kFused)
+    return "experts need kernels.experts: fused";
   if (paths.adamw == ops::Path::kReference) return "kernels.adamw: reference waits for the host";
   return "";
 }

@@ -14,10 +14,10 @@ ops::ModelShapes shapes_of(const RunConfig& config, const Timeline& timeline) {
   shapes.head_dim = model.attention.head_dim;
   if (model.depth_attention) {
     shapes.depth = nn::depth_heads(model);
-    shapes.joint = model.depth_attention->kind == "joint";
+    shapes.joint = model.depth_attention->kind == DepthAttentionKind::kJoint;
     shapes.entries = timeline.most_calls();
   }
-  if (model.feed_forward.kind == "experts") shapes.experts = model.feed_forward.count;
+  if (model.feed_forward.kind == FeedForwardKind::kExperts) shapes.experts = model.feed_forward.count;
   return shapes;
 }
 
@@ -32,7 +32,7 @@ ModelConfig model_of(const RunConfig& config, const Timeline& timeline, std::int
 }  // namespace
 
 ModelBuild model_build(const RunConfig& config, const Timeline& timeline, at::Device device) {
-  const auto type = [](const std::string& name) { return name == "bf16" ? at::kBFloat16 : at::kFloat; };
+  const auto type = [](std::optional<Precision> precision) { return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat; };
   ModelBuild build;
   build.placement = {device, type(config.precision.compute), type(config.precision.residual), at::kFloat};
   build.paths = ops::resolve_paths(config.kernels, device, build.placement.compute, {}, shapes_of(config, timeline));

@@ -17,7 +17,7 @@ int main(int count, char** arguments) {
   if (count != 3) return 2;
   const RunConfig config = load_config(arguments[1], {});
   const auto model = test::make_lively_model(config.model, test::build_of(at::kFloat, ops::Path::kFused));
-  const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
+  const DepthPlan plan = config.model.depth_plan.plan;
   const Batch batch =
       test::random_batch(config.batch.tokens / config.data.sequence_length, config.data.sequence_length, config.model.vocab_size, 3);
   const nn::LossSums loss = model->loss(batch, plan);

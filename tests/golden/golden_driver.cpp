@@ -80,7 +80,7 @@ void run(std::vector<std::string> arguments) {
     const SafetensorsFile weights = SafetensorsFile::open(arguments[1]);
     live.parameters().load_masters(tensors_of(weights));
   }
-  const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
+  const DepthPlan plan = config.model.depth_plan.plan;
   at::Tensor logits;
   {
     torch::NoGradGuard no_grad;

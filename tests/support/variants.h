@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/tiny_model.h"
@@ -14,23 +15,26 @@ struct Variant {
   DepthPlan plan;
 };
 
-inline FeedForwardConfig tiny_experts(std::int64_t shared = 0) { return {"experts", 16, 6, 2, shared, 8, 1e-2}; }
+inline FeedForwardConfig tiny_experts(std::int64_t shared = 0) { return {FeedForwardKind::kExperts, 16, 6, 2, shared, 8, 1e-2}; }
 
-inline ModelConfig tiny_dreamer(const std::string& depth_kind, std::int64_t blocks = 1) {
+// depth_kind: of depth attention; "none" without.
+inline ModelConfig tiny_dreamer(std::string_view depth_kind_word, std::int64_t blocks = 1) {
+  const auto depth_kind = choice_of<DepthAttentionKind>(depth_kind_word);
   ModelConfig config = tiny_config(blocks);
   config.architecture = "dreamer";
   config.depth_plan = blocks == 1 ? "(0)x4" : "(0-1)x2";
   config.feed_forward = tiny_experts();
-  if (depth_kind == "separate") config.depth_attention = DepthAttentionConfig{"separate", 1, "states", "rope"};
-  if (depth_kind == "joint" || depth_kind == "values") config.depth_attention = DepthAttentionConfig{depth_kind, 0, "", ""};
+  if (depth_kind == DepthAttentionKind::kSeparate) {
+    config.depth_attention = DepthAttentionConfig{*depth_kind, 1, DepthKeys::kStates, DepthPosition::kRope};
+  } else if (depth_kind) {
+    config.depth_attention = DepthAttentionConfig{*depth_kind, 0, {}, {}};
+  }
   return config;
 }
 
 inline std::vector<Variant> variants() {
   std::vector<Variant> all;
-  const auto add = [&](const std::string& name, const ModelConfig& config) {
-    all.push_back({name, config, DepthPlan::parse(config.depth_plan)});
-  };
+  const auto add = [&](const std::string& name, const ModelConfig& config) { all.push_back({name, config, config.depth_plan.plan}); };
   for (const char* kind : {"none", "separate", "joint", "values"}) {
     add(std::string("dreamer, depth attention ") + kind, tiny_dreamer(kind));
     ModelConfig dense = tiny_dreamer(kind, 2);
@@ -38,11 +42,11 @@ inline std::vector<Variant> variants() {
     add(std::string("dense cycle of two, depth attention ") + kind, dense);
   }
   ModelConfig many_heads = tiny_dreamer("separate", 2);
-  many_heads.depth_attention = DepthAttentionConfig{"separate", 4, "updates", "none"};
+  many_heads.depth_attention = DepthAttentionConfig{DepthAttentionKind::kSeparate, 4, DepthKeys::kUpdates, DepthPosition::kNone};
   many_heads.feed_forward = tiny_experts(2);
   add("four heads over updates without position, shared experts", many_heads);
   ModelConfig sandwich = tiny_dreamer("separate");
-  sandwich.norm = "sandwich";
+  sandwich.norm = Norm::kSandwich;
   add("sandwich norm", sandwich);
   ModelConfig layered = tiny_config(3);
   layered.feed_forward = tiny_experts(1);

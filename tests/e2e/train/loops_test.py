@@ -156,51 +156,9 @@ class Runs(Case):
 
 
 class Refusals(Case):
-    def test_repeats(self):
-        key = "model.loop.repeats"
-        self.refused([f"{key}.max", "required"], f"{key}={{kind: poisson_lognormal, mean: 3}}")
-        self.refused([f"{key}.mean", "required"], f"{key}={{kind: poisson_lognormal, max: 3}}")
-        self.refused([f"{key}.max", "mean = 4"], f"{key}={{kind: poisson_lognormal, mean: 4, max: 3}}")
-        self.refused([f"{key}.kind", "poisson_lognormal"], f"{key}={{kind: uniform, mean: 4, max: 8}}")
-        self.refused([f"{key}.sgima", "did you mean sigma"], f"{key}={{kind: poisson_lognormal, mean: 4, max: 8, sgima: 1}}")
-        self.refused([f"{key}.60", "schedule.steps = 60"], f"{key}={{0: 1, 60: 2}}")
-        self.refused([f"{key}.10", "update 0"], f"{key}={{10: 1, 20: 2}}")
-        self.refused([f"{key}.20", "after the entry before"], f"{key}={{0: 1, 30: 2, 20: 3}}")
-        self.refused([f"{key}.soon"], f"{key}={{0: 1, soon: 3}}")
-        self.refused([f"{key}.40", "at least 1"], f"{key}={{0: 1, 40: 0}}")
-        self.refused([key, "empty map"], f"{key}={{}}")
-        self.refused([key, "at least 1"], f"{key}=0")
-        self.refused([key, "whole number"], f"{key}=1.5")
-        self.refused([key, "whole number"], f"{key}=often")
-        self.refused([key, "a list"], f"{key}=[1, 2]")
-        self.refused([key, "65536 calls"], f"{key}=60000")
-
-    def test_loops_that_are_not_there(self):
-        for setting in ("model.loop.repeats=2", "model.loop.injection=add", "model.loop.backprop_last=1"):
-            key = setting.split("=")[0]
-            self.refused(["model.depth_plan", key, "exactly one loop group"], setting, 'model.depth_plan="0-3"')
-            self.refused(["model.depth_plan", key, "exactly one loop group"], setting, 'model.depth_plan="(0-1)x2, (2-3)x2"')
-            self.refused(["model.depth_plan", key, "exactly one loop group"], setting, 'model.depth_plan="((0-1)x2, 2-3)x2"')
-            self.refused(["phases[1].depth_plan", key], setting, 'phases=[{name: a, from_step: 0, mixture: {one: 1}}, '
-                         '{name: b, from_step: 30, mixture: {one: 1}, depth_plan: "0-3"}]')
-        self.refused(["model.loop.backprop_last", "at most 3 times"], "model.loop.backprop_last=3")
+    def test_a_loop_that_is_not_there(self):  # the rules themselves: tests/unit/config
+        self.refused(["model.depth_plan", "model.loop.repeats", "exactly one loop group"], "model.loop.repeats=2", 'model.depth_plan="0-3"')
         self.refused(["model.loop.backprop_last", "at most 6 times"], SAMPLED, "model.loop.backprop_last=6")
-        self.refused(["model.loop.backprop_last", "at least 1"], "model.loop.backprop_last=0")
-        self.refused(["model.loop.injection", "did you mean concat"], "model.loop.injection=conact")
-
-    def test_plans_and_growth(self):
-        self.refused(["model.depth_plan", "block 4", "0 to 3"], 'model.depth_plan="0, (1-4)x2"')
-        self.refused(["model.depth_plan", "never calls block 2"], 'model.depth_plan="0, (1)x2, 3"')
-        growth = "growth={operator: lidas, from_blocks: 2, add_blocks: 2, schedule: {kind: at_steps, at_steps: [20]}"
-        self.refused(["growth.plans", "missing"], growth + "}")
-        self.refused(["growth.plans", "2 stages"], growth + ', plans: ["0, (1-2)x3, 3"]}')
-        self.refused(["growth.plans[1]", "model.depth_plan"], growth + ', plans: ["0-1", "(0-3)x2"]}')
-        self.refused(["growth.plans[0]", "block 2"], growth + ', plans: ["0-2", "0, (1-2)x3, 3"]}')
-        self.refused(["growth.plans[0]", "model.loop.repeats", "exactly one loop group"], growth + ', plans: ["0-1", "0, (1-2)x3, 3"]}',
-                     "model.loop.repeats=2")
-        self.refused(["growth.add_blocks"], "growth={operator: lidas, from_blocks: 1, add_blocks: 2}")
-        self.refused(["memory.activation_checkpointing", "did you mean block"], "memory.activation_checkpointing=blocks")
-        self.refused(["memory.activation_checkpointing.every", "at least 1"], "memory.activation_checkpointing={every: 0}")
 
 
 class ReadyConfigs(unittest.TestCase):

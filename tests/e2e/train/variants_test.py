@@ -168,12 +168,6 @@ class Refusals(Case):
         for change, named in (
             ("  last: {data: {sources: {two: {max_repeats: 0.1}}}}", ["data.sources.two: runs out at step"]),
             ("  last: {run: {name: x}}", ["variants.yaml:14: variants.last.run.name", "NAME-last"]),
-            ("  last: {run.name: x}", ["variants.yaml:14: variants.last.run.name"]),
-            ("  last:\n    phases[2].mixture: {one: 1}", ["variants.yaml:15: phases[2].mixture: found '2'"]),
-            ("  last: {optimiser: {lr: 1}}", ["variants.yaml:14: optimiser: unknown key"]),
-            ("  last:\n    phases[1].ramp_steps: 21", ["variants.yaml:15: phases[1].ramp_steps: found 21; allowed: at most the phase's 20"]),
-            ("  last: [1]", ["variants.yaml:14: variants.last: found a list"]),
-            ("  a/b: {}", ["variants.yaml:14: variants: found the name 'a/b'"]),
         ):
             config.write_text(good + change + "\n")
             self.refused(named, out)

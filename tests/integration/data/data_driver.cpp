@@ -56,7 +56,7 @@ void targets(const std::string& prefix, std::int64_t vocab_size, std::int64_t le
 void rows(const std::vector<std::string>& words) {
   DataConfig config;
   config.sequence_length = std::stoll(words[3]);
-  config.packing = words[7];
+  config.packing = choice_of<Packing>(words[7]).value();
   config.sources = {{words[6], {words[1], 0}}};
   Loader loader(config, {}, 1, std::stoll(words[2]), std::stoll(words[5]));
   for (std::int64_t i = 0; i < std::stoll(words[4]); ++i) {

@@ -1,7 +1,9 @@
 // What the reader says of a small config with more lines.
 #pragma once
 
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "config/load.h"
 #include "core/errors.h"
@@ -18,6 +20,16 @@ inline std::string small_config(const std::string& lines) {
 inline std::string refused(const std::string& yaml) {
   try {
     parse_config(yaml, "run.yaml");
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+// The same of a file with overrides.
+inline std::string refused(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  try {
+    load_variants(file, overrides);
   } catch (const InputError& error) {
     return error.what();
   }

@@ -37,11 +37,11 @@ TEST_CASE("warmup, flat, 1-sqrt: the written formula at its corners") {
 
 TEST_CASE("other decays, none, and defaults") {
   RunConfig config = config_of(100, 10, 50);
-  config.schedule.decay.kind = "linear";
+  config.schedule.decay.kind = DecayKind::kLinear;
   CHECK(LearningRate(config).at(76) == Approx(3e-3 * 0.5));
-  config.schedule.decay.kind = "cosine";
+  config.schedule.decay.kind = DecayKind::kCosine;
   CHECK(LearningRate(config).at(76) == Approx(3e-3 * 0.5));
-  config.schedule.decay = {"none", {}};
+  config.schedule.decay = {DecayKind::kNone, {}};
   CHECK(LearningRate(config).at(100) == 3e-3);
   CHECK(LearningRate(config).piece_ends() == std::vector<std::int64_t>{10, 100});
   config.schedule.warmup.reset();

@@ -142,7 +142,7 @@ std::vector<std::vector<std::int64_t>> lengths_by_row(const PackedDocuments& row
 
 DataConfig packed_config(const TempDir& folder, std::int64_t length) {
   DataConfig config = data_config(length, true, {{"x", folder / "x"}});
-  config.packing = "best_fit";
+  config.packing = Packing::kBestFit;
   return config;
 }
 

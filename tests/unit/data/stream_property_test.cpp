@@ -28,10 +28,10 @@ struct RandomRun {
   std::vector<std::int64_t> tokens;
   std::vector<PhaseConfig> phases;
   std::int64_t length, per_step, steps;
-  std::string packing;
+  Packing packing;
   std::vector<double> max_repeats;  // of each source, once limit() was called: just what the run reads
 
-  explicit RandomRun(std::uint64_t seed, const std::string& rows = "concat") : packing(rows) {
+  explicit RandomRun(std::uint64_t seed, Packing rows = Packing::kConcat) : packing(rows) {
     Draw draw{stream_key(seed, "run")};
     length = draw.between(1, 20);
     per_step = 4 * draw.between(1, 3);
@@ -119,7 +119,7 @@ void check_limits(const RandomRun& run, Loader& loader) {
 
 TEST_CASE("runs killed anywhere and resumed on 1, 2 or 4 ranks read the undisturbed run's tokens", "[property]") {
   for (std::uint64_t seed = 0; seed < 45; ++seed) {
-    RandomRun run(seed, seed % 3 == 2 ? "best_fit" : "concat");
+    RandomRun run(seed, seed % 3 == 2 ? Packing::kBestFit : Packing::kConcat);
     const bool limited = seed % 2 == 1;
     if (limited) run.limit();
     const std::vector<Row> expected = whole_stream(run);

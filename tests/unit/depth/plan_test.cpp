@@ -1,5 +1,7 @@
 #include "depth/plan.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "support/catch.h"
@@ -65,4 +67,98 @@ TEST_CASE("repeats that are not there or do not fit are refused") {
   CHECK(mentions(repeat(0, 2, kHuge), "a plan of 65536 calls"));
   CHECK(mentions(repeat(0, 6, 65536 / 6), "a plan of 65536 calls"));
   CHECK(plan.repeat(0, 6, 65536 / 6 - 1).num_calls() == 65532);
+}
+
+TEST_CASE("a text with one group says where the plan loops") {
+  const DepthPlan plan = DepthPlan::parse("0-3, (4-7)x4, 8-11");
+  REQUIRE(plan.loop());
+  CHECK(*plan.loop() == LoopSpan{4, 4, 4});
+  CHECK(plan.has_one_loop());
+  CHECK(plan.print_loop() == "0-3, (4-7)x4, 8-11");
+  // A group that runs once is a loop too, and its text keeps it.
+  const DepthPlan once = DepthPlan::parse("(0-2)x1, 3");
+  CHECK(*once.loop() == LoopSpan{0, 3, 1});
+  CHECK(once.print_loop() == "(0-2)x1, 3");
+  CHECK(once.print() == "0-3");
+  CHECK(once == DepthPlan::plain(4));
+
+  for (const char* text : {"0-3", "0, 0", "(0)x2, (1)x2", "((0)x2, 1)x3", "0, (1, (2)x2)x3"}) {
+    INFO(text);
+    CHECK_FALSE(DepthPlan::parse(text).loop());
+    CHECK_FALSE(DepthPlan::parse(text).has_one_loop());
+    CHECK_THROWS_AS(DepthPlan::parse(text).with_repeats(2), InputError);
+  }
+  // Repeats that are written out beside or in the group would print as groups.
+  for (const char* text : {"0, 0, 0, 0, (1-2)x3", "(0-1, 0-1, 0-1)x2, 2", "(0)x3, 1, 1, 1, 1"}) {
+    INFO(text);
+    CHECK(DepthPlan::parse(text).loop());
+    CHECK_FALSE(DepthPlan::parse(text).has_one_loop());
+  }
+}
+
+TEST_CASE("loops that share a block overlap, as written or as printed; nested and separate ones do not") {
+  for (const auto& [text, block] : {std::pair{"(0-1)x3, (1-3)x2", 1},
+                                    {"(0-2)x3, (2-3)x2", 2},
+                                    {"(0)x2, 1, (0)x2", 0},
+                                    {"0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0", 0},
+                                    {"(0, (1)x2, 2, (1)x3)x2", 1},
+                                    {"(3)x2, 0-2, (2-3)x2", 3}}) {
+    INFO(text);
+    CHECK(DepthPlan::parse(text).overlapping_block() == block);
+    CHECK_THROWS_AS(DepthPlan::parse(text).check(4, true), InputError);
+    CHECK_NOTHROW(DepthPlan::parse(text).check(4, false));
+  }
+  for (const char* text :
+       {"0-3", "(0-1)x3, (2-3)x2", "(0)x2, (1, 2)x2, 3", "((0)x2, (1)x3, 2)x2, 3", "0, (1-2)x4, 3", "(0-3)x1", "0-3, 1"}) {
+    INFO(text);
+    CHECK_FALSE(DepthPlan::parse(text).overlapping_block());
+    CHECK_NOTHROW(DepthPlan::parse(text).check(4, true));
+  }
+}
+
+TEST_CASE("with_repeats changes the count alone, down to one and up to the longest plan") {
+  const DepthPlan plan = DepthPlan::parse("0-1, (2-3)x3, 4");
+  for (const std::int64_t repeats : {1, 2, 7, 30000}) {
+    const DepthPlan changed = plan.with_repeats(repeats);
+    CHECK(changed.num_calls() == 3 + 2 * repeats);
+    CHECK(*changed.loop() == LoopSpan{2, 2, repeats});
+    CHECK(DepthPlan::parse(changed.print_loop()) == changed);
+    CHECK(DepthPlan::parse(changed.print_loop()).loop() == changed.loop());
+    CHECK(changed.with_repeats(3) == plan);
+  }
+  CHECK(plan.with_repeats(1) == DepthPlan::plain(5));
+  CHECK_THROWS_WITH(plan.with_repeats(0), Catch::Contains("0 repeats"));
+  CHECK_THROWS_WITH(plan.with_repeats(DepthPlan::kMaxCalls), Catch::Contains("allowed"));
+}
+
+TEST_CASE("inference looping lengthens the loop where its window is a repeat, and forgets it elsewhere") {
+  const DepthPlan plan = DepthPlan::parse("0, (1-2)x2, 3");
+  CHECK(*plan.repeat(1, 2, 3).loop() == LoopSpan{1, 2, 5});
+  CHECK(plan.repeat(3, 2, 3) == plan.repeat(1, 2, 3));
+  CHECK(*plan.repeat(3, 2, 1).loop() == LoopSpan{1, 2, 3});
+  CHECK_FALSE(plan.repeat(2, 2, 1).loop());
+  CHECK_FALSE(plan.repeat(0, 1, 1).loop());
+}
+
+TEST_CASE("drawn repeats have the mean that is asked for, obey the bound, and are a function of seed and step") {
+  const RepeatDistribution wide{8, 0.5, 1000}, bound{8, 0.5, 10};
+  double sum = 0, squares = 0;
+  constexpr int kDraws = 20000;
+  for (int step = 1; step <= kDraws; ++step) {
+    const auto drawn = static_cast<double>(draw_repeats(wide, 3, step));
+    CHECK((drawn >= 1 && drawn <= 1000));
+    CHECK(draw_repeats(wide, 3, step) == static_cast<std::int64_t>(drawn));
+    CHECK(draw_repeats(bound, 3, step) == std::min<std::int64_t>(10, static_cast<std::int64_t>(drawn)));
+    sum += drawn;
+    squares += drawn * drawn;
+  }
+  const double mean = sum / kDraws, variance = squares / kDraws - mean * mean;
+  // Poisson with a log-normal rate of mean 7: variance 7 + 49 (e^0.25 - 1) = 20.9; four standard errors.
+  CHECK(mean == Approx(8).margin(4 * std::sqrt(20.9 / kDraws)));
+  CHECK(variance == Approx(20.9).epsilon(0.1));
+  CHECK(draw_repeats({1, 2, 50}, 3, 4) == 1);
+
+  int differ = 0;
+  for (int step = 1; step <= 100; ++step) differ += draw_repeats(wide, 3, step) != draw_repeats(wide, 4, step);
+  CHECK(differ > 50);
 }

@@ -43,7 +43,7 @@ TEST_CASE("changing token t leaves the logits before t alone in every architectu
       const at::Tensor after = model->logits(batch, variant.plan);
       INFO(variant.name << ", " << ops::path_name(path));
       // Experts receive other groups of rows, whose products round differently.
-      const double allowed = variant.config.feed_forward.kind == "experts" ? 1e-6 * before.abs().max().item<double>() : 0;
+      const double allowed = variant.config.feed_forward.kind == FeedForwardKind::kExperts ? 1e-6 * before.abs().max().item<double>() : 0;
       CHECK(test::max_error(before.narrow(0, 0, 9), after.narrow(0, 0, 9)) <= allowed);
       CHECK(test::max_error(before[9], after[9]) > 1e-3);
       CHECK(test::max_error(before[15], after[15]) > 1e-3);
@@ -120,9 +120,9 @@ TEST_CASE("gradients of the depth's entries are the reference's with truncation 
       config.blocks = 3;
       config.depth_plan = "0, (1)x4, 2";
       config.feed_forward = test::tiny_config().feed_forward;
-      config.loop.injection = "add";
+      config.loop.injection = Injection::kAdd;
       config.loop.backprop_last = 2;
-      const DepthPlan plan = DepthPlan::parse(config.depth_plan);
+      const DepthPlan plan = config.depth_plan.plan;
       const Batch batch = test::random_batch(2, 16, config.vocab_size, 6);
       const auto gradients = [&](at::ScalarType type, Path path, std::int64_t checkpoint_every) {
         ModelBuild build = test::build_of(type, path);

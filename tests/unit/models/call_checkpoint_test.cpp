@@ -66,13 +66,13 @@ TEST_CASE("checkpointing on and off give the same loss and gradients, to the bit
     at::ScalarType type;
     Path path;
     std::int64_t every;
-    const char* injection;
+    Injection injection;
   };
-  for (const Case& c : {Case{at::kFloat, Path::kFused, 1, "none"},
-                        {at::kFloat, Path::kReference, 2, "concat"},
-                        {at::kFloat, Path::kLibrary, 3, "add"},
-                        {at::kBFloat16, Path::kFused, 1, "concat"},
-                        {at::kDouble, Path::kLibrary, 1, "none"}}) {
+  for (const Case& c : {Case{at::kFloat, Path::kFused, 1, Injection::kNone},
+                        {at::kFloat, Path::kReference, 2, Injection::kConcat},
+                        {at::kFloat, Path::kLibrary, 3, Injection::kAdd},
+                        {at::kBFloat16, Path::kFused, 1, Injection::kConcat},
+                        {at::kDouble, Path::kLibrary, 1, Injection::kNone}}) {
     ModelConfig config = test::tiny_config(4);
     config.loop.injection = c.injection;
     if (c.every == 3) config.loop.backprop_last = 2;
@@ -81,25 +81,27 @@ TEST_CASE("checkpointing on and off give the same loss and gradients, to the bit
     build.checkpoint_every = c.every;
     const auto checkpointed = test::make_model(config, build);
     const DepthPlan plan = DepthPlan::parse("0, (1-2)x4, 3");
-    INFO(c10::toString(c.type) << " " << ops::path_name(c.path) << " " << c.injection << " every " << c.every);
+    INFO(c10::toString(c.type) << " " << ops::path_name(c.path) << " " << word_of(c.injection) << " every " << c.every);
     check_equal(outcome(*checkpointed, plan, c.every == 2), outcome(*plain, plan, c.every == 2));
   }
 }
 
 TEST_CASE("a call that reads the memory of its depth is computed again from the same memory, and its experts are counted once") {
   struct Case {
-    const char *kind, *keys;
+    DepthAttentionKind kind;
+    std::optional<DepthKeys> keys;
     at::ScalarType type;
   };
-  for (const Case& c : {Case{"separate", "states", at::kFloat},
-                        {"separate", "updates", at::kDouble},
-                        {"joint", "", at::kFloat},
-                        {"values", "", at::kFloat}}) {
+  for (const Case& c : {Case{DepthAttentionKind::kSeparate, DepthKeys::kStates, at::kFloat},
+                        {DepthAttentionKind::kSeparate, DepthKeys::kUpdates, at::kDouble},
+                        {DepthAttentionKind::kJoint, {}, at::kFloat},
+                        {DepthAttentionKind::kValues, {}, at::kFloat}}) {
     ModelConfig config = test::tiny_config(2);
     config.architecture = "dreamer";
     config.depth_plan = "(0-1)x3";
-    config.depth_attention = DepthAttentionConfig{c.kind, std::string(c.kind) == "separate" ? 2 : 0, c.keys, c.keys[0] != 0 ? "rope" : ""};
-    config.feed_forward = FeedForwardConfig{"experts", 24, 6, 2, 0, 16, 1e-3};
+    config.depth_attention = DepthAttentionConfig{c.kind, c.keys ? 2 : 0, c.keys, {}};
+    if (c.keys) config.depth_attention->position = DepthPosition::kRope;
+    config.feed_forward = FeedForwardConfig{FeedForwardKind::kExperts, 24, 6, 2, 0, 16, 1e-3};
     ModelBuild build = test::build_of(c.type, Path::kLibrary);
     const auto plain = test::make_model(config, build);
     build.checkpoint_every = 1;
@@ -111,9 +113,9 @@ TEST_CASE("a call that reads the memory of its depth is computed again from the 
         if (info.tensor.abs().max().item<double>() == 0) at::Tensor(info.tensor).normal_(0, 0.1);  // zero at the start of training: a no-op
       }
     }
-    const DepthPlan plan = DepthPlan::parse(config.depth_plan);
+    const DepthPlan plan = config.depth_plan.plan;
     const Outcome on = outcome(*checkpointed, plan, false), off = outcome(*plain, plan, false);
-    INFO(c.kind << " " << c.keys);
+    INFO(word_of(c.kind) << " " << (c.keys ? word_of(*c.keys) : ""));
     CHECK(on.loss == off.loss);
     for (const auto& [name, grad] : off.grads) {
       INFO(name);

@@ -32,7 +32,7 @@ NamedTensors gradients_of(Model& model, const Batch& batch, const DepthPlan& pla
 }  // namespace
 
 TEST_CASE("depth attention at its start changes nothing, to the bit, and its output projection has a gradient at once") {
-  for (const char* position : {"rope", "none"}) {
+  for (const DepthPosition position : {DepthPosition::kRope, DepthPosition::kNone}) {
     ModelConfig with = test::tiny_dreamer("separate");
     with.depth_attention->position = position;
     ModelConfig without = with;
@@ -41,7 +41,7 @@ TEST_CASE("depth attention at its start changes nothing, to the bit, and its out
                b = test::make_model(without, test::build_of(at::kDouble, Path::kLibrary));
     copy_weights(*a, *b);
     const Batch batch = test::random_batch(2, 9, with.vocab_size, 4);
-    const DepthPlan plan = DepthPlan::parse(with.depth_plan);
+    const DepthPlan plan = with.depth_plan.plan;
     CHECK(torch::equal(a->logits(batch, plan), b->logits(batch, plan)));
     const NamedTensors grads = gradients_of(*a, batch, plan), plain = gradients_of(*b, batch, plan);
     for (const auto& [name, grad] : plain) CHECK(test::max_error(grad, grads.at(name)) <= 1e-12 * (1 + grad.abs().max().item<double>()));
@@ -65,9 +65,9 @@ TEST_CASE("in the first call there is no earlier one: joint and values are plain
   ModelConfig plain = test::tiny_config(1);
   const Batch batch = test::random_batch(2, 9, plain.vocab_size, 4);
   const auto expected = test::make_model(plain, test::build_of(at::kDouble, Path::kReference))->logits(batch, DepthPlan::plain(1));
-  for (const char* kind : {"joint", "values"}) {
+  for (const auto kind : {DepthAttentionKind::kJoint, DepthAttentionKind::kValues}) {
     ModelConfig config = plain;
-    config.depth_attention = DepthAttentionConfig{kind, 0, "", ""};
+    config.depth_attention = DepthAttentionConfig{kind, 0, {}, {}};
     const auto model = test::make_model(config, test::build_of(at::kDouble, Path::kReference));
     CHECK(test::max_error(model->logits(batch, DepthPlan::plain(1)), expected) < 1e-12);
     CHECK(test::max_error(

@@ -12,7 +12,7 @@ using ops::Path;
 
 namespace {
 
-ModelConfig looped(const std::string& injection = "none") {
+ModelConfig looped(Injection injection = Injection::kNone) {
   ModelConfig config = test::tiny_config(4);
   config.loop.injection = injection;
   return config;
@@ -48,7 +48,7 @@ double relative_error(const at::Tensor& a, const at::Tensor& b) { return test::m
 }  // namespace
 
 TEST_CASE("one repeat is the plain decoder, to the bit, without injection and with e added") {
-  for (const char* injection : {"none", "add"}) {
+  for (const Injection injection : {Injection::kNone, Injection::kAdd}) {
     for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
       const auto model = test::make_model(looped(injection), test::build_of(type, Path::kLibrary));
       const auto plain = test::make_model(test::tiny_config(4), test::build_of(type, Path::kLibrary));
@@ -85,12 +85,12 @@ TEST_CASE("a loop's gradient is the sum over the unrolled model's copies") {
 
 TEST_CASE("injections are what they say, and the adapter learns") {
   const Batch batch = test::random_batch(2, 9, 61, 5);
-  for (const char* injection : {"add", "concat"}) {
+  for (const Injection injection : {Injection::kAdd, Injection::kConcat}) {
     const auto model = test::make_model(looped(injection), test::build_of(at::kDouble, Path::kReference));
     torch::manual_seed(1);
     const at::Tensor h = torch::randn({5, 32}, torch::kDouble), e = torch::randn({5, 32}, torch::kDouble);
     nn::Linear adapter{nullptr};
-    if (std::string(injection) == "concat") {
+    if (injection == Injection::kConcat) {
       adapter = nn::Linear(64, 32, 0.02, nn::Placement{at::kCPU, at::kDouble, at::kDouble, at::kDouble});
       torch::NoGradGuard no_grad;
       at::Tensor(adapter->weight()).normal_();
@@ -118,13 +118,13 @@ TEST_CASE("injections are what they say, and the adapter learns") {
     CHECK(test::max_error(model->logits(batch, plan), none->logits(batch, plan)) > 1e-3);
     CHECK_THROWS_WITH(model->logits(batch, DepthPlan::plain(4)), Catch::Contains("model.loop.injection") && Catch::Contains("(0-3)x2"));
     const NamedTensors grads = gradients(*model, batch, plan);
-    CHECK(grads.contains("injection.weight") == (std::string(injection) == "concat"));
+    CHECK(grads.contains("injection.weight") == (injection == Injection::kConcat));
     if (grads.contains("injection.weight")) CHECK(grads.at("injection.weight").abs().max().item<double>() > 0);
   }
 }
 
 TEST_CASE("gradients with injection agree with finite differences in fp64") {
-  for (const char* injection : {"add", "concat"}) {
+  for (const Injection injection : {Injection::kAdd, Injection::kConcat}) {
     const auto model = test::make_model(looped(injection), test::build_of(at::kDouble, Path::kLibrary));
     const Batch batch = test::random_batch(1, 7, 61, 6);
     const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
@@ -141,7 +141,7 @@ TEST_CASE("gradients with injection agree with finite differences in fp64") {
         at::Tensor(info.tensor).copy_(start);
         return loss;
       };
-      INFO(injection << " " << info.name);
+      INFO(word_of(injection) << " " << info.name);
       CHECK((grads.at(info.name) * direction).sum().item<double>() ==
             Approx((loss_at(1e-6) - loss_at(-1e-6)) / 2e-6).epsilon(1e-6).margin(1e-6));
     }
@@ -150,7 +150,7 @@ TEST_CASE("gradients with injection agree with finite differences in fp64") {
 
 TEST_CASE("truncated gradients are those of a detach by hand") {
   const Batch batch = test::random_batch(2, 9, 61, 8);
-  for (const char* injection : {"none", "add"}) {
+  for (const Injection injection : {Injection::kNone, Injection::kAdd}) {
     for (const std::int64_t last : {1, 2}) {
       ModelConfig config = looped(injection);
       config.loop.backprop_last = last;
@@ -163,7 +163,7 @@ TEST_CASE("truncated gradients are those of a detach by hand") {
       const auto unrolled = test::make_model(test::tiny_config(8), test::build_of(at::kDouble, Path::kLibrary));
       copy_weights(*model, *unrolled, plan.calls());
       const double whole = model->loss(batch, plan).loss_sum.item<double>();
-      if (std::string(injection) == "none")
+      if (injection == Injection::kNone)
         CHECK(whole == Approx(unrolled->loss(batch, DepthPlan::plain(8)).loss_sum.item<double>()).epsilon(1e-12));
       const NamedTensors full = [&] {
         ModelConfig through = looped(injection);
@@ -173,7 +173,7 @@ TEST_CASE("truncated gradients are those of a detach by hand") {
       // The value does not change, the gradient of the looped blocks does.
       CHECK(relative_error(truncated.at("blocks.1.attention.qkv.weight"), full.at("blocks.1.attention.qkv.weight")) > 1e-3);
       CHECK(relative_error(truncated.at("blocks.3.attention.qkv.weight"), full.at("blocks.3.attention.qkv.weight")) < 1e-12);
-      if (std::string(injection) == "none") {
+      if (injection == Injection::kNone) {
         // The prelude lies behind the cut; the coda and the last repeats are those of the unrolled model.
         CHECK(truncated.at("blocks.0.attention.qkv.weight").abs().max().item<double>() == 0);
         const NamedTensors copies = gradients(*unrolled, batch, DepthPlan::plain(8));
@@ -217,7 +217,7 @@ TEST_CASE("the recorded stream is the RMS after the embedding and after each cal
 
 TEST_CASE("cached logits equal uncached ones for every repeat of inference looping") {
   for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, std::pair{at::kDouble, 1e-12}}) {
-    for (const char* injection : {"none", "add", "concat"}) {
+    for (const Injection injection : {Injection::kNone, Injection::kAdd, Injection::kConcat}) {
       const auto model = test::make_model(looped(injection), test::build_of(type, Path::kLibrary));
       torch::NoGradGuard no_grad;
       const Batch batch = test::random_batch(1, 9, 61, 10);
@@ -236,7 +236,7 @@ TEST_CASE("cached logits equal uncached ones for every repeat of inference loopi
         for (const std::int64_t count : {4, 1, 3, 1}) {
           const at::Tensor last = model->decode(batch.tokens_N.narrow(0, at, count), plan, cache);
           at += count;
-          INFO(injection << " r " << r << " after " << at);
+          INFO(word_of(injection) << " r " << r << " after " << at);
           CHECK(test::max_error(last, whole[at - 1]) < tolerance * whole.abs().max().item<double>());
         }
         CHECK(static_cast<std::int64_t>(cache.slots.size()) == plan.num_calls());

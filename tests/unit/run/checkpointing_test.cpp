@@ -18,10 +18,10 @@ RunConfig growing_run() {
   config.schedule.warmup = Amount{10, false};
   config.schedule.decay.from_step = Amount{60, false};
   config.growth = GrowthConfig{};
-  config.growth->op = "midas";
+  config.growth->op = GrowthOperator::kMidas;
   config.growth->from_blocks = 2;
   config.growth->add_blocks = 2;
-  config.growth->schedule.kind = "at_steps";
+  config.growth->schedule.kind = GrowthScheduleKind::kAtSteps;
   config.growth->schedule.at_steps = {Amount{30, false}};
   config.checkpoint.every = 0;
   return config;

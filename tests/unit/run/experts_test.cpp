@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/load.h"
 #include "core/errors.h"
 #include "depth/growth.h"
 #include "run/telemetry.h"
@@ -23,10 +22,11 @@ RunConfig dreamer_run(const std::string& compute = "fp32") {
   config.model.blocks = 2;
   config.model.depth_plan = "(0-1)x2";
   config.model.attention = {2, 1, 16, 10000, false};
-  config.model.feed_forward = {"experts", 16, 8, 2, 0, 8, 1e-2};
-  config.model.depth_attention = DepthAttentionConfig{"separate", 1, "states", "rope"};
+  config.model.feed_forward = {FeedForwardKind::kExperts, 16, 8, 2, 0, 8, 1e-2};
+  config.model.depth_attention = DepthAttentionConfig{DepthAttentionKind::kSeparate, 1, DepthKeys::kStates, DepthPosition::kRope};
   config.data.sequence_length = 8;
-  config.precision = {compute, compute};
+  config.precision.compute = choice_of<Precision>(compute).value();
+  config.precision.residual = config.precision.compute;
   return config;
 }
 
@@ -49,8 +49,7 @@ UpdateResult one_step(LiveModel& live, const RunConfig& config, std::int64_t n, 
   SpikeDetector spikes;
   std::int64_t from = 0;
   return Updater(live, config, spikes)
-      .run([&](std::int64_t count) { return rows_of(from++, count); },
-           {n, DepthPlan::parse(config.model.depth_plan), 3e-3, micro_batches, 4});
+      .run([&](std::int64_t count) { return rows_of(from++, count); }, {n, config.model.depth_plan.plan, 3e-3, micro_batches, 4});
 }
 
 at::Tensor bias_of(const LiveModel& live, std::int64_t block) {
@@ -95,7 +94,7 @@ TEST_CASE("evaluation and a skipped update leave the balance bias, and their loa
   batch.targets_N = batch.tokens_N;
   batch.positions_N = torch::arange(8, torch::kInt).repeat({4});
   batch.documents = ops::Documents::uniform(4, 8);
-  const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
+  const DepthPlan plan = config.model.depth_plan.plan;
   {
     torch::NoGradGuard no_grad;
     live.model().loss(batch, plan);
@@ -195,32 +194,4 @@ TEST_CASE("expert metrics: even loads are 1 and ln E, one expert alone is E and 
   CHECK(metrics.entropy.at("2") == Approx(std::log(4)));
   CHECK(metrics.load.at("all") == Approx(1));
   CHECK(metrics.entropy.at("all") == Approx(std::log(4)));
-}
-
-TEST_CASE("model sections that contradict themselves are refused with the key") {
-  const auto refused = [](const std::string& model, const std::string& key, const std::string& reason) {
-    const std::string text = "model: {vocab_size: 64, width: 32, " + model + "}\ndata: {sources: {a: {path: b}}}\n";
-    INFO(model);
-    CHECK_THROWS_WITH(parse_config(text, "run.yaml"), Catch::Contains(key) && Catch::Contains(reason));
-  };
-  refused("feed_forward: {kind: experts, count: 4, active: 5, inner: 8}", "model.feed_forward.active", "at most count = 4");
-  refused("feed_forward: {kind: experts, active: 2, inner: 8}", "model.feed_forward.count", "is missing");
-  refused("feed_forward: {kind: experts, count: 4, active: 2}", "model.feed_forward.inner", "is missing");
-  refused("feed_forward: {kind: experts, count: 4, active: 2, inner: 8, router_dim: 3}", "model.feed_forward.router_dim", "even");
-  refused("feed_forward: {count: 4}", "model.feed_forward.count", "no effect");
-  refused("feed_forward: {balance_rate: 0}", "model.feed_forward.balance_rate", "no effect");
-  refused("depth_attention: {heads: 3}", "model.depth_attention.heads", "divisor of width = 32");
-  refused("depth_attention: {heads: 32}", "model.depth_attention.heads", "even");
-  refused("depth_attention: {kind: joint, heads: 2}", "model.depth_attention.heads", "no effect");
-  refused("depth_attention: {kind: values, position: none}", "model.depth_attention.position", "no effect");
-  refused("depth_attention: {kind: both}", "model.depth_attention.kind", "separate");
-  refused("norm: post", "model.norm", "sandwich");
-  refused("architecture: dreamer, blocks: 3", "model.blocks", "divisor of dreamer's 16 calls");
-  const RunConfig config = parse_config(
-      "model: {vocab_size: 64, width: 512, architecture: dreamer, blocks: 2, depth_attention: {}}\ndata: {sources: {a: {path: b}}}\n",
-      "run.yaml");
-  CHECK(config.model.depth_plan == "(0-1)x8");
-  CHECK(config.model.depth_attention->heads == 2);
-  CHECK(config.model.depth_attention->position == "rope");
-  CHECK(dump_config(parse_config(dump_config(config), "again")) == dump_config(config));
 }

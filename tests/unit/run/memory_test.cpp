@@ -22,7 +22,7 @@ RunConfig shape(const std::string& plan, std::int64_t blocks) {
   config.data.sequence_length = 256;
   config.batch = {1024, 4};
   config.schedule.steps = {10, false};
-  config.precision = {"fp32", "fp32"};
+  config.precision = {Precision::kFp32, Precision::kFp32};
   return config;
 }
 
@@ -85,10 +85,10 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
                         {"several chunks of logits, bf16", "0-1", 2, 0, "none", "bf16", {}, 16384},
                         {"few tokens: the loop's gradients count", "(0-7)x2", 8, 1, "none", "fp32", {}, 64, 16}}) {
     RunConfig config = shape(c.plan, c.blocks);
-    config.precision = {c.compute, c.compute};
+    config.precision = {*choice_of<Precision>(c.compute), *choice_of<Precision>(c.compute)};
     config.model.vocab_size = c.vocab;
     config.data.sequence_length = c.length;
-    config.model.loop.injection = c.injection;
+    config.model.loop.injection = *choice_of<Injection>(c.injection);
     config.model.loop.backprop_last = c.backprop_last;
     config.memory.activation_checkpointing.every = c.every;
     const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
@@ -126,15 +126,15 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
     RunConfig config = shape("(0)x8", 1);
     config.model.architecture = "dreamer";
     config.data.sequence_length = c.length;
-    config.precision = {c.compute, c.compute};
+    config.precision = {*choice_of<Precision>(c.compute), *choice_of<Precision>(c.compute)};
     config.memory.activation_checkpointing.every = c.every;
     if (*c.kind != 0) {
       config.model.depth_attention = DepthAttentionConfig{};
-      config.model.depth_attention->kind = c.kind;
+      config.model.depth_attention->kind = *choice_of<DepthAttentionKind>(c.kind);
       config.model.depth_attention->heads = 1;
     }
     if (c.experts) {
-      config.model.feed_forward.kind = "experts";
+      config.model.feed_forward.kind = FeedForwardKind::kExperts;
       config.model.feed_forward.count = c.count;
       config.model.feed_forward.active = 4;
       config.model.feed_forward.inner = 64;

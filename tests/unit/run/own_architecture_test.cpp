@@ -48,7 +48,7 @@ TEST_CASE("the documented example trains, grows, decodes and is counted like any
   const RunConfig config = own_run();
   const ModelRegistry registry = with_own();
   LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
-  const DepthPlan plan = DepthPlan::parse(config.model.depth_plan);
+  const DepthPlan plan = config.model.depth_plan.plan;
   SpikeDetector spikes;
   Updater updater(live, config, spikes);
   std::vector<double> losses;

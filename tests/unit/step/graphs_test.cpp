@@ -195,6 +195,6 @@ TEST_CASE("kernels.graph: off, on and auto") {
   CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("data.document_mask needs kernels.attention: fused"));
   paths.attention = ops::Path::kFused;
   CHECK(graph("on", gpu, true));
-  config.model.feed_forward.kind = "experts";
+  config.model.feed_forward.kind = FeedForwardKind::kExperts;
   CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("experts need kernels.experts: fused"));
 }

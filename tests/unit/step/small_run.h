@@ -19,7 +19,8 @@ inline RunConfig small_run(const std::string& compute) {
   config.model.feed_forward.inner = 64;
   config.data.sequence_length = 16;
   for (const char* name : {"a", "b"}) config.data.sources.emplace_back(name, SourceConfig{});
-  config.precision = {compute, compute};
+  config.precision.compute = choice_of<Precision>(compute).value();
+  config.precision.residual = config.precision.compute;
   return config;
 }
 

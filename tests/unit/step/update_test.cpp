@@ -33,7 +33,7 @@ UpdateInput input_of(std::int64_t number, const DepthPlan& plan) {
 
 RunConfig with_experts() {
   RunConfig config = small_run("fp32");
-  config.model.feed_forward.kind = "experts";
+  config.model.feed_forward.kind = FeedForwardKind::kExperts;
   config.model.feed_forward.inner = 32;
   config.model.feed_forward.count = 6;
   config.model.feed_forward.active = 2;

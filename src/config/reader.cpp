@@ -1,18 +1,41 @@
-#include "config/yaml_reader.h"
+#include "config/reader.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "config/rules.h"
-#include "config/scalars.h"
-#include "config/schema.h"
 #include "core/errors.h"
 #include "core/text.h"
 
 namespace meristem {
 namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// Optional sign, digits without a needless leading zero, optional fraction and exponent.
+bool looks_decimal(const std::string& text) {
+  std::size_t at = !text.empty() && (text[0] == '-' || text[0] == '+') ? 1 : 0;
+  const std::size_t whole = at;
+  while (at < text.size() && is_digit(text[at])) ++at;
+  const std::size_t digits = at - whole;
+  if (digits == 0 || (digits > 1 && text[whole] == '0')) return false;
+  if (at < text.size() && text[at] == '.') {
+    const std::size_t fraction = ++at;
+    while (at < text.size() && is_digit(text[at])) ++at;
+    if (at == fraction) return false;
+  }
+  if (at < text.size() && (text[at] == 'e' || text[at] == 'E')) {
+    ++at;
+    if (at < text.size() && (text[at] == '-' || text[at] == '+')) ++at;
+    const std::size_t exponent = at;
+    while (at < text.size() && is_digit(text[at])) ++at;
+    if (at == exponent) return false;
+  }
+  return at == text.size();
+}
 
 // Whether null may stand for a member: where its default is to have none. `width: null` has no meaning.
 template <class T>
@@ -24,6 +47,11 @@ bool none_by_default(std::int64_t member) { return member == 0; }
 bool none_by_default(double member) { return member == 0; }
 bool none_by_default(const Amount& member) { return member.value == 0; }
 bool none_by_default(const std::string& member) { return member.empty(); }
+bool none_by_default(const WrittenPlan& member) { return member.empty(); }
+template <ChoiceEnum E>
+bool none_by_default(const E&) {
+  return false;
+}
 template <class T>
 bool none_by_default(const std::vector<T>& member) {
   return member.empty();
@@ -162,6 +190,20 @@ class Reader {
     }
     out = text;
   }
+  template <ChoiceEnum E>
+  void read(const YamlNode& node, const std::string& path, E& out, const Rule& rule) {
+    std::string word;
+    read(node, path, word, rule);
+    out = *choice_of<E>(word);
+  }
+  template <ChoiceEnum E>  // which may be empty
+  void read(const YamlNode& node, const std::string& path, std::optional<E>& out, const Rule& rule) {
+    std::string word;
+    read(node, path, word, rule);
+    out = choice_of<E>(word);
+  }
+  // Parsed by validate, when it is known how many plans there may be.
+  void read(const YamlNode& node, const std::string& path, WrittenPlan& out, const Rule& rule) { read(node, path, out.text, rule); }
   void read(const YamlNode& node, const std::string& path, std::int64_t& out, const Rule& rule) {
     const std::string allowed = range_text(rule, "a whole number");
     const auto value = parse_whole(scalar(node, path, allowed, false));
@@ -249,6 +291,47 @@ class Reader {
 };
 
 }  // namespace
+
+std::string range_text(const Rule& rule, const char* kind) {
+  std::string text = kind;
+  const bool low = rule.min > -1e300, high = rule.max < 1e300;
+  if (low) text += fmt::format(" {} {}", rule.above_min ? "above" : "of at least", number_text(rule.min));
+  if (high) text += fmt::format("{} {} {}", low ? "," : "", rule.below_max ? "below" : "at most", number_text(rule.max));
+  return text;
+}
+
+std::optional<double> parse_number(const std::string& text) {
+  if (!looks_decimal(text)) return std::nullopt;
+  double value = 0;
+  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
+  const auto [end, error] = std::from_chars(begin, text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+std::optional<std::int64_t> parse_whole(const std::string& text) {
+  const auto value = parse_number(text);
+  if (!value || std::floor(*value) != *value || std::abs(*value) > 0x1p53) return std::nullopt;
+  return static_cast<std::int64_t>(*value);
+}
+
+std::optional<Amount> parse_amount(const std::string& text, bool quoted) {
+  static const std::string kUnit = " tokens";
+  if (text.size() > kUnit.size() && text.compare(text.size() - kUnit.size(), kUnit.size(), kUnit) == 0) {
+    const auto value = parse_number(text.substr(0, text.size() - kUnit.size()));
+    if (!value || *value < 0) return std::nullopt;
+    return Amount{*value, true};
+  }
+  if (quoted) return std::nullopt;
+  const auto value = parse_whole(text);
+  if (!value || *value < 0) return std::nullopt;
+  return Amount{static_cast<double>(*value), false};
+}
+
+std::string amount_text(const Amount& amount) {
+  if (amount.in_tokens) return "\"" + number_text(amount.value) + " tokens\"";
+  return std::to_string(static_cast<std::int64_t>(amount.value));
+}
 
 RunConfig read_config(const YamlNode& root, Origins& origins) {
   RunConfig config;

@@ -1,4 +1,5 @@
-// Values that the config leaves to be derived keep the bounds of given ones, so that what was accepted can be written and read again.
+// What a config is once it is resolved, how it is written and read again, and the page that the schema writes.
+#include "core/file.h"
 #include "support/catch.h"
 #include "unit/config/refused.h"
 
@@ -47,6 +48,44 @@ TEST_CASE("null stands for nothing only where nothing is the default") {
   CHECK(says(refused(small_config("optimizer: {betas: null}\n")), "optimizer.betas: found null"));
   CHECK(says(refused(small_config("run: {deterministic: null}\n")), "run.deterministic: found null"));
   CHECK(says(refused(small_config("run: {name: null}\n")), "run.name: found null"));
+}
+
+TEST_CASE("a dreamer's plan, depth attention and experts have defaults of their own") {
+  const RunConfig config = parse_config(
+      "model: {vocab_size: 64, width: 512, architecture: dreamer, blocks: 2, depth_attention: {}}\ndata: {sources: {a: {path: b}}}\n",
+      "run.yaml");
+  CHECK(config.model.depth_plan.text == "(0-1)x8");
+  CHECK(config.model.depth_plan.plan.num_calls() == 16);
+  CHECK(config.model.depth_attention->heads == 2);
+  CHECK(config.model.depth_attention->keys == DepthKeys::kStates);
+  CHECK(config.model.depth_attention->position == DepthPosition::kRope);
+  CHECK(dump_config(parse_config(dump_config(config), "again")) == dump_config(config));
+}
+
+TEST_CASE("a choice that may be left empty dumps empty where nothing derives it") {
+  const RunConfig config = parse_config(small_config("precision: {compute: bf16, residual: \"\"}\n"), "run.yaml");
+  CHECK(config.precision.residual == Precision::kBf16);
+  const std::string joint = "model: {vocab_size: 64, depth_attention: {kind: joint, keys: \"\"}}\ndata: {sources: {a: {path: b}}}\n";
+  const std::string dumped = dump_config(parse_config(joint, "run.yaml"));
+  CHECK(says(dumped, "    keys: \"\"\n    position: \"\"\n"));
+  CHECK(dump_config(parse_config(dumped, "again")) == dumped);
+}
+
+TEST_CASE("docs/configuration.md is what the schema says") {
+  const std::string page = read_file(MERISTEM_SOURCE_DIR "/docs/configuration.md");
+  INFO("write it anew: meristem config-reference > docs/configuration.md");
+  CHECK((page == configuration_reference()));
+}
+
+TEST_CASE("the reference has every section and every kind of key") {
+  const std::string page = configuration_reference();
+  for (const char* part :
+       {"## run", "## model", "## growth", "## data", "## phases", "## optimizer", "## schedule", "## batch", "## precision", "## kernels",
+        "## checkpoint", "## logging", "`model.attention.heads`", "`data.sources.NAME.path`", "`data.validation.NAME.path`",
+        "`phases[].mixture.NAME`", "`checkpoint.async`", "`growth.operator`"}) {
+    INFO(part);
+    CHECK(page.find(part) != std::string::npos);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,177 @@
+// `model:` of a run's YAML. Field names are the YAML keys, letter for letter. What is left to be derived is resolved by validate.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/schema.h"
+#include "depth/plan.h"
+
+namespace meristem {
+
+// An amount of training: optimizer steps, or tokens (input positions; written "2e9 tokens"), turned into updates by updates_of().
+struct Amount {
+  double value = 0;
+  bool in_tokens = false;
+};
+
+// A depth plan of a config, and its text, which is what a dump writes.
+struct WrittenPlan {
+  std::string text;  // empty: none
+  DepthPlan plan;    // what the text says, from validate on
+
+  WrittenPlan() = default;
+  // Parsed at once; InputError where it is no plan.
+  WrittenPlan(std::string written) : text(std::move(written)), plan(DepthPlan::parse(text)) {}  // NOLINT(google-explicit-constructor)
+  WrittenPlan(const char* written) : WrittenPlan(std::string(written)) {}                       // NOLINT(google-explicit-constructor)
+  bool empty() const { return text.empty(); }
+};
+
+struct AttentionConfig {
+  std::int64_t heads = 4;
+  std::int64_t kv_heads = 0;  // 0: as many as heads (resolved)
+  std::int64_t head_dim = 0;  // 0: width / heads (resolved)
+  double rope_theta = 10000;
+  bool qk_norm = false;
+};
+template <class V>
+void describe(V& v, AttentionConfig& c) {
+  v.value("heads", c.heads, within(1, 4096, "Query heads"));
+  v.value("kv_heads", c.kv_heads, within(0, 4096, "Key/value heads; divides heads. 0: as many as heads"));
+  v.value("head_dim", c.head_dim, within(0, 4096, "Width of a head, even. 0: width / heads"));
+  v.value("rope_theta", c.rope_theta, within(0, 1e12, "Base of the rotary frequencies", false, true));
+  v.value("qk_norm", c.qk_norm, any("RMSNorm of each head's query and key before RoPE"));
+}
+
+enum class FeedForwardKind { kSwiglu, kExperts };
+constexpr auto words_of(FeedForwardKind) { return std::array{"swiglu", "experts"}; }
+
+struct FeedForwardConfig {
+  FeedForwardKind kind = FeedForwardKind::kSwiglu;
+  std::int64_t inner = 0;  // swiglu, 0: the multiple of 64 nearest to 8/3 width (resolved); experts: of each, required
+  // Of kind experts alone.
+  std::int64_t count = 0, active = 0;  // routed experts, and how many of them a call uses; required
+  std::int64_t shared = 0;             // experts that are always on, beside the routed ones
+  std::int64_t router_dim = 0;         // 0: 64 (resolved)
+  std::optional<double> balance_rate;  // null: 1e-3 (resolved)
+};
+template <class V>
+void describe(V& v, FeedForwardConfig& c) {
+  v.value("kind", c.kind, one_of<FeedForwardKind>("Kind of feed-forward"));
+  v.value("inner", c.inner, within(0, 1 << 24, "Hidden width, of each expert. 0: for swiglu the multiple of 64 nearest to 8/3 width"));
+  v.value("count", c.count, within(0, 1 << 20, "experts: routed experts of a block"));
+  v.value("active", c.active, within(0, 1 << 20, "experts: routed experts that a token uses in one call; at most count"));
+  v.value("shared", c.shared, within(0, 1 << 10, "experts: further experts that are always on"));
+  v.value("router_dim", c.router_dim, within(0, 1 << 16, "experts: width of the router's queries and keys, even. 0: 64"));
+  v.value("balance_rate", c.balance_rate, within(0, 1, "experts: step of the balance bias after each update; 0: none. null: 1e-3"));
+}
+
+enum class DepthAttentionKind { kSeparate, kJoint, kValues };
+constexpr auto words_of(DepthAttentionKind) { return std::array{"separate", "joint", "values"}; }
+enum class DepthKeys { kStates, kUpdates };
+constexpr auto words_of(DepthKeys) { return std::array{"states", "updates"}; }
+enum class DepthPosition { kRope, kNone };
+constexpr auto words_of(DepthPosition) { return std::array{"rope", "none"}; }
+
+struct DepthAttentionConfig {
+  DepthAttentionKind kind = DepthAttentionKind::kSeparate;
+  // Of kind separate alone; resolved.
+  std::int64_t heads = 0;                 // 0: one for each 256 of width
+  std::optional<DepthKeys> keys;          // empty: states
+  std::optional<DepthPosition> position;  // empty: rope
+};
+template <class V>
+void describe(V& v, DepthAttentionConfig& c) {
+  v.value("kind", c.kind,
+          one_of<DepthAttentionKind>(
+              "separate: a mixer of its own; joint: depth keys in sequence attention's softmax; values: sequence attention's values "
+              "mixed over depth"));
+  v.value("heads", c.heads, within(0, 4096, "separate: heads; divides width. 0: one for each 256 of width"));
+  v.value(
+      "keys", c.keys,
+      one_of_or_empty<DepthKeys>("separate: keys and values are made of the token's states, or of what each call added. Empty: states"));
+  v.value("position", c.position, one_of_or_empty<DepthPosition>("separate: RoPE over the depth index. Empty: rope"));
+}
+
+// How often the plan's one loop runs (model.loop.repeats). At most one member is set; none: as the plan's text says.
+struct RepeatsConfig {
+  std::optional<std::int64_t> number;
+  std::vector<std::pair<Amount, std::int64_t>> schedule;  // {0: 1, 170000: 2}: from each update on, that many repeats
+  std::optional<RepeatDistribution> sampled;              // {kind: poisson_lognormal, …}: drawn for each update
+  bool is_written() const { return !number && schedule.empty() && !sampled; }
+};
+// The map form that draws. Its first key is `kind`.
+struct SampledRepeats {
+  RepeatDistribution& distribution;
+  std::string kind = {};
+};
+template <class V>
+void describe(V& v, SampledRepeats& c) {
+  v.value("kind", c.kind, required(one_of({"poisson_lognormal"}, "1 + Poisson(rate), the rate log-normal")));
+  v.value("mean", c.distribution.mean, required(within(1, DepthPlan::kMaxCalls, "Mean of the repeats")));
+  v.value("sigma", c.distribution.sigma, within(0, 4, "Deviation of the rate's logarithm"));
+  v.value("max", c.distribution.max, required(within(1, DepthPlan::kMaxCalls, "Draws above it are this")));
+}
+
+enum class Injection { kNone, kAdd, kConcat };
+constexpr auto words_of(Injection) { return std::array{"none", "add", "concat"}; }
+
+struct LoopConfig {
+  RepeatsConfig repeats;
+  Injection injection = Injection::kNone;     // what a repeat is told of the loop's first input
+  std::optional<std::int64_t> backprop_last;  // gradients flow through the last so many repeats; null: through all
+  bool is_set() const { return !repeats.is_written() || injection != Injection::kNone || backprop_last.has_value(); }
+};
+template <class V>
+void describe(V& v, LoopConfig& c) {
+  v.value("repeats", c.repeats,
+          within(1, DepthPlan::kMaxCalls,
+                 "Repeats of the plan's one loop, in place of the count in its text: a number; {UPDATE: number, …} from update 0 on; or "
+                 "{kind: poisson_lognormal, mean, sigma, max}, drawn for each update. null: as written"));
+  v.value("injection", c.injection,
+          one_of<Injection>("What each repeat gets of the loop's first input e: nothing; h + e; or a learned map of [h, e]"));
+  v.value("backprop_last", c.backprop_last,
+          within(1, DepthPlan::kMaxCalls, "Gradients flow through the last so many repeats. null: through all"));
+}
+
+enum class Norm { kPre, kSandwich };
+constexpr auto words_of(Norm) { return std::array{"pre", "sandwich"}; }
+
+struct ModelConfig {
+  std::string architecture = "decoder";  // models/registry.h knows them
+  std::int64_t vocab_size = 0;           // required
+  std::int64_t width = 256;
+  std::int64_t blocks = 6;  // unique blocks at full depth
+  WrittenPlan depth_plan;   // empty: every block once, or what the architecture has in its place (resolved)
+  Norm norm = Norm::kPre;
+  LoopConfig loop;
+  double norm_eps = 1e-5;
+  AttentionConfig attention;
+  FeedForwardConfig feed_forward;
+  std::optional<DepthAttentionConfig> depth_attention;
+  bool tie_embeddings = true;
+
+  // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
+  std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
+};
+template <class V>
+void describe(V& v, ModelConfig& c) {
+  v.value("architecture", c.architecture, any("Registered architecture: decoder"));
+  v.value("vocab_size", c.vocab_size, required(within(2, 1 << 24, "Size of the vocabulary")));
+  v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
+  v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
+  v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
+  v.value("norm", c.norm, one_of<Norm>("pre: before each mixer; sandwich: also after each addition to the residual stream"));
+  v.section("loop", c.loop, "The plan's loop");
+  v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
+  v.section("attention", c.attention, "Sequence attention");
+  v.section("feed_forward", c.feed_forward, "Feed-forward");
+  v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");
+  v.value("tie_embeddings", c.tie_embeddings, any("The output head is the embedding"));
+}
+
+}  // namespace meristem
