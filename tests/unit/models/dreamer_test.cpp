@@ -65,9 +65,9 @@ TEST_CASE("in the first call there is no earlier one: joint and values are plain
   ModelConfig plain = test::tiny_config(1);
   const Batch batch = test::random_batch(2, 9, plain.vocab_size, 4);
   const auto expected = test::make_model(plain, test::build_of(at::kDouble, Path::kReference))->logits(batch, DepthPlan::plain(1));
-  for (const char* kind : {"joint", "values"}) {
+  for (const auto kind : {DepthAttentionKind::kJoint, DepthAttentionKind::kValues}) {
     ModelConfig config = plain;
-    config.depth_attention = DepthAttentionConfig{kind, 0, "", ""};
+    config.depth_attention = DepthAttentionConfig{kind, 0, {}, {}};
     const auto model = test::make_model(config, test::build_of(at::kDouble, Path::kReference));
     CHECK(test::max_error(model->logits(batch, DepthPlan::plain(1)), expected) < 1e-12);
     CHECK(test::max_error(
