@@ -125,7 +125,7 @@ TEST_CASE("what does not count moves no bit of a bias, and what counts moves it 
   CHECK(torch::equal(bias.view(torch::kInt), before));
   CHECK(bias_of(live, 0).abs().max().item<double>() == 0);
   live.model().after_step(torch::tensor(true), counts);
-  CHECK(torch::equal(bias_of(live, 0), 1e-2 * (3.5 - torch::arange(8)).sign()));
+  CHECK(torch::equal(bias_of(live, 0), 1e-2 * (3.5 - torch::arange(8, torch::kFloat)).sign()));
   CHECK(bias[0].item<float>() == -1e-2f);
 }
 
