@@ -11,7 +11,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "checkpoint/manifest.h"
 #include "core/dtype.h"
 #include "core/file.h"
 

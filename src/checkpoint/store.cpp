@@ -6,8 +6,9 @@
 
 #include <fmt/format.h>
 
-#include "checkpoint/manifest.h"
 #include "core/errors.h"
+#include "core/file.h"
+#include "core/json.h"
 #include "core/text.h"
 
 namespace meristem {
@@ -18,6 +19,14 @@ namespace fs = std::filesystem;
 constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer-0.safetensors", *kState = "state.json",
                      *kManifest = "manifest.json";
 constexpr std::string_view kStepPrefix = "step-";
+
+// A manifest must not be able to name a file outside its folder.
+bool plain_file_name(const std::string& name) {
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+  };
+  return !name.empty() && name.size() <= 200 && name[0] != '.' && std::all_of(name.begin(), name.end(), allowed);
+}
 
 // In each tensor file's metadata, so that a file from another step or in the other's place is found even where hashes were redone.
 std::map<std::string, std::string> tensor_metadata(const char* content, std::int64_t step) {
@@ -85,6 +94,38 @@ void verify_step(const SafetensorsFile& file, const char* content, std::int64_t 
 }
 
 }  // namespace
+
+std::string manifest_json(const Manifest& manifest) {
+  nlohmann::ordered_json files = nlohmann::ordered_json::object();
+  for (const auto& [name, digest] : manifest.files) files[name] = {{"bytes", digest.bytes}, {"xxh3", digest.xxh3}};
+  nlohmann::ordered_json json;
+  json["format_version"] = kCheckpointFormatVersion;
+  json["step"] = manifest.step;
+  json["files"] = files;
+  return json.dump(1) + "\n";
+}
+
+Manifest read_manifest(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "manifest.json";
+  const std::string origin = path.string();
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) throw DamagedError(origin + ": is missing: not a whole checkpoint");
+  const nlohmann::json document = parse_json_strict(read_file(path), origin);
+  const JsonCursor json(document, origin);
+  read_format_version(json, origin);
+  json.allow_only({"format_version", "step", "files"});
+  Manifest manifest;
+  manifest.step = json.at("step").integer(0);
+  for (const auto& [name, entry] : json.at("files").members()) {
+    if (!plain_file_name(name)) entry.fail("is not a plain file name");
+    entry.allow_only({"bytes", "xxh3"});
+    FileDigest digest;
+    digest.bytes = static_cast<std::uint64_t>(entry.at("bytes").integer(0));
+    digest.xxh3 = entry.at("xxh3").hash();
+    manifest.files.emplace(name, digest);
+  }
+  return manifest;
+}
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("{}{:010}", kStepPrefix, step); }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,6 +16,17 @@
 #include "checkpoint/train_state.h"
 
 namespace meristem {
+
+// manifest.json, the last file of a checkpoint to be written: a folder is a checkpoint only if it holds one that agrees with it.
+struct Manifest {
+  std::int64_t step = 0;
+  std::map<std::string, FileDigest> files;  // by file name inside the folder
+};
+
+std::string manifest_json(const Manifest& manifest);
+
+// Reads FOLDER/manifest.json. DamagedError where it is missing or wrong; InputError for a format version from the future.
+Manifest read_manifest(const std::filesystem::path& folder);
 
 struct CheckpointContent {
   TrainState state;

@@ -1,10 +1,10 @@
 #include "checkpoint/train_state.h"
 
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
-#include "checkpoint/manifest.h"
 #include "core/errors.h"
 #include "core/json.h"
 
@@ -52,6 +52,15 @@ void require_finite(const std::vector<double>& values, const char* key) {
 }
 
 }  // namespace
+
+int read_format_version(const JsonCursor& json, const std::string& origin) {
+  const std::int64_t version = json.at("format_version").integer(1, std::numeric_limits<int>::max());
+  if (version > kCheckpointFormatVersion) {
+    throw InputError(fmt::format("{}: format_version: found {}, this program reads up to {}: use a newer meristem", origin, version,
+                                 kCheckpointFormatVersion));
+  }
+  return static_cast<int>(version);
+}
 
 std::string train_state_json(const TrainState& state) {
   require_finite(state.recent_losses, "recent_losses");

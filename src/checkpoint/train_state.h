@@ -10,7 +10,12 @@
 
 namespace meristem {
 
+class JsonCursor;
+
 inline constexpr int kCheckpointFormatVersion = 1;
+
+// The format_version of a checkpoint's document: InputError, naming both versions, where this program is too old for it.
+int read_format_version(const JsonCursor& json, const std::string& origin);
 
 struct GrowthEvent {
   std::int64_t step = 0;

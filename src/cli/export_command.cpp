@@ -6,7 +6,7 @@
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
-#include "interop/code_export.h"
+#include "interop/hf_folder.h"
 #include "interop/llama.h"
 
 namespace meristem::cli {

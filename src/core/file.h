@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -46,6 +47,27 @@ class DurableFile {
  private:
   std::filesystem::path path_;
   int fd_ = -1;
+};
+
+struct FileDigest {
+  std::uint64_t bytes = 0;
+  std::string xxh3;  // 64 bit, 16 lower-case hex digits, as xxh3_hex
+  bool operator==(const FileDigest&) const = default;
+};
+
+// A durable file whose size and hash are known once it is written.
+class HashedFile {
+ public:
+  explicit HashedFile(const std::filesystem::path& path);  // creates or truncates
+  ~HashedFile();
+  void write(const void* data, std::size_t bytes);
+  FileDigest close_durably();  // fsync, close
+
+ private:
+  struct Hash;
+  DurableFile file_;
+  std::unique_ptr<Hash> hash_;
+  std::uint64_t bytes_ = 0;
 };
 
 // A whole file mapped read-only. Empty files map to an empty span.

@@ -161,25 +161,6 @@ ShardFile shard_file_of(const JsonCursor& json) {
 
 }  // namespace
 
-std::string shard_manifest_json(const ShardManifest& manifest) {
-  nlohmann::ordered_json json;
-  json["format_version"] = manifest.mask ? kShardManifestVersion : 1;
-  json["tokens"] = manifest.tokens;
-  json["documents"] = manifest.documents;
-  json["vocab_size"] = manifest.vocab_size;
-  json["dtype"] = manifest.dtype;
-  if (!manifest.tokenizer.empty()) json["tokenizer"] = manifest.tokenizer;
-  if (!manifest.tokenizer_hash.empty()) json["tokenizer_hash"] = manifest.tokenizer_hash;
-  if (manifest.end_of_text) json["end_of_text"] = *manifest.end_of_text;
-  json["files"]["bin"] = {{"bytes", manifest.bin.bytes}, {"xxh3", manifest.bin.xxh3}};
-  json["files"]["idx"] = {{"bytes", manifest.idx.bytes}, {"xxh3", manifest.idx.xxh3}};
-  if (manifest.mask) {
-    json["trained_tokens"] = manifest.trained_tokens;
-    json["files"]["mask"] = {{"bytes", manifest.mask->bytes}, {"xxh3", manifest.mask->xxh3}};
-  }
-  return json.dump(1) + "\n";
-}
-
 std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return std::nullopt;

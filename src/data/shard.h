@@ -66,8 +66,6 @@ struct ShardManifest {
   std::int64_t trained_tokens = 0;  // ones in the mask
 };
 
-std::string shard_manifest_json(const ShardManifest& manifest);
-
 // Reads PREFIX.json. Nothing where there is no such file; DamagedError naming the key where it is not a manifest, InputError where it is
 // of a later format.
 std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& path);

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/safetensors.h"
+#include "config/run_config.h"
 
 namespace meristem {
 
@@ -82,5 +83,14 @@ std::int64_t export_positions(std::int64_t sequence_length, const nlohmann::orde
 HfExported write_hf_folder(const SafetensorsFile& weights, const std::vector<WeightPart>& parts, nlohmann::ordered_json config,
                            const WeightType& type, const HfExport& options, const std::vector<std::pair<std::string, std::string>>& texts,
                            const std::filesystem::path& out);
+
+// The text of modeling_meristem.py, a part of this program.
+extern const char* const kModelingCode;
+
+// Any model of ours as a folder that transformers loads with trust_remote_code: our tensors by our names, and modeling_meristem.py to
+// compute them. `model.blocks` and `plan`, the text with its loop as a group, are the checkpoint's. config.json carries the plan, and
+// loading may give another one (depth_plan=, repeats=). InputError: `out` exists; DamagedError: tensors that are not fp32.
+HfExported export_with_code(const SafetensorsFile& weights, const ModelConfig& model, const std::string& plan, std::int64_t sequence_length,
+                            const HfExport& options, const std::filesystem::path& out);
 
 }  // namespace meristem

@@ -3,9 +3,9 @@
 #include <iterator>
 
 #include "data/shard.h"
-#include "data/shard_writer.h"
 #include "fuzz/format.h"
 #include "fuzz/mutate.h"
+#include "support/shard_writer.h"
 
 namespace meristem::fuzz {
 namespace {
@@ -62,7 +62,7 @@ class Shard : public Format {
     std::vector<Files> out{megatron_pair(2, {5, 1, 17, 64}), megatron_pair(4, {3, 9}), megatron_pair(2, {300}), llm_c(20240520, 1, 2),
                            llm_c(20240801, 7, 4)};
     out.push_back({{"tokens.bin", out[0].at("tokens.bin")}});  // bare ids
-    ShardWriter writer(scratch / "tokens", {.vocab_size = kVocab, .tokenizer_hash = "0123456789abcdef"});
+    test::ShardWriter writer(scratch / "tokens", {.vocab_size = kVocab, .tokenizer_hash = "0123456789abcdef"});
     for (const std::vector<std::int32_t>& document : {std::vector<std::int32_t>{1, 2, 3}, {999}, {}, {7, 7}}) writer.add_document(document);
     writer.finish();
     out.push_back(files_below(scratch));  // with its manifest

@@ -19,6 +19,8 @@ CODE_LINE = re.compile(r"^\s*(?!//|#include|#pragma|namespace\b|using\b|}|$)(.*)
 # What a reader follows: how many files it may take, and those files.
 TRAILS = {
     "one update": (6, ["src/run/training.cpp", "src/step/update.h", "src/step/update.cpp", "src/step/batches.cpp", "src/optim/adamw.cpp", "src/ops/adamw.cpp"]),
+    "shard to batch": (7, ["src/data/shard.cpp", "src/data/rows.cpp", "src/data/mixture.cpp", "src/data/sequence_sampler.cpp",
+                           "src/data/batch.h", "src/data/batch.cpp", "src/data/loader.cpp"]),
 }
 # Trails that are every file of a folder (or every file whose name matches) and must be few.
 FOLDERS = {

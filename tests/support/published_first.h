@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <memory>
 
-#include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
 #include "checkpoint/store.h"
 #include "core/file.h"

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/manifest.h"
 #include "checkpoint/store.h"
 #include "core/errors.h"
 #include "core/file.h"

@@ -13,8 +13,8 @@
 #include "core/errors.h"
 #include "data/loader.h"
 #include "data/shard.h"
-#include "data/shard_writer.h"
 #include "support/run_main.h"
+#include "support/shard_writer.h"
 
 namespace {
 
@@ -26,7 +26,7 @@ void print_ids(const std::vector<std::int32_t>& ids) {
 }
 
 void write(const std::string& prefix, std::int64_t vocab_size) {
-  ShardWriter writer(prefix, {vocab_size, ""});
+  test::ShardWriter writer(prefix, {vocab_size, ""});
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream words(line);
     std::vector<std::int32_t> document;

@@ -13,8 +13,8 @@
 #include "core/errors.h"
 #include "core/file.h"
 #include "data/shard.h"
-#include "data/shard_writer.h"
 #include "support/message_of.h"
+#include "support/shard_writer.h"
 
 namespace meristem::test {
 

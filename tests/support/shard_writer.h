@@ -1,35 +1,93 @@
-#include "data/shard_writer.h"
+// Writes a Megatron token pair with its manifest, for tests: PREFIX.bin, PREFIX.idx, PREFIX.json. Runs read what scripts/ has written; this
+// is a second hand at the same format. Files get their names when they are whole and durable.
+#pragma once
 
 #include <array>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <limits>
+#include <memory>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <unistd.h>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "core/errors.h"
+#include "core/file.h"
 #include "data/shard.h"
 
-namespace meristem {
-namespace {
+namespace meristem::test {
 
-constexpr std::array<const char*, 3> kShardExtensions{".bin", ".idx", ".json"};
+inline std::string shard_manifest_json(const ShardManifest& manifest) {
+  nlohmann::ordered_json json;
+  json["format_version"] = manifest.mask ? 2 : 1;
+  json["tokens"] = manifest.tokens;
+  json["documents"] = manifest.documents;
+  json["vocab_size"] = manifest.vocab_size;
+  json["dtype"] = manifest.dtype;
+  if (!manifest.tokenizer.empty()) json["tokenizer"] = manifest.tokenizer;
+  if (!manifest.tokenizer_hash.empty()) json["tokenizer_hash"] = manifest.tokenizer_hash;
+  if (manifest.end_of_text) json["end_of_text"] = *manifest.end_of_text;
+  json["files"]["bin"] = {{"bytes", manifest.bin.bytes}, {"xxh3", manifest.bin.xxh3}};
+  json["files"]["idx"] = {{"bytes", manifest.idx.bytes}, {"xxh3", manifest.idx.xxh3}};
+  if (manifest.mask) {
+    json["trained_tokens"] = manifest.trained_tokens;
+    json["files"]["mask"] = {{"bytes", manifest.mask->bytes}, {"xxh3", manifest.mask->xxh3}};
+  }
+  return json.dump(1) + "\n";
+}
+
+struct ShardOptions {
+  std::int64_t vocab_size = 0;  // ids are stored as uint16 below 65536 ids, else as int32
+  std::string tokenizer_hash;   // xxh3_hex of tokenizer.json; empty: unknown
+};
+
+class ShardWriter {
+ public:
+  // InputError where one of the three files exists or cannot be created.
+  ShardWriter(const std::filesystem::path& prefix, ShardOptions options);
+  ~ShardWriter();  // removes what was not finished
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
+  // Appends one document, which may be empty. InputError: an id outside the vocabulary, or more than 2^31 - 1 tokens.
+  void add_document(std::span<const std::int32_t> tokens);
+  void finish();
+
+ private:
+  std::filesystem::path final_path(const char* extension) const;
+  std::filesystem::path pending_path(const char* extension) const;
+  std::string index_bytes() const;
+  void flush();
+
+  std::string prefix_;
+  ShardOptions options_;
+  bool wide_ = false;  // int32
+  std::unique_ptr<DurableFile> bin_;
+  std::string buffer_;
+  std::vector<std::int32_t> lengths_;
+  bool finished_ = false;
+};
+
+inline constexpr std::array<const char*, 3> kShardExtensions{".bin", ".idx", ".json"};
 
 template <class Int>
 void append_integer(std::string& bytes, Int value) {
   bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
-ShardFile shard_file(const std::filesystem::path& path) {
+inline ShardFile shard_file(const std::filesystem::path& path) {
   const MappedFile file(path);
   return {static_cast<std::int64_t>(file.bytes().size()), xxh3_hex(file.bytes())};
 }
 
-}  // namespace
-
-ShardWriter::ShardWriter(const std::filesystem::path& prefix, ShardOptions options)
+inline ShardWriter::ShardWriter(const std::filesystem::path& prefix, ShardOptions options)
     : prefix_(prefix.string()), options_(std::move(options)), wide_(options_.vocab_size >= 65536) {
   if (options_.vocab_size < 1 || options_.vocab_size > std::numeric_limits<std::int32_t>::max()) {
     throw InputError(fmt::format("{}: vocab_size: found {}, allowed: 1 to 2^31 - 1", prefix_, options_.vocab_size));
@@ -41,7 +99,7 @@ ShardWriter::ShardWriter(const std::filesystem::path& prefix, ShardOptions optio
   bin_ = std::make_unique<DurableFile>(pending_path(".bin"));
 }
 
-ShardWriter::~ShardWriter() {
+inline ShardWriter::~ShardWriter() {
   if (finished_) return;
   for (const char* extension : kShardExtensions) {
     std::error_code ignored;
@@ -49,12 +107,12 @@ ShardWriter::~ShardWriter() {
   }
 }
 
-std::filesystem::path ShardWriter::final_path(const char* extension) const { return prefix_ + extension; }
-std::filesystem::path ShardWriter::pending_path(const char* extension) const {
+inline std::filesystem::path ShardWriter::final_path(const char* extension) const { return prefix_ + extension; }
+inline std::filesystem::path ShardWriter::pending_path(const char* extension) const {
   return fmt::format("{}{}.tmp-{}", prefix_, extension, ::getpid());
 }
 
-void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
+inline void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
   if (tokens.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
     throw InputError(fmt::format("{}: document {} has {} tokens, at most 2^31 - 1 are allowed", prefix_, lengths_.size(), tokens.size()));
   }
@@ -75,12 +133,12 @@ void ShardWriter::add_document(std::span<const std::int32_t> tokens) {
   if (buffer_.size() >= (1u << 20)) flush();
 }
 
-void ShardWriter::flush() {
+inline void ShardWriter::flush() {
   bin_->write(buffer_.data(), buffer_.size());
   buffer_.clear();
 }
 
-std::string ShardWriter::index_bytes() const {
+inline std::string ShardWriter::index_bytes() const {
   std::string bytes("MMIDIDX\0\0", 9);
   append_integer(bytes, std::uint64_t{1});
   append_integer(bytes, static_cast<std::uint8_t>(wide_ ? 4 : 8));
@@ -96,7 +154,7 @@ std::string ShardWriter::index_bytes() const {
   return bytes;
 }
 
-void ShardWriter::finish() {
+inline void ShardWriter::finish() {
   flush();
   bin_->close_durably();
   write_file_durably(pending_path(".idx"), index_bytes());
@@ -119,4 +177,4 @@ void ShardWriter::finish() {
   fsync_folder(folder.empty() ? "." : folder);
 }
 
-}  // namespace meristem
+}  // namespace meristem::test
