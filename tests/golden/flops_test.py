@@ -6,10 +6,12 @@ The models are on the meta device: no storage, no arithmetic.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import program  # noqa: E402
 
 try:
     import torch
@@ -56,9 +58,9 @@ def planned(shape):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         config.write(run_config(shape))
         config.flush()
-        answer = subprocess.run([PROGRAM, "plan", config.name, "--json"], capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stderr
-        return json.loads(answer.stdout)
+        code, out, err = program.run(PROGRAM, "plan", config.name, "--json")
+        assert code == 0, err
+        return json.loads(out)
 
 
 def agrees(ours, theirs):

@@ -8,7 +8,6 @@ Each folder holds a run that stands in its middle, the text it reads, and what t
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,15 +29,11 @@ ITEMS = [{"context": [1, 2, 3, 4], "choices": [[5], [6, 7], [8]]}, {"context": [
 TOLERANCE = 2e-4
 
 
-def command(program, folder, *arguments):
-    return subprocess.run([program, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120, env=tiny_run.environment())
-
-
 def checked(program, folder, *arguments):
-    done = command(program, folder, *arguments)
-    if done.returncode != 0:
-        sys.exit(f"{folder.name}: {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")
-    return done.stdout
+    code, out, err = tiny_run.run(program, *arguments, cwd=folder)
+    if code != 0:
+        sys.exit(f"{folder.name}: {' '.join(map(str, arguments))}: exit code {code}\n{err}")
+    return out
 
 
 def losses(folder, name):

@@ -21,11 +21,11 @@ def environment():
 
 
 def start(program, *arguments, **options):
-    """A process as subprocess.Popen has it, its output in pipes. `program`: its path, or a list that begins with it. `options` are Popen's; with any but
+    """A process as subprocess.Popen has it, its output in pipes. `program`: its path, or a list that begins with it, or "logits" (logits.cpp). `options` are Popen's; with any but
     `env` and `cwd` it is an ordinary start."""
     words = [str(word) for word in (*(program if isinstance(program, list) else [program]), *arguments)]
     options.setdefault("env", environment())
-    if os.access(os.environ.get("MERISTEM_SERVER", ""), os.X_OK) and words[0] == os.environ.get("MERISTEM_BINARY") and options.keys() <= {"env", "cwd"}:
+    if os.access(os.environ.get("MERISTEM_SERVER", ""), os.X_OK) and words[0] in (os.environ.get("MERISTEM_BINARY"), "logits") and options.keys() <= {"env", "cwd"}:
         return Forked(words, options["env"], options.get("cwd"))
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 

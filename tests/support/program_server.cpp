@@ -1,5 +1,5 @@
-// src/cli/main.cpp as a server for tests: what a start of the program takes most of its time for, loading LibTorch, is done once, and each
-// request is a process of its own, forked from here, with its own arguments, folder, environment and output. The client is
+// src/cli/main.cpp and logits.cpp as a server for tests: what a start of the program takes most of its time for, loading LibTorch, is done
+// once, and each request is a process of its own, forked from here, with its own arguments, folder, environment and output. The client is
 // tests/support/program.py.
 //
 //   {"arguments": […], "folder": …, "environment": {…}, "stdout": path, "stderr": path}  ->  its process id
@@ -21,6 +21,7 @@ extern char** environ;
 
 // main() of src/cli/main.cpp, which is compiled under this name.
 int meristem_main(int argc, char** argv);
+int logits_main(int argc, char** argv);
 
 namespace {
 
@@ -41,7 +42,8 @@ int opened(const std::string& path, int flags) {
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  const int code = meristem_main(static_cast<int>(words.size()), argv.data());
+  const auto run = words.front() == "logits" ? logits_main : meristem_main;
+  const int code = run(static_cast<int>(words.size()), argv.data());
   std::fflush(nullptr);
   ::_exit(code);  // LibTorch's destructors take a tenth of a second, and have nothing to say
 }

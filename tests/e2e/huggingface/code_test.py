@@ -3,7 +3,6 @@ attention, experts; with another plan, with a cache, with padding."""
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import unittest
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 import program  # noqa: E402
 from text_commands import FolderCase, write_shard  # noqa: E402
 
-DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
+PROGRAM = sys.argv.pop(1)
 IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
 MODEL = {"vocab_size": 61, "width": 32, "blocks": 3, "attention": {"heads": 4, "kv_heads": 2}, "feed_forward": {"inner": 48}}
 EXPERTS = {"kind": "experts", "count": 6, "active": 2, "inner": 16, "shared": 1, "router_dim": 6}
@@ -40,6 +39,14 @@ MODELS = {
     "values": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x4", "depth_attention": {"kind": "values"}},
     "layered experts": {"depth_plan": "0-2", "feed_forward": EXPERTS | {"shared": 0}},
 }
+
+
+def our_logits(case, checkpoint, *plan):
+    """Of IDS, by the program's own code."""
+    out = case.folder / "logits"
+    code, _, err = program.run("logits", *plan, checkpoint, out, *IDS)
+    case.assertEqual(code, 0, err)
+    return np.fromfile(out, np.float32).reshape(len(IDS), -1)
 
 
 class Code(FolderCase):
@@ -60,9 +67,7 @@ class Code(FolderCase):
         return self.folder / "runs" / name
 
     def ours(self, checkpoint, *plan):
-        result = subprocess.run([DRIVER, *plan, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return np.frombuffer(result.stdout, np.float32).reshape(len(IDS), -1)
+        return our_logits(self, checkpoint, *plan)
 
     def load(self, folder, **options):
         return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32, **options).eval()

@@ -1,14 +1,14 @@
-"""Folders that transformers wrote come in, folders that transformers loads go out, and the logits are the same on both sides."""
+"""Folders that transformers wrote come in, folders that transformers loads go out, and the logits are the same on both sides. Those that go out with
+code of their own are in code_test.py, which runs along: transformers takes seconds to load."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", USE_TF="0")
+from code_test import IDS, PROGRAM, Code, our_logits  # noqa: F401  (first: it sets what transformers reads)
+
 try:
     import numpy as np
     import torch
@@ -18,12 +18,9 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 import program  # noqa: E402
 from text_commands import write_shard  # noqa: E402
 
-DRIVER, PROGRAM = sys.argv.pop(2), sys.argv.pop(1)
-IDS = np.random.default_rng(1).integers(0, 61, 24).tolist()
 SHAPE = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
          "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}
 RUN = """\
@@ -70,15 +67,10 @@ class HuggingFace(unittest.TestCase):
         self.assertEqual(found, code, err)
         return out + err
 
-    def our_logits(self, checkpoint):
-        result = subprocess.run([DRIVER, checkpoint, *map(str, IDS)], capture_output=True, timeout=120)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return np.frombuffer(result.stdout, np.float32).reshape(len(IDS), -1)
-
     def agree(self, checkpoint, folder):
         theirs = logits_of(folder)
         self.assertGreater(np.abs(theirs).max(), 0.5)
-        self.assertLess(np.abs(self.our_logits(checkpoint) - theirs).max(), 1e-4)
+        self.assertLess(np.abs(our_logits(self, checkpoint) - theirs).max(), 1e-4)
 
     def test_round_trips(self):
         kinds = [("plain", {}), ("tied", {"tie_word_embeddings": True}), ("shards", {"shard": "20KB"}),

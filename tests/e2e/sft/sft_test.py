@@ -1,4 +1,5 @@
-"""Supervised fine-tuning from masked shards to an answer: a run from a checkpoint, its loss curve beside transformers', refusals, a chat."""
+"""Supervised fine-tuning from masked shards to an answer: a run from a checkpoint, its loss curve beside transformers', refusals, a chat. Of a
+folder that transformers wrote: imported_test.py, which runs along, since transformers takes seconds to load."""
 
 import json
 import os
@@ -22,10 +23,11 @@ sys.path.insert(0, str(HERE))
 from conversations import ROOT, Case, call, write_problems  # noqa: E402
 import program  # noqa: E402
 import transformers_peer as peer  # noqa: E402
+from imported_test import PROGRAM, Imported  # noqa: E402, F401
 from text import tokenizing  # noqa: E402
 from text.shards import Mask, Shard  # noqa: E402
 
-PROGRAM, DRIVER = (sys.argv.pop(1) for _ in range(2))
+DRIVER = sys.argv.pop(1)
 MODEL = "model: {vocab_size: 384, width: 48, blocks: 2, attention: {heads: 4, kv_heads: 2}, feed_forward: {inner: 96}}\n"
 BASE = MODEL + """\
 run: {name: base, out: runs}

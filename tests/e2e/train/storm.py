@@ -1,5 +1,12 @@
-"""SIGKILL again and again, `--resume auto` each time, until the run is done: it must end as one that nobody disturbed."""
+"""SIGKILL again and again, `--resume auto` each time, until the run is done: it must end bit-equal to one that nobody disturbed, its metrics.jsonl
+included.
 
+    storm.py PROGRAM [--kills N] [--seed N] [--long]     the storm; --long: with so many kills that where they hit can be asked
+    storm.py PROGRAM --planted FAULTY_RUN                it sees planted faults: a loader whose position is dropped on resume, a checkpoint published
+                                                         before its data is written
+"""
+
+import argparse
 import json
 import random
 import signal
@@ -156,3 +163,36 @@ def storm_in_temporary(program, peaceful_program, kills, seed):
             return tiny_run.write_config(root, f"storm-{number}", f"storm-{number}.yaml"), root / f"storm-{number}" / "tiny"
 
         return storm(program, reference, config_of, kills, seed, tally), tally
+
+
+def sees_planted_faults(program, faulty_run):
+    for fault, expected in (("drops-position", "metrics.jsonl"), ("published-first", "checkpoints/step-")):
+        failure, tally = storm_in_temporary([faulty_run, fault], program, kills=60, seed=2)
+        print(f"{fault}: after {tally.kills} kills: {failure}")
+        assert failure is not None, f"{fault}: the storm does not see the planted fault"
+        assert expected in failure, "it fails, but not by what was planted"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--long", action="store_true", help="enough kills to ask where they hit")
+    parser.add_argument("--planted", metavar="FAULTY_RUN")
+    options = parser.parse_args()
+    if options.planted:
+        sees_planted_faults(options.program, options.planted)
+        return
+    begun = time.monotonic()
+    failure, tally = storm_in_temporary(options.program, options.program, options.kills, options.seed)
+    print(f"{tally}; {time.monotonic() - begun:.1f} s")
+    assert failure is None, failure
+    assert tally.kills >= options.kills
+    if options.long:
+        assert tally.inside_write >= 20, "too few kills hit a checkpoint write to prove anything"
+        assert tally.near_growth >= 20, "too few kills hit a growth to prove anything"
+
+
+if __name__ == "__main__":
+    main()

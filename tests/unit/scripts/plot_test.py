@@ -3,14 +3,14 @@
 import importlib.util
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import text_commands  # noqa: E402
+
 MISSING = [name for name in ("matplotlib", "yaml", "tokenizers") if importlib.util.find_spec(name) is None]
 
 
@@ -32,7 +32,10 @@ def write_run(folder, steps=40, torn=False):
 
 
 def call(*arguments):
-    return subprocess.run([sys.executable, SCRIPTS, "plot", *map(str, arguments)], capture_output=True, text=True)
+    """(exit code, stdout, stderr)"""
+    from reports import plot
+
+    return text_commands.call(plot, *arguments)
 
 
 class Plot(unittest.TestCase):
@@ -43,11 +46,11 @@ class Plot(unittest.TestCase):
 
     def test_a_picture_comes_out_of_a_file_that_is_still_written(self):
         write_run(self.run_dir, torn=True)
-        result = call(self.run_dir)
-        self.assertEqual(result.returncode, 0, result.stderr)
+        code, _, err = call(self.run_dir)
+        self.assertEqual(code, 0, err)
         picture = (self.run_dir / "plots" / "loss.png").read_bytes()
         self.assertTrue(picture.startswith(b"\x89PNG") and len(picture) > 10000)
-        self.assertIn("1 line(s) could not be read", result.stderr)
+        self.assertIn("1 line(s) could not be read", err)
         self.assertEqual([path.name for path in (self.run_dir / "plots").iterdir()], ["loss.png"])
 
     def test_what_is_read(self):
@@ -74,18 +77,18 @@ class Plot(unittest.TestCase):
 
     def test_few_steps_are_enough_and_none_is_an_error(self):
         write_run(self.run_dir, steps=1)
-        self.assertEqual(call(self.run_dir).returncode, 0)
+        self.assertEqual(call(self.run_dir)[0], 0)
         (self.run_dir / "metrics.jsonl").write_text("")
-        result = call(self.run_dir)
-        self.assertEqual(result.returncode, 2)
-        self.assertIn("no training step", result.stderr)
+        code, _, err = call(self.run_dir)
+        self.assertEqual(code, 2)
+        self.assertIn("no training step", err)
 
     def test_a_folder_that_is_no_run_is_named_and_the_others_are_drawn(self):
         write_run(self.run_dir)
-        result = call(self.run_dir.parent / "nowhere", self.run_dir)
-        self.assertEqual(result.returncode, 2)
-        self.assertIn("nowhere/metrics.jsonl", result.stderr)
-        self.assertEqual(result.stderr.count("\n"), 1)
+        code, _, err = call(self.run_dir.parent / "nowhere", self.run_dir)
+        self.assertEqual(code, 2)
+        self.assertIn("nowhere/metrics.jsonl", err)
+        self.assertEqual(err.count("\n"), 1)
         self.assertTrue((self.run_dir / "plots" / "loss.png").exists())
 
     def test_samples_become_text(self):
@@ -99,22 +102,22 @@ class Plot(unittest.TestCase):
         (samples / "step-0000000020.json").write_text(json.dumps({"step": 20, "prompt_ids": [0], "ids": [1, 2]}))
         (samples / "step-0000000040.json").write_text(json.dumps({"step": 40, "prompt_ids": [0, 1], "ids": [0, 1, 2]}))
         (samples / "torn.json").write_text('{"step": 1')
-        without = call(self.run_dir)
-        self.assertEqual(without.returncode, 0)
-        self.assertIn("samples stay token ids", without.stderr)
+        code, _, err = call(self.run_dir)
+        self.assertEqual(code, 0)
+        self.assertIn("samples stay token ids", err)
         words.save(str(self.run_dir / "tokenizer.json"))
-        result = call(self.run_dir)
-        self.assertEqual(result.returncode, 0, result.stderr)
+        code, _, err = call(self.run_dir)
+        self.assertEqual(code, 0, err)
         self.assertEqual((samples / "step-20.txt").read_text(), "abc\n")
         self.assertEqual((samples / "step-40.txt").read_text(), "abc\n")
-        self.assertIn("torn.json: not a sample", result.stderr)
+        self.assertIn("torn.json: not a sample", err)
 
     def test_a_folder_that_cannot_be_written_is_named(self):
         write_run(self.run_dir)
         (self.run_dir / "plots").write_text("in the way")
-        result = call(self.run_dir)
-        self.assertEqual(result.returncode, 2)
-        self.assertIn("plots", result.stderr)
+        code, _, err = call(self.run_dir)
+        self.assertEqual(code, 2)
+        self.assertIn("plots", err)
 
 
 if __name__ == "__main__":

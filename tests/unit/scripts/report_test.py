@@ -4,15 +4,15 @@ import importlib.util
 import json
 import math
 import re
-import subprocess
 import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import text_commands  # noqa: E402
+
 MISSING = [name for name in ("matplotlib", "yaml") if importlib.util.find_spec(name) is None]
 
 
@@ -35,7 +35,10 @@ def write_run(folder, begin=0, end=60, origin=None, slope=0.02, config=None, tor
 
 
 def call(*arguments):
-    return subprocess.run([sys.executable, SCRIPTS, "report", *map(str, arguments)], capture_output=True, text=True)
+    """(exit code, stdout, stderr)"""
+    from reports import report
+
+    return text_commands.call(report, *arguments)
 
 
 @unittest.skipIf(MISSING, f"not here: {MISSING}")
@@ -112,18 +115,25 @@ class Report(unittest.TestCase):
     def test_the_command(self):
         write_run(self.runs / "one")
         write_run(self.runs / "two")
-        result = call(self.runs / "one", self.runs / "two")
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(result.stdout.strip(), str(self.runs / "report.html"))
+        code, out, err = call(self.runs / "one", self.runs / "two")
+        self.assertEqual((code, out.strip()), (0, str(self.runs / "report.html")), err)
         self.assertTrue((self.runs / "one" / "plots" / "loss.png").exists())
         for folder, named in ((self.runs / "none", "metrics.jsonl"), (self.runs, "metrics.jsonl")):
-            result = call(folder)
-            self.assertEqual(result.returncode, 2)
-            self.assertTrue(result.stderr.startswith("meristem: error: ") and result.stderr.count("\n") == 1 and named in result.stderr, result.stderr)
+            code, _, err = call(folder)
+            self.assertEqual(code, 2)
+            self.assertTrue(err.startswith("meristem: error: ") and err.count("\n") == 1 and named in err, err)
         (self.runs / "two" / "config.yaml").write_text("a: [")
-        result = call(self.runs / "two")
-        self.assertEqual(result.returncode, 2)
-        self.assertIn("config.yaml: is not the YAML of a run", result.stderr)
+        code, _, err = call(self.runs / "two")
+        self.assertEqual(code, 2)
+        self.assertIn("config.yaml: is not the YAML of a run", err)
+
+    def test_a_picture_that_cannot_be_drawn_is_said_and_the_page_stays(self):
+        write_run(self.runs / "one")
+        (self.runs / "one" / "plots").write_text("in the way")
+        code, _, err = call(self.runs / "one")
+        self.assertEqual(code, 0)
+        self.assertIn("plots/loss.png was not drawn: ", err)
+        self.assertTrue((self.runs / "one" / "report.html").exists())
 
 
 class Charts(unittest.TestCase):
