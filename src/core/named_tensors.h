@@ -51,14 +51,14 @@ inline bool stays_fp32(Role role) {
 }
 
 // The rows of the matrices that a parameter packs one below the other, (queries, keys, values) for example. Empty: it is one matrix.
-using PackedRows = std::vector<std::int64_t>;
+using MatrixRows = std::vector<std::int64_t>;
 
 struct ParameterInfo {
   std::string name;  // full name, "blocks.3.attention.qkv.weight"
   Role role;
   double init_std;  // 0: filled with ones where it is a norm, with zeros where not
   at::Tensor tensor;
-  PackedRows packed_rows = {};  // of an expert, where the tensor is [experts, rows, columns]
+  MatrixRows packed_rows = {};  // of an expert, where the tensor is [experts, rows, columns]
 };
 
 }  // namespace meristem

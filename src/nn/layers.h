@@ -14,9 +14,9 @@ class LinearImpl : public Module {
  public:
   // weight: [out, in], Normal(0, init_std).
   LinearImpl(std::int64_t in, std::int64_t out, double init_std, const Placement& placement, Role role = Role::kLinear)
-      : LinearImpl(in, PackedRows{out}, init_std, placement, role) {}
+      : LinearImpl(in, MatrixRows{out}, init_std, placement, role) {}
   // Several maps of one input in one weight, given by their outputs.
-  LinearImpl(std::int64_t in, const PackedRows& outs, double init_std, const Placement& placement, Role role = Role::kLinear) {
+  LinearImpl(std::int64_t in, const MatrixRows& outs, double init_std, const Placement& placement, Role role = Role::kLinear) {
     const std::int64_t out = std::accumulate(outs.begin(), outs.end(), std::int64_t{0});
     weight_ = add_parameter("weight", {out, in}, role, init_std, placement, outs);
   }

@@ -5,7 +5,7 @@
 namespace meristem::nn {
 
 at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
-                                 PackedRows packed_rows) {
+                                 MatrixRows packed_rows) {
   const auto dtype = stays_fp32(role) ? placement.norm : placement.compute;
   own_.push_back({name, role, init_std, std::move(packed_rows)});
   return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)), role != Role::kBalance);

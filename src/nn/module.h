@@ -28,14 +28,14 @@ class Module : public torch::nn::Module {
 
  protected:
   at::Tensor add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
-                           PackedRows packed_rows = {});
+                           MatrixRows packed_rows = {});
 
  private:
   struct Own {
     std::string name;
     Role role;
     double init_std;
-    PackedRows packed_rows;
+    MatrixRows packed_rows;
   };
   void collect(const std::string& prefix, std::vector<ParameterInfo>& out) const;
   std::vector<Own> own_;

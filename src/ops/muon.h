@@ -30,9 +30,10 @@ struct MuonParameter {
 };
 
 // One update. lr and grad_scale: float32 scalars on the same device. Refused where grad_scale is not finite: masters and momenta keep their
-// bits. Waits for nothing. Takes up to 18 bytes for each element of the largest parameter while it runs (kMuonWorkspaceBytes).
-inline constexpr std::int64_t kMuonWorkspaceBytes = 18;
-void muon_step(const std::vector<MuonParameter>& parameters, const at::Tensor& lr, const at::Tensor& grad_scale, const MuonSettings& settings);
+// bits. Waits for nothing. Takes up to 16 bytes for each element of the largest parameter while it runs (kMuonWorkspaceBytes).
+inline constexpr std::int64_t kMuonWorkspaceBytes = 16;
+void muon_step(const std::vector<MuonParameter>& parameters, const at::Tensor& lr, const at::Tensor& grad_scale,
+               const MuonSettings& settings);
 
 // x [..., rows, columns] with every matrix scaled to Frobenius norm 1 and its singular values brought near 1 by `steps` quintic steps in
 // bfloat16, as torch.optim.Muon does. Returns bfloat16 of x's shape. A zero matrix stays zero.

@@ -25,7 +25,8 @@ std::string owner_of(const std::string& name) {
 
 // Name, rule and decay of the range that a parameter belongs to.
 FlatRange range_of(const ParameterInfo& info, const OptimizerConfig& config) {
-  const bool muon = config.kind == OptimizerKind::kMuon && info.role == Role::kLinear, decay = is_decayed(info.role, config.decay_embeddings);
+  const bool muon = config.kind == OptimizerKind::kMuon && info.role == Role::kLinear,
+             decay = is_decayed(info.role, config.decay_embeddings);
   std::string name = owner_of(info.name);
   if (name.rfind("blocks.", 0) == 0) name += muon ? ".muon" : decay ? ".decay" : ".no_decay";
   return {name, muon ? UpdateRule::kMuon : UpdateRule::kAdamw, decay, 0, 0};

@@ -17,7 +17,7 @@ struct FlatEntry {
   std::vector<std::int64_t> shape;
   std::int64_t offset = 0, count = 0;  // elements in the flat buffers
   std::size_t range = 0;
-  PackedRows packed_rows;
+  MatrixRows packed_rows;
 };
 
 enum class UpdateRule { kAdamw, kMuon };

@@ -141,9 +141,7 @@ NamedTensors Optimizer::state() const {
   for (const Part& part : parts_) {
     for_each_kept(
         part.rule, parameters_.entries(), parameters_.ranges(),
-        [&](std::size_t m, const FlatEntry& entry, std::string name) {
-          out.add(std::move(name), moment_of(part, m, entry));
-        },
+        [&](std::size_t m, const FlatEntry& entry, std::string name) { out.add(std::move(name), moment_of(part, m, entry)); },
         [&](std::int64_t r, std::string name) { out.add(std::move(name), part.counts_R[r]); });
   }
   return out;

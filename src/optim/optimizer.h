@@ -29,10 +29,9 @@ class Optimizer {
   // adamw: the path of AdamW's update (kernels.adamw). `parameters` must outlive it.
   Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw);
 
-  // One update with gradients grad() * grad_scale; grad() may be written to. lr: what optimizer.lr comes to in this update; a rule with a peak
-  // of its own takes it in proportion. lr and grad_scale: float32 scalars on the parameters' device.
-  // An update whose grad_scale is not finite is refused: weights, moments and counts keep their bits. Asynchronous on a GPU, but for the
-  // path `reference`.
+  // One update with gradients grad() * grad_scale; grad() may be written to. lr: what optimizer.lr comes to in this update; a rule with a
+  // peak of its own takes it in proportion. lr and grad_scale: float32 scalars on the parameters' device. An update whose grad_scale is not
+  // finite is refused: weights, moments and counts keep their bits. Asynchronous on a GPU, but for the path `reference`.
   void step(const at::Tensor& lr, const at::Tensor& grad_scale);
 
   // Views: a later step changes them.

@@ -5,11 +5,11 @@
 #include <torch/torch.h>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "step/live_model.h"
 #include "support/run_main.h"
-#include "train/live_model.h"
-#include "train/tensor_files.h"
 
 namespace {
 
@@ -23,7 +23,7 @@ void run(const std::vector<std::string>& arguments) {
   if (arguments.size() != 3) throw InputError("usage: golden_muon RUN.yaml GRADIENTS OUT");
   const RunConfig config = load_config(arguments[0], {});
   const ModelRegistry registry = builtin_registry();
-  LiveModel live(config, registry, at::kCPU, config.model.blocks, /*fresh=*/true);
+  LiveModel live(config, Timeline(config), registry, at::kCPU, config.model.blocks, /*fresh=*/true);
   FlatParameters& parameters = live.parameters();
   const SafetensorsFile file = SafetensorsFile::open(arguments[1]);
   const NamedTensors given = tensors_of(file);

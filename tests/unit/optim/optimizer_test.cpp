@@ -124,9 +124,9 @@ TEST_CASE("Muon has the matrices between hidden states and keeps one moment of t
   };
   CHECK(sorted(by_rule["muon"]) == std::vector<std::string>{"blocks.0.attention.output.weight", "blocks.0.attention.qkv.weight",
                                                             "blocks.0.depth_attention.key_value.weight",
-                                                            "blocks.0.depth_attention.output.weight", "blocks.0.depth_attention.query.weight",
-                                                            "blocks.0.feed_forward.down", "blocks.0.feed_forward.gate_up",
-                                                            "blocks.0.feed_forward.shared_down.weight",
+                                                            "blocks.0.depth_attention.output.weight",
+                                                            "blocks.0.depth_attention.query.weight", "blocks.0.feed_forward.down",
+                                                            "blocks.0.feed_forward.gate_up", "blocks.0.feed_forward.shared_down.weight",
                                                             "blocks.0.feed_forward.shared_gate_up.weight", "injection.weight"});
   CHECK(std::count(by_rule["adamw"].begin(), by_rule["adamw"].end(), "blocks.0.feed_forward.router.weight") == 1);
   CHECK(std::count(by_rule["adamw"].begin(), by_rule["adamw"].end(), "head.weight") == 1);
@@ -136,13 +136,13 @@ TEST_CASE("Muon has the matrices between hidden states and keeps one moment of t
 
 TEST_CASE("packed matrices are said by who packs them, and add up to the parameter's rows") {
   const auto model = test::make_model(everything(), test::build_of(at::kFloat, Path::kFused));
-  std::map<std::string, PackedRows> packed;
+  std::map<std::string, MatrixRows> packed;
   for (const ParameterInfo& info : model->parameter_infos()) {
     if (info.packed_rows.size() < 2) continue;
     CHECK(std::accumulate(info.packed_rows.begin(), info.packed_rows.end(), std::int64_t{0}) == info.tensor.size(-2));
     if (info.name.rfind("blocks.0.", 0) == 0) packed[info.name.substr(9)] = info.packed_rows;
   }
-  CHECK(packed == std::map<std::string, PackedRows>{{"attention.qkv.weight", {32, 16, 16}},
+  CHECK(packed == std::map<std::string, MatrixRows>{{"attention.qkv.weight", {32, 16, 16}},
                                                     {"depth_attention.key_value.weight", {32, 32}},
                                                     {"feed_forward.gate_up", {16, 16}},
                                                     {"feed_forward.shared_gate_up.weight", {32, 32}}});
@@ -163,8 +163,11 @@ TEST_CASE("AdamW keeps two moments of each parameter in fp32, and a count a rang
 }
 
 TEST_CASE("a refused update in the middle leaves no trace: all bits are those of a run without it") {
-  for (const auto& [path, config] : {std::pair{Path::kReference, kAdamw}, {Path::kLibrary, kAdamw}, {Path::kFused, kAdamw},
-                                     {Path::kReference, kMuon}, {Path::kFused, kMuon}}) {
+  for (const auto& [path, config] : {std::pair{Path::kReference, kAdamw},
+                                     {Path::kLibrary, kAdamw},
+                                     {Path::kFused, kAdamw},
+                                     {Path::kReference, kMuon},
+                                     {Path::kFused, kMuon}}) {
     for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
       INFO("path " << static_cast<int>(path) << (config.muon ? " of muon" : ""));
       Lane refusing(test::tiny_config(2), config, compute, path), sound(test::tiny_config(2), config, compute, path);
@@ -208,7 +211,8 @@ TEST_CASE("Muon's matrices may have a learning rate of their own, which the sche
     lane.update(1);
     const at::Tensor difference = lane.parameters.master() - before;
     std::map<std::string, double> norms;
-    for (const FlatEntry& entry : lane.parameters.entries()) norms[entry.name] = lane.parameters.view(difference, entry).norm().item<double>();
+    for (const FlatEntry& entry : lane.parameters.entries())
+      norms[entry.name] = lane.parameters.view(difference, entry).norm().item<double>();
     return norms;
   };
   const auto alike = moved(kMuon), own = moved(slow);
