@@ -62,9 +62,13 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
                              {"head", last.flops.head},
                              {"attention_scores", last.flops.scores}};
   json["kv_bytes_per_token"] = last.kv_bytes_per_token;
-  json["memory"] = {
-      {"weights", last.memory.weights},         {"optimizer", last.memory.optimizer},           {"gradients", last.memory.gradients},
-      {"activations", last.memory.activations}, {"loop_gradients", last.memory.loop_gradients}, {"growth_peak", cost.growth_peak}};
+  json["memory"] = {{"weights", last.memory.weights},
+                    {"optimizer", last.memory.optimizer},
+                    {"gradients", last.memory.gradients},
+                    {"activations", last.memory.activations},
+                    {"loop_gradients", last.memory.loop_gradients},
+                    {"growth_peak", cost.growth_peak},
+                    {"update", last.memory.update}};
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageCost& stage : cost.stages) {
     json["stages"].push_back({{"from_step", stage.stage.from_step},
@@ -109,6 +113,9 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n",
              bytes_text(last.memory.weights), bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients),
              bytes_text(last.memory.activations), config.batch.micro_sequences, config.data.sequence_length);
+  if (last.memory.update > last.memory.activations) {
+    fmt::print("  update           {}: what the optimizer works in, once activations are gone\n", bytes_text(last.memory.update));
+  }
   if (last.memory.loop_gradients > 0) {
     fmt::print("  loop gradients   {}: sums of blocks called more than once, beside the activations while backward is in the loop\n",
                bytes_text(last.memory.loop_gradients));

@@ -152,8 +152,29 @@ void describe(V& v, PhaseConfig& c) {
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));
 }
 
-enum class OptimizerKind { kAdamw };
-constexpr auto words_of(OptimizerKind) { return std::array{"adamw"}; }
+enum class OptimizerKind { kAdamw, kMuon };
+constexpr auto words_of(OptimizerKind) { return std::array{"adamw", "muon"}; }
+enum class MuonScale { kMoonlight, kOriginal };
+constexpr auto words_of(MuonScale) { return std::array{"moonlight", "original"}; }
+
+struct MuonConfig {
+  double momentum = 0.95;
+  bool nesterov = true;
+  std::int64_t ns_steps = 5;
+  MuonScale scale = MuonScale::kMoonlight;
+  std::optional<double> lr;  // null: optimizer.lr
+};
+template <class V>
+void describe(V& v, MuonConfig& c) {
+  v.value("momentum", c.momentum, within(0, 1, "Decay of the momentum", true, true));
+  v.value("nesterov", c.nesterov, any("The update is made of the gradient and the momentum after it, not of the momentum alone"));
+  v.value("ns_steps", c.ns_steps, within(1, 20, "Newton-Schulz steps that make an update orthogonal"));
+  v.value("scale", c.scale,
+          one_of<MuonScale>("moonlight: 0.2 sqrt(max(rows, columns)), updates of the size that AdamW's have, so that one lr serves both; "
+                            "original: sqrt(max(1, rows / columns)), with an lr of its own"));
+  v.value("lr", c.lr,
+          within(0, 1e3, "Peak learning rate of Muon's matrices; required with scale: original. null: optimizer.lr", false, true));
+}
 
 struct OptimizerConfig {
   OptimizerKind kind = OptimizerKind::kAdamw;
@@ -164,17 +185,20 @@ struct OptimizerConfig {
   double clip_norm = 1.0;  // 0: no clipping
   bool decay_embeddings = false;
   bool skip_spikes = false;
+  std::optional<MuonConfig> muon;  // set where kind is muon, and there alone (resolved)
 };
 template <class V>
 void describe(V& v, OptimizerConfig& c) {
-  v.value("kind", c.kind, one_of<OptimizerKind>("Optimizer"));
+  v.value("kind", c.kind,
+          one_of<OptimizerKind>("muon: Muon for the matrices between hidden states, AdamW for embeddings, heads, norms and routers"));
   v.value("lr", c.lr, within(0, 1e3, "Peak learning rate", false, true));
-  v.value("betas", c.betas, within(0, 1, "Decay of the first and second moment", true));
-  v.value("eps", c.eps, within(0, 1, "Added to the denominator", false, true));
+  v.value("betas", c.betas, within(0, 1, "AdamW: decay of the first and second moment", true));
+  v.value("eps", c.eps, within(0, 1, "AdamW: added to the denominator", false, true));
   v.value("weight_decay", c.weight_decay, within(0, 10, "Decoupled decay of matrices; norms and embeddings have none"));
   v.value("clip_norm", c.clip_norm, within(0, 1e9, "Largest gradient norm; 0: no clipping"));
   v.value("decay_embeddings", c.decay_embeddings, any("Embeddings decay too"));
   v.value("skip_spikes", c.skip_spikes, any("Skip updates whose loss or gradient norm exceeds a robust threshold over the last 128"));
+  v.optional_section("muon", c.muon, "Muon's matrices (optimizers.md), with kind: muon alone; null: the defaults");
 }
 
 enum class DecayKind { kOneMinusSqrt, kLinear, kCosine, kNone };

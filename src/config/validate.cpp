@@ -111,6 +111,18 @@ void check_early_stop(const RunConfig& config) {
          near ? " (did you mean " + *near + "?)" : "");
 }
 
+void resolve_optimizer(OptimizerConfig& optimizer) {
+  if (optimizer.betas.size() != 2) refuse("optimizer.betas: found {} numbers; allowed: two", optimizer.betas.size());
+  if (optimizer.kind == OptimizerKind::kAdamw) {
+    if (optimizer.muon) refuse("optimizer.muon: has no effect with optimizer.kind: adamw; null takes it out");
+    return;
+  }
+  if (!optimizer.muon) optimizer.muon = MuonConfig{};
+  if (optimizer.muon->scale == MuonScale::kOriginal && !optimizer.muon->lr) {
+    refuse("optimizer.muon.lr: is required with optimizer.muon.scale: original, whose updates are larger than AdamW's (0.02 is usual)");
+  }
+}
+
 void check_run_name(const std::string& name) {
   const bool plain = !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.size() <= 200;
   if (!plain) refuse("run.name: found {}; allowed: a plain folder name", in_quotes(name));
@@ -218,7 +230,7 @@ void resolve_and_validate(RunConfig& config) {
   check_schedule(config);
   if (config.early_stop) check_early_stop(config);
   if (config.initial && config.initial->checkpoint.empty()) refuse("initial.checkpoint: is empty; allowed: a checkpoint or a run folder");
-  if (config.optimizer.betas.size() != 2) refuse("optimizer.betas: found {} numbers; allowed: two", config.optimizer.betas.size());
+  resolve_optimizer(config.optimizer);
   if (!config.precision.residual) config.precision.residual = config.precision.compute;
   if (config.precision.compute == Precision::kFp32 && config.precision.residual == Precision::kBf16) {
     refuse("precision.residual: bf16 contradicts precision.compute: fp32");

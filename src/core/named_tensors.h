@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -49,11 +50,15 @@ inline bool stays_fp32(Role role) {
   return role == Role::kNorm || role == Role::kRouter || role == Role::kRouterKey || role == Role::kBalance;
 }
 
+// The rows of the matrices that a parameter packs one below the other, (queries, keys, values) for example. Empty: it is one matrix.
+using MatrixRows = std::vector<std::int64_t>;
+
 struct ParameterInfo {
   std::string name;  // full name, "blocks.3.attention.qkv.weight"
   Role role;
   double init_std;  // 0: filled with ones where it is a norm, with zeros where not
   at::Tensor tensor;
+  MatrixRows packed_rows = {};  // of an expert, where the tensor is [experts, rows, columns]
 };
 
 }  // namespace meristem

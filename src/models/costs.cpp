@@ -57,6 +57,7 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   for (const auto& [name, tensor] : state_layout(model.parameter_infos(), config.optimizer)) {
     memory.optimizer += static_cast<double>(tensor.nbytes());
   }
+  memory.update = update_workspace(model.parameter_infos(), config.optimizer);
   memory.gradients = count * 4;
   const ActivationMemory activations = activation_memory(config, model, plan);
   memory.activations = activations.peak;

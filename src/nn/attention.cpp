@@ -11,7 +11,8 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kValues) depth_ = Depth::kValues;
   if (config.depth_attention) depth_shape_ = depth_heads(config);
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
-  qkv_ = register_module("qkv", Linear(width_, shape_.columns(), kInitStd, placement));
+  const std::int64_t kv_columns = shape_.kv_heads * shape_.head_dim;
+  qkv_ = register_module("qkv", Linear(width_, MatrixRows{shape_.query_columns(), kv_columns, kv_columns}, kInitStd, placement));
   if (config.attention.qk_norm) {
     q_norm_ = register_module("q_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
     k_norm_ = register_module("k_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));

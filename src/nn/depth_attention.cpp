@@ -20,7 +20,7 @@ DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placemen
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   key_norm_ = register_module("key_norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   query_ = register_module("query", Linear(width_, width_, kInitStd, placement));
-  key_value_ = register_module("key_value", Linear(width_, 2 * width_, kInitStd, placement));
+  key_value_ = register_module("key_value", Linear(width_, MatrixRows{width_, width_}, kInitStd, placement));
   output_ = register_module("output", Linear(width_, width_, 0, placement));
 }
 

@@ -12,7 +12,7 @@ namespace meristem::nn {
 FeedForwardImpl::FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
     : width_(config.width), inner_(config.feed_forward.inner), path_(paths.swiglu) {
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
-  gate_up_ = register_module("gate_up", Linear(width_, 2 * inner_, kInitStd, placement));
+  gate_up_ = register_module("gate_up", Linear(width_, MatrixRows{inner_, inner_}, kInitStd, placement));
   down_ = register_module("down", Linear(inner_, width_, output_std, placement));
 }
 
@@ -45,10 +45,10 @@ ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, 
   router_ = register_module("router", Linear(width_, config_.router_dim, kInitStd, placement, Role::kRouter));
   router_keys_ = add_parameter("router_keys", {count, config_.router_dim}, Role::kRouterKey, kInitStd, placement);
   balance_bias_ = add_parameter("balance_bias", {count}, Role::kBalance, 0, placement);
-  gate_up_ = add_parameter("gate_up", {count, 2 * inner, width_}, Role::kLinear, kInitStd, placement);
+  gate_up_ = add_parameter("gate_up", {count, 2 * inner, width_}, Role::kLinear, kInitStd, placement, {inner, inner});
   down_ = add_parameter("down", {count, width_, inner}, Role::kLinear, output_std, placement);
   if (shared == 0) return;
-  shared_gate_up_ = register_module("shared_gate_up", Linear(width_, 2 * shared, kInitStd, placement));
+  shared_gate_up_ = register_module("shared_gate_up", Linear(width_, MatrixRows{shared, shared}, kInitStd, placement));
   shared_down_ = register_module("shared_down", Linear(shared, width_, output_std, placement));
 }
 

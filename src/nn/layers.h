@@ -1,6 +1,8 @@
 // The layers that everything else is made of: a linear map without bias, RMSNorm with its gain, the output head.
 #pragma once
 
+#include <numeric>
+
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
 #include "ops/rms_norm.h"
@@ -11,8 +13,12 @@ namespace meristem::nn {
 class LinearImpl : public Module {
  public:
   // weight: [out, in], Normal(0, init_std).
-  LinearImpl(std::int64_t in, std::int64_t out, double init_std, const Placement& placement, Role role = Role::kLinear) {
-    weight_ = add_parameter("weight", {out, in}, role, init_std, placement);
+  LinearImpl(std::int64_t in, std::int64_t out, double init_std, const Placement& placement, Role role = Role::kLinear)
+      : LinearImpl(in, MatrixRows{out}, init_std, placement, role) {}
+  // Several maps of one input in one weight, given by their outputs.
+  LinearImpl(std::int64_t in, const MatrixRows& outs, double init_std, const Placement& placement, Role role = Role::kLinear) {
+    const std::int64_t out = std::accumulate(outs.begin(), outs.end(), std::int64_t{0});
+    weight_ = add_parameter("weight", {out, in}, role, init_std, placement, outs);
   }
   // x: [N, in] of the weight's type -> [N, out].
   at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight_); }

@@ -4,14 +4,17 @@
 
 namespace meristem::nn {
 
-at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement) {
+at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
+                                 MatrixRows packed_rows) {
   const auto dtype = stays_fp32(role) ? placement.norm : placement.compute;
-  own_.push_back({name, role, init_std});
+  own_.push_back({name, role, init_std, std::move(packed_rows)});
   return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)), role != Role::kBalance);
 }
 
 void Module::collect(const std::string& prefix, std::vector<ParameterInfo>& out) const {
-  for (const Own& own : own_) out.push_back({prefix + own.name, own.role, own.init_std, named_parameters(false)[own.name]});
+  for (const Own& own : own_) {
+    out.push_back({prefix + own.name, own.role, own.init_std, named_parameters(false)[own.name], own.packed_rows});
+  }
   for (const auto& child : named_children()) {
     const std::string below = prefix + child.key() + ".";
     if (const auto* module = dynamic_cast<const Module*>(child.value().get())) {

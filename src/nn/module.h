@@ -1,4 +1,5 @@
-// Base of all modules with parameters: each parameter says its role (which decides weight decay and precision) and how it starts.
+// Base of all modules with parameters: each parameter says its role (which decides update rule, weight decay and precision), how it starts,
+// and which matrices it packs.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +27,15 @@ class Module : public torch::nn::Module {
   std::vector<ParameterInfo> parameter_infos() const;
 
  protected:
-  at::Tensor add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement);
+  at::Tensor add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
+                           MatrixRows packed_rows = {});
 
  private:
   struct Own {
     std::string name;
     Role role;
     double init_std;
+    MatrixRows packed_rows;
   };
   void collect(const std::string& prefix, std::vector<ParameterInfo>& out) const;
   std::vector<Own> own_;

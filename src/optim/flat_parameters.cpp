@@ -23,6 +23,15 @@ std::string owner_of(const std::string& name) {
   return name.rfind("blocks.", 0) == 0 ? name.substr(0, name.find('.', first + 1)) : name.substr(0, first);
 }
 
+// Name, rule and decay of the range that a parameter belongs to.
+FlatRange range_of(const ParameterInfo& info, const OptimizerConfig& config) {
+  const bool muon = config.kind == OptimizerKind::kMuon && info.role == Role::kLinear,
+             decay = is_decayed(info.role, config.decay_embeddings);
+  std::string name = owner_of(info.name);
+  if (name.rfind("blocks.", 0) == 0) name += muon ? ".muon" : decay ? ".decay" : ".no_decay";
+  return {name, muon ? UpdateRule::kMuon : UpdateRule::kAdamw, decay, 0, 0};
+}
+
 // Adds a bf16 gradient to its place in the flat fp32 buffer as soon as it is complete, and frees it.
 class AddToFlat : public torch::autograd::PostAccumulateGradHook {
  public:
@@ -41,26 +50,22 @@ class AddToFlat : public torch::autograd::PostAccumulateGradHook {
 
 FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config) {
   FlatLayout layout;
-  std::map<std::string, std::size_t> index;
-  std::vector<std::vector<const ParameterInfo*>> members;
+  std::map<std::string, std::vector<const ParameterInfo*>> members;
   for (const ParameterInfo& info : infos) {
-    const bool decay = is_decayed(info.role, config.decay_embeddings);
-    std::string name = owner_of(info.name);
-    if (name.rfind("blocks.", 0) == 0) name += decay ? ".decay" : ".no_decay";
-    const auto [at, fresh] = index.emplace(name, layout.ranges.size());
-    if (fresh) {
-      layout.ranges.push_back({name, UpdateRule::kAdamw, decay, 0, 0});
-      members.emplace_back();
-    }
-    members[at->second].push_back(&info);
+    const FlatRange range = range_of(info, config);
+    std::vector<const ParameterInfo*>& same = members[range.name];
+    if (same.empty()) layout.ranges.push_back(range);
+    same.push_back(&info);
   }
-  for (std::size_t r = 0; r < members.size(); ++r) {
-    layout.ranges[r].offset = layout.count;
-    for (const ParameterInfo* info : members[r]) {
-      layout.entries.push_back({info->name, info->tensor.sizes().vec(), layout.count, info->tensor.numel(), r});
+  std::stable_sort(layout.ranges.begin(), layout.ranges.end(), [](const FlatRange& a, const FlatRange& b) { return a.rule < b.rule; });
+  for (std::size_t r = 0; r < layout.ranges.size(); ++r) {
+    FlatRange& range = layout.ranges[r];
+    range.offset = layout.count;
+    for (const ParameterInfo* info : members.at(range.name)) {
+      layout.entries.push_back({info->name, info->tensor.sizes().vec(), layout.count, info->tensor.numel(), r, info->packed_rows});
       layout.count += aligned(info->tensor.numel());
     }
-    layout.ranges[r].count = layout.count - layout.ranges[r].offset;
+    range.count = layout.count - range.offset;
   }
   return layout;
 }

@@ -1,6 +1,6 @@
 // All parameters of a model in a few flat buffers: fp32 masters, fp32 gradients, and where the compute type is bf16 a bf16 copy.
-// A range is a (block, decay group): it starts 64-byte aligned and has its own step count. State is named by parameter and range, so that
-// growth, checkpoints and data parallelism need no special case.
+// A range is what a block has of one update rule and decay group: it starts 64-byte aligned and may have a step count. State is named by
+// parameter and range, so that growth, checkpoints and data parallelism need no special case.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,13 @@ struct FlatEntry {
   std::vector<std::int64_t> shape;
   std::int64_t offset = 0, count = 0;  // elements in the flat buffers
   std::size_t range = 0;
+  MatrixRows packed_rows;
 };
 
-enum class UpdateRule { kAdamw };
+enum class UpdateRule { kAdamw, kMuon };
 
 struct FlatRange {
-  std::string name;  // "embedding", "blocks.3.decay", "blocks.3.no_decay", "norm", "head"
+  std::string name;  // "embedding", "blocks.3.decay", "blocks.3.no_decay", "blocks.3.muon", "norm", "head"
   UpdateRule rule = UpdateRule::kAdamw;
   bool decay = false;
   std::int64_t offset = 0, count = 0;  // alignment padding included; padding stays zero

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "core/errors.h"
+#include "ops/muon.h"
 
 namespace meristem {
 namespace {
@@ -19,11 +20,15 @@ struct Kept {
 Kept kept_by(UpdateRule rule) {
   switch (rule) {
     case UpdateRule::kAdamw: return {{"exp_avg.", "exp_avg_sq."}, "step."};
+    case UpdateRule::kMuon: return {{"momentum."}, ""};
   }
   TORCH_CHECK(false, "unknown update rule");
 }
 
-std::vector<UpdateRule> rules_of(const OptimizerConfig&) { return {UpdateRule::kAdamw}; }
+std::vector<UpdateRule> rules_of(const OptimizerConfig& config) {
+  if (config.kind == OptimizerKind::kMuon) return {UpdateRule::kAdamw, UpdateRule::kMuon};
+  return {UpdateRule::kAdamw};
+}
 
 // Calls moment(prefix's place, entry, name) and count(place in the rule's ranges, name) for all that a rule keeps.
 template <class Moment, class Count>
@@ -65,6 +70,15 @@ std::vector<std::string> state_prefixes(const OptimizerConfig& config) {
   return prefixes;
 }
 
+double update_workspace(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config) {
+  const FlatLayout layout = flat_layout(infos, config);
+  std::int64_t largest = 0;
+  for (const FlatEntry& entry : layout.entries) {
+    if (layout.ranges[entry.range].rule == UpdateRule::kMuon) largest = std::max(largest, entry.count);
+  }
+  return static_cast<double>(largest * ops::kMuonWorkspaceBytes);
+}
+
 Optimizer::Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw)
     : parameters_(parameters), config_(config), adamw_path_(adamw) {
   const at::TensorOptions options = parameters.master().options();
@@ -87,7 +101,12 @@ Optimizer::Optimizer(FlatParameters& parameters, const OptimizerConfig& config, 
 
 void Optimizer::step(const at::Tensor& lr, const at::Tensor& grad_scale) {
   torch::NoGradGuard no_grad;
-  for (Part& part : parts_) adamw_step(part, lr, grad_scale);
+  for (Part& part : parts_) {
+    switch (part.rule) {
+      case UpdateRule::kAdamw: adamw_step(part, lr, grad_scale); break;
+      case UpdateRule::kMuon: muon_step(part, lr, grad_scale); break;
+    }
+  }
 }
 
 void Optimizer::adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale) {
@@ -99,14 +118,30 @@ void Optimizer::adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& g
       ranges, lr, grad_scale, {config_.betas.at(0), config_.betas.at(1), config_.eps}, adamw_path_);
 }
 
+void Optimizer::muon_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale) {
+  const MuonConfig& muon = *config_.muon;
+  std::vector<ops::MuonParameter> matrices;
+  for (const FlatEntry& entry : parameters_.entries()) {
+    if (parameters_.ranges()[entry.range].rule != part.rule) continue;
+    matrices.push_back({parameters_.view(parameters_.master(), entry), parameters_.view(parameters_.grad(), entry),
+                        moment_of(part, 0, entry), entry.packed_rows});
+  }
+  const auto scale = muon.scale == MuonScale::kOriginal ? ops::MuonScale::kOriginal : ops::MuonScale::kMoonlight;
+  ops::muon_step(matrices, muon.lr ? lr * (*muon.lr / config_.lr) : lr, grad_scale,
+                 {muon.momentum, config_.weight_decay, muon.nesterov, muon.ns_steps, scale});
+  if (parameters_.half().defined()) slice(parameters_.half(), part).copy_(slice(parameters_.master(), part));
+}
+
+at::Tensor Optimizer::moment_of(const Part& part, std::size_t moment, const FlatEntry& entry) const {
+  return part.moments[moment].narrow(0, entry.offset - part.offset, entry.count).view(entry.shape);
+}
+
 NamedTensors Optimizer::state() const {
   NamedTensors out;
   for (const Part& part : parts_) {
     for_each_kept(
         part.rule, parameters_.entries(), parameters_.ranges(),
-        [&](std::size_t m, const FlatEntry& entry, std::string name) {
-          out.add(std::move(name), part.moments[m].narrow(0, entry.offset - part.offset, entry.count).view(entry.shape));
-        },
+        [&](std::size_t m, const FlatEntry& entry, std::string name) { out.add(std::move(name), moment_of(part, m, entry)); },
         [&](std::int64_t r, std::string name) { out.add(std::move(name), part.counts_R[r]); });
   }
   return out;

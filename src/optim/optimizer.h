@@ -1,6 +1,6 @@
 // The optimizer of a run over FlatParameters. The rest of the house knows no update rule: it asks what is kept (names, shapes, bytes),
-// hands learning rate and gradient scale in, and moves state by name. Rules live in ops/ (adamw.h); optimizer.cpp says which parameters
-// follow which rule and what each rule keeps.
+// hands learning rate and gradient scale in, and moves state by name. Rules live in ops/ (adamw.h, muon.h); flat_layout says which
+// parameters follow which rule, optimizer.cpp what each rule keeps. docs/optimizers.md has the formulas.
 //   moments  PREFIX.PARAMETER  float32, of the parameter's shape
 //   counts   PREFIX.RANGE      int64 scalars: the updates that a range has had
 #pragma once
@@ -18,6 +18,9 @@ namespace meristem {
 // The state of a model's optimizer as tensors without storage, in the order of Optimizer::state(): no model and no optimizer is needed.
 NamedTensors state_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config);
 
+// Bytes that an update takes beside state, weights and gradients while it runs.
+double update_workspace(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config);
+
 // The prefixes of all that is kept, "exp_avg." for example. A fresh state is all zeros.
 std::vector<std::string> state_prefixes(const OptimizerConfig& config);
 
@@ -26,9 +29,9 @@ class Optimizer {
   // adamw: the path of AdamW's update (kernels.adamw). `parameters` must outlive it.
   Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw);
 
-  // One update with gradients grad() * grad_scale; grad() may be written to. lr and grad_scale: float32 scalars on the parameters' device.
-  // An update whose grad_scale is not finite is refused: weights, moments and counts keep their bits. Asynchronous on a GPU, but for the
-  // path `reference`.
+  // One update with gradients grad() * grad_scale; grad() may be written to. lr: what optimizer.lr comes to in this update; a rule with a
+  // peak of its own takes it in proportion. lr and grad_scale: float32 scalars on the parameters' device. An update whose grad_scale is not
+  // finite is refused: weights, moments and counts keep their bits. Asynchronous on a GPU, but for the path `reference`.
   void step(const at::Tensor& lr, const at::Tensor& grad_scale);
 
   // Views: a later step changes them.
@@ -47,6 +50,8 @@ class Optimizer {
   };
   at::Tensor slice(const at::Tensor& flat, const Part& part) const { return flat.narrow(0, part.offset, part.count); }
   void adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale);
+  void muon_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale);
+  at::Tensor moment_of(const Part& part, std::size_t moment, const FlatEntry& entry) const;
 
   FlatParameters& parameters_;
   OptimizerConfig config_;

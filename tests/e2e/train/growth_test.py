@@ -29,6 +29,8 @@ def steps(folder, begin, end):
 
 
 class Growth(unittest.TestCase):
+    OPTIMIZER = "optimizer: {lr: 3e-3}"
+
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
@@ -43,6 +45,8 @@ class Growth(unittest.TestCase):
     def train(cls, name, blocks=None, branch=None, growth=True):
         config = tiny_run.write_config(cls.folder, out=name, name=f"{name}.yaml")
         text = config.read_text()
+        assert Growth.OPTIMIZER in text
+        text = text.replace(Growth.OPTIMIZER, cls.OPTIMIZER)
         if blocks:
             text = text.replace("blocks: 6", f"blocks: {blocks}")
         if not growth:
@@ -108,6 +112,10 @@ class Growth(unittest.TestCase):
         for a, b in zip(after, steps(branch, SECOND, tiny_run.STEPS), strict=True):
             for key in ("step", "loss", "grad_norm", "lr"):
                 self.assertEqual(a[key], b[key], (key, a["step"]))
+
+
+class GrowthWithMuon(Growth):
+    OPTIMIZER = "optimizer: {kind: muon, lr: 3e-3}"
 
 
 if __name__ == "__main__":

@@ -105,15 +105,20 @@ class Runs(Case):
         self.assertEqual([int(line["blocks"]) for line in lines], [2] * 20 + [4] * 40)
         self.assertLess(self.losses(folder)[-1], self.losses(folder)[0] - 1)
 
-    def test_drawn_repeats_are_the_same_after_a_stop_and_a_resume(self):
+    def test_drawn_repeats_and_either_optimizer_are_the_same_after_a_stop_and_a_resume(self):
         overrides = (SAMPLED, "model.loop.injection=concat", "model.loop.backprop_last=2", "memory.activation_checkpointing={every: 2}")
-        whole = self.train("whole", *overrides)
+        for optimizer in ("adamw", "muon"):
+            with self.subTest(optimizer):
+                self.stopped_and_resumed(optimizer, *overrides, f"optimizer.kind={optimizer}")
+
+    def stopped_and_resumed(self, name, *overrides):
+        whole = self.train(f"whole-{name}", *overrides)
         calls = [int(line["calls"]) for line in self.steps(whole)]
         self.assertGreater(len(set(calls)), 3)
         self.assertLessEqual(max(calls), 2 + 2 * 6)
-        arguments = ("train", self.config, "run.name=stopped", *overrides)
+        arguments = ("train", self.config, f"run.name=stopped-{name}", *overrides)
         process = tiny_run.start(PROGRAM, *arguments)
-        folder = self.root / "runs" / "stopped"
+        folder = self.root / "runs" / f"stopped-{name}"
         while tiny_run.last_step(folder) < 13:
             self.assertIsNone(process.poll(), "ended before its step")
             time.sleep(0.001)
@@ -127,7 +132,7 @@ class Runs(Case):
             self.assertEqual((folder / "checkpoints" / "step-0000000060" / name).read_bytes(),
                              (whole / "checkpoints" / "step-0000000060" / name).read_bytes())
         # A different seed draws differently.
-        other = self.train("other", *overrides, "run.seed=4", "schedule.steps=20")
+        other = self.train(f"other-{name}", *overrides, "run.seed=4", "schedule.steps=20")
         self.assertNotEqual(calls[:20], [int(line["calls"]) for line in self.steps(other)])
 
     def test_checkpointing_changes_no_bit_of_a_run(self):

@@ -315,5 +315,21 @@ TEST_CASE("settings of other sections that nothing reads are refused") {
   CHECK(refused(small_config("checkpoint: {every: 0}\nlogging: {sample_tokens: 0}\noptimizer: {weight_decay: 0}\n")) == "accepted");
 }
 
+TEST_CASE("Muon's settings belong to Muon, and its original scale needs a learning rate") {
+  const auto optimizer = [](const std::string& keys) { return refused(small_config("optimizer: {" + keys + "}\n")); };
+  CHECK(optimizer("kind: muon") == "accepted");
+  CHECK(optimizer("kind: muon, muon: {momentum: 0.9, nesterov: false, ns_steps: 6, scale: moonlight, lr: 1e-3}") == "accepted");
+  CHECK(optimizer("kind: muon, muon: {scale: original, lr: 0.02}") == "accepted");
+  CHECK(says(optimizer("kind: muon, muon: {scale: original}"), "optimizer.muon.lr: is required with optimizer.muon.scale: original"));
+  CHECK(says(optimizer("muon: {}"), "optimizer.muon: has no effect with optimizer.kind: adamw"));
+  CHECK(optimizer("muon: null") == "accepted");
+  CHECK(says(optimizer("kind: muno"), "optimizer.kind"));
+  CHECK(says(optimizer("kind: muon, muon: {scale: adamw}"), "optimizer.muon.scale: found adamw; allowed: moonlight, original"));
+  CHECK(says(optimizer("kind: muon, muon: {momentum: 1}"), "optimizer.muon.momentum"));
+  CHECK(says(optimizer("kind: muon, muon: {momentum: 0}"), "optimizer.muon.momentum"));
+  CHECK(says(optimizer("kind: muon, muon: {ns_steps: 0}"), "optimizer.muon.ns_steps"));
+  CHECK(says(optimizer("kind: muon, muon: {lr: 0}"), "optimizer.muon.lr"));
+}
+
 }  // namespace
 }  // namespace meristem

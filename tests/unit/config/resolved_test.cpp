@@ -33,6 +33,17 @@ TEST_CASE("what was resolved reads back equal") {
   }
 }
 
+TEST_CASE("Muon without settings has the defaults, and says so when it is dumped") {
+  const RunConfig config = parse_config(small_config("optimizer: {kind: muon}\n"), "run.yaml");
+  CHECK(config.optimizer.muon->momentum == 0.95);
+  CHECK(config.optimizer.muon->scale == MuonScale::kMoonlight);
+  CHECK_FALSE(config.optimizer.muon->lr);  // follows optimizer.lr, whatever that is changed to
+  const std::string dumped = dump_config(config);
+  CHECK(dumped.find("scale: \"moonlight\"") != std::string::npos);
+  CHECK(dump_config(parse_config(dumped, "again")) == dumped);
+  CHECK_FALSE(parse_config(small_config(""), "run.yaml").optimizer.muon);
+}
+
 TEST_CASE("one word for kernels is the path of every operator, and leaves the graph as it is") {
   const KernelsConfig kernels = parse_config(small_config("kernels: library\n"), "run.yaml").kernels;
   CHECK((kernels.attention == "library" && kernels.experts == "library" && kernels.graph == "auto"));
