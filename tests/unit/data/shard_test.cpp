@@ -127,9 +127,7 @@ TEST_CASE("llm.c files and bare uint16 files are one document") {
   CHECK(contains(message_of<DamagedError>([&] { llm_c(20240520, 1, 3, "abcd"); }), file + ": byte 8: 3 tokens of uint16"));
   CHECK(contains(message_of<DamagedError>([&] { llm_c(20240801, 7, -1, ""); }), file + ": byte 8: -1 tokens"));
   // An id that no int32 holds is outside every vocabulary.
-  CHECK(contains(message_of<DamagedError>([&] {
-                   read_all(llm_c(20240801, 7, 2, stored<std::uint32_t>({1, 4294967295})), 1 << 30);
-                 }),
+  CHECK(contains(message_of<DamagedError>([&] { read_all(llm_c(20240801, 7, 2, stored<std::uint32_t>({1, 4294967295})), 1 << 30); }),
                  file + ": byte 1028"));
 }
 
@@ -137,9 +135,7 @@ TEST_CASE("the writer refuses ids outside the vocabulary and files that are ther
   const TempDir folder;
   {
     ShardWriter writer(folder / "x", {10, ""});
-    CHECK(contains(message_of<InputError>([&] {
-                     writer.add_document(std::vector<std::int32_t>{3, 10});
-                   }),
+    CHECK(contains(message_of<InputError>([&] { writer.add_document(std::vector<std::int32_t>{3, 10}); }),
                    "document 0: token id 10, the vocabulary has 10"));
     CHECK_THROWS_AS(writer.add_document(std::vector<std::int32_t>{-1}), InputError);
   }
