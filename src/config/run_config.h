@@ -88,9 +88,18 @@ struct ModelConfig {
   FeedForwardConfig feed_forward;
   std::optional<DepthAttentionConfig> depth_attention;
   bool tie_embeddings = true;
+  std::vector<std::pair<std::string, double>> options;  // an architecture's own numbers; which there are, the architecture says
 
   // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
   std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
+
+  // options[key] as a whole number, `otherwise` where it is not set.
+  std::int64_t option(const std::string& key, std::int64_t otherwise) const {
+    for (const auto& [name, value] : options) {
+      if (name == key) return static_cast<std::int64_t>(value);
+    }
+    return otherwise;
+  }
 };
 
 struct GrowthScheduleConfig {

@@ -74,7 +74,9 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
   const double element = config.precision.compute == "bf16" ? 2 : 4;
   for (const std::int64_t block : stage.plan.calls()) {
-    cost.kv_bytes_per_token += element * model->call_cost(block, {config.data.sequence_length, 0}).kv_elements;
+    const nn::CallCost call = model->call_cost(block, {config.data.sequence_length, 0});
+    cost.kv_bytes_per_token += element * call.kv_elements;
+    cost.state_bytes_per_sequence += 4 * call.state_elements;
   }
   cost.memory = estimate_memory(config, *model, stage.plan, cost.parameters.total);
   return cost;
