@@ -54,10 +54,9 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
   const std::string reason = not_a_llama(config.model, plan);
   const bool stock = reason.empty() && !arguments.code;
   const std::int64_t length = config.data.sequence_length;
-  const HfExported done =
-      stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
-            : export_with_code(checkpoint.model, config.model, mixers_of_block(config), config.model.plan_text(plan), length, options,
-                                                   arguments.out);
+  const HfExported done = stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
+                                : export_with_code(checkpoint.model, config.model, mixers_of_block(config), config.model.plan_text(plan),
+                                                   length, options, arguments.out);
   if (done.overflows > 0)
     fmt::print(stderr, "meristem: WARNING: {} weights are too large for {} and became infinite\n", done.overflows, done.dtype);
   if (done.companions.empty()) fmt::print(stderr, "meristem: note: no tokenizer was found to carry along; --tokenizer FOLDER names one\n");

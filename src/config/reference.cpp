@@ -85,7 +85,7 @@ class Page {
     SourceConfig source;
     within("NAME", source);
   }
-  void weights(const std::string& key, const std::vector<std::pair<std::string, double>>&, const std::string& meaning) {
+  void numbers(const std::string& key, const std::vector<std::pair<std::string, double>>&, const std::string& meaning) {
     row(key + ".NAME", "number", "", ">= 0", meaning);
   }
 

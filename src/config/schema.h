@@ -35,7 +35,7 @@ inline Rule one_of(std::vector<std::string> allowed, std::string meaning) {
 
 // A visitor V has: value(key, member, rule); section(key, member, meaning); optional_section(key, member, meaning);
 // sections(key, vector, meaning); sources(key, vector, meaning); rest_sources(vector, meaning) for the keys not named before;
-// weights(key, vector, meaning); value_or_section(key, member, meaning).
+// numbers(key, vector, meaning); value_or_section(key, member, meaning).
 
 template <class V>
 void describe(V& v, RunSection& c) {
@@ -146,6 +146,7 @@ void describe(V& v, ModelConfig& c) {
   v.section("feed_forward", c.feed_forward, "Feed-forward");
   v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");
   v.value("tie_embeddings", c.tie_embeddings, any("The output head is the embedding"));
+  v.numbers("options", c.options, "An architecture's own numbers; which there are, its line of registration says");
 }
 template <class V>
 void describe(V& v, GrowthScheduleConfig& c) {
@@ -201,7 +202,7 @@ void describe(V& v, PhaseConfig& c) {
     return r;
   }());
   v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
-  v.weights("mixture", c.mixture, "Weight of each source; normalised");
+  v.numbers("mixture", c.mixture, "Weight of each source; normalised");
   v.value("ramp_steps", c.ramp_steps,
           within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));

@@ -1,5 +1,5 @@
-// What models say to those who carry them elsewhere: how a part of a block is computed by transformers. Not all of it is LibTorch's business,
-// so it stands here, where interop/ can read it without knowing models.
+// What models say to those who carry them elsewhere: how a part of a block is computed by transformers. Not all of it is LibTorch's
+// business, so it stands here, where interop/ can read it without knowing models.
 #pragma once
 
 #include <string>

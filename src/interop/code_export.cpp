@@ -38,8 +38,8 @@ std::string code_of(const std::vector<ModelPart>& parts) {
   return code;
 }
 
-nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<ModelPart>& parts, const std::string& plan, std::int64_t positions,
-                                   const nlohmann::ordered_json& base) {
+nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<ModelPart>& parts, const std::string& plan,
+                                   std::int64_t positions, const nlohmann::ordered_json& base) {
   nlohmann::ordered_json json = {{"architectures", {"MeristemForCausalLM"}}, {"model_type", "meristem"}};
   json["auto_map"] = {{"AutoConfig", "modeling_meristem.MeristemConfig"},
                       {"AutoModelForCausalLM", "modeling_meristem.MeristemForCausalLM"}};
@@ -68,7 +68,8 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
 }  // namespace
 
 HfExported export_with_code(const SafetensorsFile& weights, const ModelConfig& model, const std::vector<ModelPart>& parts,
-                            const std::string& plan, std::int64_t sequence_length, const HfExport& options, const std::filesystem::path& out) {
+                            const std::string& plan, std::int64_t sequence_length, const HfExport& options,
+                            const std::filesystem::path& out) {
   std::vector<WeightPart> tensors;
   for (const TensorView& tensor : weights.tensors()) tensors.push_back({tensor.name, tensor.name, tensor.shape});
   const nlohmann::ordered_json base = base_config(options.companions);

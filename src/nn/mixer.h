@@ -46,9 +46,9 @@ struct CallContext {
   const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
   std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
-  DecodeState* state = nullptr;                   // of the mixer that runs, where `decoding`
-  DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
-  at::Tensor loads_E;             // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
+  DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
+  DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
 // How many token choices each expert received in an update, for whoever logs it: by place in the depth plan.

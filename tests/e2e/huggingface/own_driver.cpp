@@ -1,13 +1,14 @@
-// own_driver OUT ID…: the architecture of docs/adding_an_architecture.md exported by code to OUT; its logits of every position on stdout, float32.
+// own_driver OUT ID…: the architecture of docs/adding_an_architecture.md exported by code to OUT; its logits of every position on stdout,
+// float32.
 #include <cstdio>
 #include <filesystem>
 #include <string>
 
 #include <torch/torch.h>
 
+#include "checkpoint/tensors.h"
 #include "interop/code_export.h"
 #include "own_architecture.h"
-#include "train/tensor_files.h"
 
 namespace {
 
@@ -36,7 +37,8 @@ int main(int argc, char** argv) {
   const ModelConfig config = small();
   const auto model = registry.make(config, {}, 64);
   NamedTensors weights;
-  for (const auto& [name, value] : nn::initial_values(*model, 1)) weights.add(name, value * (name.find("gate_") == std::string::npos ? 5 : 100));
+  for (const auto& [name, value] : nn::initial_values(*model, 1))
+    weights.add(name, value * (name.find("gate_") == std::string::npos ? 5 : 100));
   for (const ParameterInfo& info : model->parameter_infos()) at::Tensor(info.tensor).copy_(weights.at(info.name));
   const std::filesystem::path file = out.string() + ".safetensors";
   write_safetensors(file, views_of(weights));

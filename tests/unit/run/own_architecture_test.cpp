@@ -167,7 +167,8 @@ TEST_CASE("the documented example is counted: parameters, FLOPs, a state in plac
   RunConfig plain = config;
   plain.model.architecture = "decoder";
   plain.model.options = {};
-  const StageCost own = stage_cost(config, registry, {0, 0, 2, kOwnPlan, {}}), decoder = stage_cost(plain, registry, {0, 0, 2, kOwnPlan, {}});
+  const StageCost own = stage_cost(config, registry, {0, 0, 2, kOwnPlan, {}}),
+                  decoder = stage_cost(plain, registry, {0, 0, 2, kOwnPlan, {}});
   const std::int64_t attention = 32 + 32 * 64 + 32 * 32, linear = 32 + 32 * 128 + 2 * 32 * 4 + 16 + 32 * 32;
   CHECK(own.parameters.total - decoder.parameters.total == 2 * (linear - attention));
   CHECK(own.flops.scores == 3 * (2 * 16 * 32 + 4 * 16 * 32));
