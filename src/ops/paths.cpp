@@ -5,13 +5,13 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include <proven_kernels.h>
 #include "core/errors.h"
 #include "meristem_kernels/depth_attention.h"
 #include "meristem_kernels/device.h"
 #include "meristem_kernels/experts.h"
 #include "meristem_kernels/rms_norm.h"
 #include "meristem_kernels/rope.h"
-#include <proven_kernels.h>
 
 namespace meristem {
 
