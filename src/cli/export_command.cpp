@@ -8,6 +8,7 @@
 #include "core/errors.h"
 #include "interop/hf_folder.h"
 #include "interop/llama.h"
+#include "models/registry.h"
 
 namespace meristem::cli {
 namespace {
@@ -36,6 +37,13 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
   return std::filesystem::exists(checkpoint / "config.json", ignored) ? checkpoint : std::filesystem::path();
 }
 
+// The mixers of a block, as the model says that the config describes.
+std::vector<ModelPart> mixers_of_block(const RunConfig& config) {
+  ModelBuild build;
+  build.placement.device = at::kMeta;
+  return builtin_registry().make(config.model, build, config.data.sequence_length)->parts(0);
+}
+
 ExitCode export_checkpoint(const ExportArguments& arguments) {
   const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   const LoadedCheckpoint checkpoint = load_checkpoint(folder);
@@ -46,9 +54,9 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
   const std::string reason = not_a_llama(config.model, plan);
   const bool stock = reason.empty() && !arguments.code;
   const std::int64_t length = config.data.sequence_length;
-  const HfExported done =
-      stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
-            : export_with_code(checkpoint.model, config.model, config.model.plan_text(plan), length, options, arguments.out);
+  const HfExported done = stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
+                                : export_with_code(checkpoint.model, config.model, mixers_of_block(config), config.model.plan_text(plan),
+                                                   length, options, arguments.out);
   if (done.overflows > 0)
     fmt::print(stderr, "meristem: WARNING: {} weights are too large for {} and became infinite\n", done.overflows, done.dtype);
   if (done.companions.empty()) fmt::print(stderr, "meristem: note: no tokenizer was found to carry along; --tokenizer FOLDER names one\n");

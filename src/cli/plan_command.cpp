@@ -62,6 +62,7 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
                              {"head", last.flops.head},
                              {"attention_scores", last.flops.scores}};
   json["kv_bytes_per_token"] = last.kv_bytes_per_token;
+  json["state_bytes_per_sequence"] = last.state_bytes_per_sequence;
   json["memory"] = {{"weights", last.memory.weights},
                     {"optimizer", last.memory.optimizer},
                     {"gradients", last.memory.gradients},
@@ -110,6 +111,7 @@ void print_table(const RunConfig& config, const RunCost& cost) {
              grouped_digits(last.parameters.embedding));
   fmt::print("  FLOPs per token  {:.4g} forward, {:.4g} training (causal attention counted half)\n", last.flops.forward, last.flops.train);
   fmt::print("  KV cache         {} per token\n", bytes_text(last.kv_bytes_per_token));
+  if (last.state_bytes_per_sequence > 0) fmt::print("  state            {} per sequence\n", bytes_text(last.state_bytes_per_sequence));
   fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n",
              bytes_text(last.memory.weights), bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients),
              bytes_text(last.memory.activations), config.batch.micro_sequences, config.data.sequence_length);

@@ -107,9 +107,10 @@ class Dumper {
       nested(source);
     }
   }
-  void weights(const std::string& key, const std::vector<std::pair<std::string, double>>& member, const std::string&) {
-    line(key, member.empty() ? "{}" : "");
-    for (const auto& [name, weight] : member) text += fmt::format("{}  {}: {}\n", indent_, double_quoted(name), yaml(weight));
+  void numbers(const std::string& key, const std::vector<std::pair<std::string, double>>& member, const std::string&) {
+    if (member.empty()) return;
+    line(key, "");
+    for (const auto& [name, number] : member) text += fmt::format("{}  {}: {}\n", indent_, double_quoted(name), yaml(number));
   }
 
   std::string text;
@@ -231,7 +232,7 @@ class Page {
     SourceConfig source;
     within("NAME", source);
   }
-  void weights(const std::string& key, const std::vector<std::pair<std::string, double>>&, const std::string& meaning) {
+  void numbers(const std::string& key, const std::vector<std::pair<std::string, double>>&, const std::string& meaning) {
     row(key + ".NAME", "number", "", ">= 0", meaning);
   }
 

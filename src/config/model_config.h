@@ -154,9 +154,18 @@ struct ModelConfig {
   FeedForwardConfig feed_forward;
   std::optional<DepthAttentionConfig> depth_attention;
   bool tie_embeddings = true;
+  std::vector<std::pair<std::string, double>> options;  // an architecture's own numbers; which there are, the architecture says
 
   // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
   std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
+
+  // options[key] as a whole number, `otherwise` where it is not set.
+  std::int64_t option(const std::string& key, std::int64_t otherwise) const {
+    for (const auto& [name, value] : options) {
+      if (name == key) return static_cast<std::int64_t>(value);
+    }
+    return otherwise;
+  }
 };
 template <class V>
 void describe(V& v, ModelConfig& c) {
@@ -172,6 +181,7 @@ void describe(V& v, ModelConfig& c) {
   v.section("feed_forward", c.feed_forward, "Feed-forward");
   v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");
   v.value("tie_embeddings", c.tie_embeddings, any("The output head is the embedding"));
+  v.numbers("options", c.options, "An architecture's own numbers; which there are, its line of registration says");
 }
 
 }  // namespace meristem

@@ -130,15 +130,15 @@ class Reader {
       if (std::find(known_.begin(), known_.end(), name) == known_.end()) read_source(name, node, path_of(name), member);
     }
   }
-  void weights(const std::string& key, std::vector<std::pair<std::string, double>>& member, const std::string&) {
+  void numbers(const std::string& key, std::vector<std::pair<std::string, double>>& member, const std::string&) {
     const YamlNode* found = look_up(key);
     if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
-    if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of weights by source");
+    if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of numbers by name");
     for (const auto& [name, node] : found->members) {
       note(path_of(key) + "." + name, node);
-      double weight = 0;
-      read(node, path_of(key) + "." + name, weight, at_least(0, ""));
-      member.emplace_back(name, weight);
+      double number = 0;
+      read(node, path_of(key) + "." + name, number, at_least(0, ""));
+      member.emplace_back(name, number);
     }
   }
 

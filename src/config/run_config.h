@@ -146,7 +146,7 @@ template <class V>
 void describe(V& v, PhaseConfig& c) {
   v.value("name", c.name, required(any("Name of the phase")));
   v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
-  v.weights("mixture", c.mixture, "Weight of each source; normalised");
+  v.numbers("mixture", c.mixture, "Weight of each source; normalised");
   v.value("ramp_steps", c.ramp_steps,
           within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));

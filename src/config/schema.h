@@ -4,7 +4,7 @@
 //
 // A visitor V has: value(key, member, rule); section(key, member, meaning); optional_section(key, member, meaning);
 // sections(key, vector, meaning); sources(key, vector, meaning); rest_sources(vector, meaning) for the keys not named before;
-// weights(key, vector, meaning); value_or_section(key, member, meaning).
+// numbers(key, vector, meaning); value_or_section(key, member, meaning).
 #pragma once
 
 #include <limits>

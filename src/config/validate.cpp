@@ -187,7 +187,7 @@ class RuleCheck {
   void rest_sources(std::vector<std::pair<std::string, SourceConfig>>& member, const std::string&) {
     for (auto& [name, source] : member) within(name, source);
   }
-  void weights(const std::string&, const std::vector<std::pair<std::string, double>>&, const std::string&) {}
+  void numbers(const std::string&, const std::vector<std::pair<std::string, double>>&, const std::string&) {}
 
  private:
   template <class S>

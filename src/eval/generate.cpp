@@ -57,7 +57,7 @@ std::vector<std::int32_t> generate(Model& model, const DepthPlan& plan, std::int
                                    const GenerateOptions& options, at::Device device, const std::function<bool(std::int32_t)>& on_token) {
   check(prompt, options, vocab_size);
   torch::NoGradGuard no_grad;
-  KvCache cache;
+  DecodeCache cache;
   const auto key = stream_key(options.seed, "generate");
   std::vector<std::int32_t> feed = prompt, answer;
   while (static_cast<std::int64_t>(answer.size()) < options.max_tokens) {

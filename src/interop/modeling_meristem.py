@@ -26,14 +26,16 @@ class MeristemConfig(PretrainedConfig):
 
     def __init__(self, vocab_size=256, hidden_size=64, num_blocks=2, depth_plan="0-1", repeats=None, num_attention_heads=4, num_key_value_heads=4,
                  head_dim=16, rope_base=10000.0, qk_norm=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
-                 depth_attention=None, max_position_embeddings=2048, **options):
+                 depth_attention=None, mixers=None, options=None, max_position_embeddings=2048, **rest):
         self.vocab_size, self.hidden_size, self.num_blocks, self.depth_plan, self.repeats = vocab_size, hidden_size, num_blocks, depth_plan, repeats
         self.num_attention_heads, self.num_key_value_heads, self.head_dim = num_attention_heads, num_key_value_heads, head_dim
         self.rope_base, self.qk_norm, self.norm, self.rms_norm_eps, self.injection = rope_base, qk_norm, norm, rms_norm_eps, injection
         self.feed_forward = feed_forward or {"kind": "swiglu", "inner": 4 * hidden_size}
         self.depth_attention, self.max_position_embeddings = depth_attention, max_position_embeddings
+        self.mixers = mixers or [["attention", "Attention"], ["feed_forward", "FeedForward"]]  # of a block, in order: name and class
+        self.options = options or {}  # an architecture's own
         self.num_hidden_layers = num_blocks
-        super().__init__(**options)
+        super().__init__(**rest)
 
 
 class DepthPlan:
@@ -140,11 +142,27 @@ def attend_over_depth(q, keys, values):
     return sum(weight[..., i, None] * value for i, value in enumerate(values))
 
 
+class DecodeCache(DynamicCache):
+    """What is kept of the sequences between tokens: keys and values by call, and what mixers keep in their place (`states`, [B, …] each)."""
+
+    def __init__(self):
+        super().__init__()
+        self.states, self.tokens = {}, 0
+
+    def get_seq_length(self, layer_idx=0):
+        return self.tokens
+
+    def reorder_cache(self, beam_idx):
+        super().reorder_cache(beam_idx)
+        self.states = {call: state.index_select(0, beam_idx.to(state.device)) for call, state in self.states.items()}
+
+
 class Call:
     """What a call of a block knows beside its input."""
 
-    def __init__(self, positions, mask, cache):
-        self.positions, self.mask, self.cache = positions, mask, cache  # [B, T]; bool [B, 1, T, S], true where a token is seen
+    def __init__(self, positions, real, mask, cache):
+        self.positions, self.real = positions, real  # [B, T]; bool [B, T], false where a token is padding
+        self.mask, self.cache = mask, cache          # bool [B, 1, T, S], true where a token is seen; DecodeCache or None
         self.depth = 0          # place in the plan, from 0
         self.states = []        # h before each call so far
         self.keys, self.values = [], []  # depth attention's, of the calls so far
@@ -268,13 +286,9 @@ class Experts(nn.Module):
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.attention = Attention(config)
-        self.mixers = ["attention"]
-        if (config.depth_attention or {}).get("kind") == "separate":
-            self.depth_attention = DepthAttention(config)
-            self.mixers.append("depth_attention")
-        self.feed_forward = Experts(config) if config.feed_forward["kind"] == "experts" else FeedForward(config)
-        self.mixers.append("feed_forward")
+        self.mixers = [name for name, _ in config.mixers]
+        for name, kind in config.mixers:
+            self.add_module(name, globals()[kind](config))
         self.sandwich = config.norm == "sandwich"
         for name in self.mixers if self.sandwich else ():
             self.add_module(f"{name}_sum_norm", RmsNorm(config.hidden_size, config.rms_norm_eps))
@@ -309,6 +323,10 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
             self.injection = linear(2 * config.hidden_size, config.hidden_size)
         self.post_init()
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls):
+        return False  # forward makes a DecodeCache
+
     def get_input_embeddings(self):
         return self.embedding
 
@@ -319,10 +337,11 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
                 logits_to_keep=0, **_):
         h = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
+            past_key_values = DecodeCache()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        positions, mask = self._places(h, attention_mask, position_ids, past)
-        h = self.norm(self._run(h, Call(positions, mask, past_key_values)))
+        h = self.norm(self._run(h, Call(*self._places(h, attention_mask, position_ids, past), past_key_values)))
+        if past_key_values is not None:
+            past_key_values.tokens = past + h.shape[1]
         h = h[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else h[:, logits_to_keep]
         logits = F.linear(h, self.embedding.weight if self.config.tie_word_embeddings else self.head.weight)
         loss = None
@@ -346,8 +365,10 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
 
     @staticmethod
     def _places(h, attention_mask, position_ids, past):
-        """Positions [B, T] and which tokens each one sees [B, 1, T, S]. Padding, 0 in the mask [B, S], is neither counted nor seen."""
+        """Positions [B, T], which tokens count [B, T], and which each one sees [B, 1, T, S]. Padding, 0 in the mask [B, S], is neither counted
+        nor seen."""
         B, T, S = h.shape[0], h.shape[1], past + h.shape[1]
+        real = torch.ones(B, T, dtype=torch.bool, device=h.device) if attention_mask is None else attention_mask[:, past:S].bool()
         seen = torch.ones(T, S, dtype=torch.bool, device=h.device).tril(past)[None, None].expand(B, 1, T, S)
         if attention_mask is not None:
             seen = seen & attention_mask[:, None, None, :S].bool()
@@ -356,4 +377,4 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids = (attention_mask[:, :S].long().cumsum(-1) - 1).clamp_min(0)[:, past:]
         if position_ids is None:
             position_ids = torch.arange(past, S, device=h.device)[None]
-        return position_ids.expand(B, T), seen
+        return position_ids.expand(B, T), real, seen

@@ -39,7 +39,8 @@ struct StageCost {
   Stage stage;
   ParameterCount parameters;
   FlopCount flops;
-  double kv_bytes_per_token = 0;
+  double kv_bytes_per_token = 0;        // kept while decoding
+  double state_bytes_per_sequence = 0;  // kept while decoding beside that, however long the sequence is
   MemoryEstimate memory;
 };
 

@@ -46,7 +46,7 @@ void DepthModel::make_room_for(const Batch& batch) {
   grow_rope_table(*std::max_element(batch.documents.lengths.begin(), batch.documents.lengths.end()));
 }
 
-at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache, bool counts_loads) {
+at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads) {
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
@@ -59,7 +59,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.depth_index = r;
     call.block = plan.calls()[static_cast<std::size_t>(r)];
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
-    call.cache = cache == nullptr ? nullptr : &cache->slots.at(static_cast<std::size_t>(r));
+    call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
     h_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND);
     h_ND = run_call(h_ND, call.block, call);
@@ -71,7 +71,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
 at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::CallContext& call) const {
   nn::Block block = blocks_.at(static_cast<std::size_t>(index));
   const bool keeps_input_alone = build_.checkpoint_every > 0 && call.depth_index % build_.checkpoint_every == 0;
-  if (keeps_input_alone && at::GradMode::is_enabled() && call.cache == nullptr) return checkpointed_call(block, h_ND, call);
+  if (keeps_input_alone && at::GradMode::is_enabled() && call.decoding == nullptr) return checkpointed_call(block, h_ND, call);
   return block->forward(h_ND, call);
 }
 
@@ -100,11 +100,10 @@ at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
   return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
 }
 
-at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) {
+at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) {
   torch::NoGradGuard no_grad;
-  if (cache.slots.empty()) cache.slots.resize(plan.calls().size());
-  TORCH_CHECK(cache.slots.size() == plan.calls().size(), "the cache has ", cache.slots.size(), " slots, the plan ", plan.num_calls(),
-              " calls");
+  if (cache.calls.empty()) cache.calls.resize(plan.calls().size());
+  TORCH_CHECK(cache.calls.size() == plan.calls().size(), "the cache is of ", cache.calls.size(), " calls, the plan has ", plan.num_calls());
   const std::int64_t count = tokens_t.size(0);
   grow_rope_table(cache.length + count);
   const at::Tensor positions = at::arange(cache.length, cache.length + count, tokens_t.options().dtype(at::kInt));

@@ -20,17 +20,18 @@ class DepthModel : public Model {
 
   nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
-  at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) override;
+  at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) override;
   void begin_update(const DepthPlan& plan) override;
   at::Tensor expert_counts() const override { return counts_.all(); }
   void after_step(const at::Tensor& updated, const at::Tensor& counts) override;
   const nn::ExpertLoads& expert_loads() const override { return last_loads_; }
+  std::vector<ModelPart> parts(std::int64_t block) const override { return blocks_.at(static_cast<std::size_t>(block))->parts(); }
   nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override;
   double head_flops() const override;
   nn::CallCost injection_cost() const override;
 
  private:
-  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, KvCache* cache, bool counts_loads = false);
+  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads = false);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
   void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }

@@ -19,9 +19,9 @@ struct Batch {
   ops::Documents documents;
 };
 
-// Keys and values of one sequence, one slot a call of the plan.
-struct KvCache {
-  std::vector<nn::KvSlot> slots;
+// What is kept of one sequence between tokens: for each call of the plan what its mixers keep.
+struct DecodeCache {
+  std::vector<std::vector<nn::DecodeState>> calls;
   std::int64_t length = 0;  // tokens seen
 };
 
@@ -41,7 +41,7 @@ class Model : public nn::Module {
   virtual at::Tensor logits(const Batch& batch, const DepthPlan& plan) = 0;
 
   // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
-  virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, KvCache& cache) = 0;
+  virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) = 0;
 
   // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device.
   virtual void begin_update(const DepthPlan& plan) = 0;
@@ -53,6 +53,8 @@ class Model : public nn::Module {
   // Loads of the last update, as after_step was given them; empty without experts.
   virtual const nn::ExpertLoads& expert_loads() const = 0;
 
+  // The mixers of a block, in order.
+  virtual std::vector<ModelPart> parts(std::int64_t block) const = 0;
   // One call of a block, per token.
   virtual nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const = 0;
   // Forward FLOPs of the output head, per token.

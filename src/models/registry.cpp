@@ -1,5 +1,6 @@
 #include "models/registry.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -50,18 +51,30 @@ std::shared_ptr<Model> make_dreamer(const ModelConfig& config, const ModelBuild&
   return std::make_shared<DepthModel>(config, build, max_positions, [&](std::int64_t) { return make_block(config, build, output_std); });
 }
 
-void ModelRegistry::add(const std::string& architecture, Factory factory) {
-  TORCH_CHECK(factories_.emplace(architecture, std::move(factory)).second, "architecture registered twice: ", architecture);
+void ModelRegistry::add(const std::string& architecture, Factory factory, std::vector<std::string> options) {
+  const bool is_new = architectures_.emplace(architecture, Architecture{std::move(factory), std::move(options)}).second;
+  TORCH_CHECK(is_new, "architecture registered twice: ", architecture);
 }
 
 std::shared_ptr<Model> ModelRegistry::make(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions) const {
-  const auto found = factories_.find(config.architecture);
-  if (found != factories_.end()) return found->second(config, build, max_positions);
-  std::vector<std::string> known;
-  for (const auto& entry : factories_) known.push_back(entry.first);
-  const auto near = did_you_mean(config.architecture, known);
-  throw InputError(fmt::format("model.architecture: found {}; allowed: {}{}", config.architecture, fmt::join(known, ", "),
-                               near ? " (did you mean " + *near + "?)" : ""));
+  const auto suggestion = [](const std::string& word, const std::vector<std::string>& known) {
+    const auto near = did_you_mean(word, known);
+    return near ? " (did you mean " + *near + "?)" : "";
+  };
+  const auto found = architectures_.find(config.architecture);
+  if (found == architectures_.end()) {
+    std::vector<std::string> known;
+    for (const auto& entry : architectures_) known.push_back(entry.first);
+    throw InputError(fmt::format("model.architecture: found {}; allowed: {}{}", config.architecture, fmt::join(known, ", "),
+                                 suggestion(config.architecture, known)));
+  }
+  const std::vector<std::string>& known = found->second.options;
+  for (const auto& [key, value] : config.options) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    throw InputError(fmt::format("model.options.{}: unknown to the architecture {}; allowed: {}{}", printable(key), config.architecture,
+                                 known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", ")), suggestion(key, known)));
+  }
+  return found->second.factory(config, build, max_positions);
 }
 
 ModelRegistry builtin_registry() {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "models/depth_model.h"
 
@@ -16,12 +17,17 @@ class ModelRegistry {
   // Builds config.blocks blocks. max_positions: longest document to expect; decoding may go beyond.
   using Factory = std::function<std::shared_ptr<Model>(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions)>;
 
-  void add(const std::string& architecture, Factory factory);  // a name twice is a bug
-  // InputError lists the known names.
+  // options: the keys of model.options that the architecture reads. A name twice is a bug.
+  void add(const std::string& architecture, Factory factory, std::vector<std::string> options = {});
+  // InputError for an unknown name or an option that the architecture does not read; it lists those that are known.
   std::shared_ptr<Model> make(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions) const;
 
  private:
-  std::map<std::string, Factory> factories_;
+  struct Architecture {
+    Factory factory;
+    std::vector<std::string> options;
+  };
+  std::map<std::string, Architecture> architectures_;
 };
 
 ModelRegistry builtin_registry();

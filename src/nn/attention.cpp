@@ -45,11 +45,11 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
-  KvSlot& slot = *call.cache;
-  slot.k = slot.k.defined() ? at::cat({slot.k, k}) : k.contiguous();
-  slot.v = slot.v.defined() ? at::cat({slot.v, v}) : v.contiguous();
-  if (depth_ != Depth::kJoint) return ops::cached_attention(q, slot.k, slot.v, shape_, paths_.attention);
-  return ops::cached_joint_attention(q, slot.k, slot.v, call.memory->keys, call.memory->values, shape_, paths_.depth_attention);
+  // Keys and values of the sequence so far, [S, G*K] each.
+  DecodeState& seen = *call.state;
+  seen = seen.empty() ? DecodeState{k.contiguous(), v.contiguous()} : DecodeState{at::cat({seen[0], k}), at::cat({seen[1], v})};
+  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape_, paths_.attention);
+  return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape_, paths_.depth_attention);
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
@@ -58,9 +58,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   at::Tensor value = parts[2];
   if (depth_ == Depth::kValues) {
     value = mixed_values(parts[0], parts[1], parts[2], *call.memory);
-    if (call.cache == nullptr) qkv = at::cat({parts[0], parts[1], value}, 1);
+    if (call.state == nullptr) qkv = at::cat({parts[0], parts[1], value}, 1);
   }
-  const at::Tensor attended = call.cache == nullptr ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);
+  const at::Tensor attended = call.state == nullptr ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);
   if (depth_ == Depth::kJoint) {
     call.memory->keys.push_back(parts[1]);
     call.memory->values.push_back(value);

@@ -8,6 +8,7 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
   Placement residual = placement;
   residual.compute = placement.residual;
   for (auto& [name, mixer] : mixers) {
+    names_.push_back(name);
     mixers_.push_back(register_module(name, std::move(mixer)));
     if (config.norm == Norm::kSandwich) {
       sum_norms_.push_back(register_module(name + "_sum_norm", RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
@@ -16,7 +17,9 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
 }
 
 at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
+  if (call.decoding != nullptr) call.decoding->resize(mixers_.size());
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
+    call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
     const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
     h_ND = sum_norms_.empty() ? h_ND + update_ND : sum_norms_[i]->forward_sum(h_ND, update_ND);
   }
@@ -30,6 +33,7 @@ CallCost BlockImpl::cost(const CallPlace& place) const {
     total.matmul_flops += part.matmul_flops;
     total.score_flops += part.score_flops;
     total.kv_elements += part.kv_elements;
+    total.state_elements += part.state_elements;
     total.saved_elements += part.saved_elements + (sum_norms_.empty() ? 0 : static_cast<double>(width_));
     total.saved_fp32 += part.saved_fp32;
     total.saved_casts += part.saved_casts;
@@ -38,6 +42,15 @@ CallCost BlockImpl::cost(const CallPlace& place) const {
     total.active_share = std::max(total.active_share, part.active_share);
   }
   return total;
+}
+
+std::vector<ModelPart> BlockImpl::parts() const {
+  std::vector<ModelPart> parts;
+  for (std::size_t i = 0; i < mixers_.size(); ++i) {
+    parts.push_back(mixers_[i]->part());
+    parts.back().name = names_[i];
+  }
+  return parts;
 }
 
 std::int64_t BlockImpl::experts() const {

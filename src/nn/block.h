@@ -22,12 +22,14 @@ class BlockImpl : public Module {
   // h_ND -> h_ND, of the residual type.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
   CallCost cost(const CallPlace& place) const;
+  std::vector<ModelPart> parts() const;  // its mixers, in order
   // As Mixer has them, of all mixers.
   std::int64_t experts() const;
   void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
   std::vector<std::shared_ptr<Mixer>> mixers_;
+  std::vector<std::string> names_;  // of the mixers
   std::vector<RmsNorm> sum_norms_;  // one a mixer where the norm is `sandwich`
   std::int64_t width_;
 };

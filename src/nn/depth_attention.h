@@ -20,6 +20,7 @@ class DepthAttentionImpl : public Mixer {
   DepthAttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  ModelPart part() const override { return {"", "DepthAttention", ""}; }
 
  private:
   void remember_newest(CallContext& call);

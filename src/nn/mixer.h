@@ -8,6 +8,7 @@
 
 #include <ATen/Functions.h>
 
+#include "core/model_part.h"
 #include "nn/module.h"
 #include "ops/attention.h"
 #include "ops/depth_attention.h"
@@ -15,10 +16,9 @@
 
 namespace meristem::nn {
 
-// Keys and values of one call for one sequence while decoding; grows along dim 0.
-struct KvSlot {
-  at::Tensor k, v;  // [S, G*K] of the compute type; undefined before the first token
-};
+// What one call of a mixer keeps of one sequence between tokens while decoding: keys and values, or a state of fixed size. What the tensors
+// are is the mixer's own affair; none before the first token.
+using DecodeState = std::vector<at::Tensor>;
 
 // What tokens keep of their own way through the depth, for one forward pass: never part of the sequence's KV cache, in decoding neither.
 // A call is a function of its input (`state`), `previous`, and the keys and values so far; what it appends to them is a further output.
@@ -45,9 +45,10 @@ struct CallContext {
   const at::Tensor* positions_N = nullptr;    // int32, restarting at each document
   const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
-  KvSlot* cache = nullptr;        // decoding: this call's slot
-  DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
-  at::Tensor loads_E;             // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
+  std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
+  DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
+  DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
 // How many token choices each expert received in an update, for whoever logs it: by place in the depth plan.
@@ -98,7 +99,8 @@ class ExpertCounts {
 struct CallCost {
   double matmul_flops = 0;       // per token, forward, without attention scores
   double score_flops = 0;        // per token, forward, causal attention counted half
-  double kv_elements = 0;        // cached per token
+  double kv_elements = 0;        // of the compute type, kept per token while decoding: keys and values
+  double state_elements = 0;     // fp32, kept per sequence while decoding, however long it is: a recurrent state
   double saved_elements = 0;     // of the compute type, kept per token for backward
   double saved_fp32 = 0;         // elements kept per token in fp32, whatever the compute type
   double saved_casts = 0;        // fp32 copies kept per token, which only another compute type needs
@@ -118,6 +120,8 @@ class Mixer : public Module {
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
   virtual CallCost cost(const CallPlace& place) const = 0;
+  // Its class in an export by code, without its name in the block.
+  virtual ModelPart part() const { return {}; }
   // How many experts the mixer chooses among; 0: it is no such mixer.
   virtual std::int64_t experts() const { return 0; }
   // Moves what an update's expert loads move, where `updated` ([] bool, on the device) is true; elsewhere every bit stays. counts_E: int64,

@@ -58,7 +58,7 @@ TEST_CASE("cached logits equal uncached ones in every architecture, and the cach
       torch::NoGradGuard no_grad;
       const Batch batch = test::random_batch(1, 12, variant.config.vocab_size, 11);
       const at::Tensor whole = model->logits(batch, variant.plan);
-      KvCache cache;
+      DecodeCache cache;
       std::int64_t at = 0;
       for (const std::int64_t count : {4, 1, 1, 3, 2, 1}) {
         const at::Tensor last = model->decode(batch.tokens_N.narrow(0, at, count), variant.plan, cache);
@@ -66,8 +66,13 @@ TEST_CASE("cached logits equal uncached ones in every architecture, and the cach
         INFO(variant.name << " after " << at);
         CHECK(test::max_error(last, whole[at - 1]) < tolerance * whole.abs().max().item<double>());
       }
-      CHECK(static_cast<std::int64_t>(cache.slots.size()) == variant.plan.num_calls());
-      for (const nn::KvSlot& slot : cache.slots) CHECK((slot.k.size(0) == 12 && slot.k.size(1) == 16 && slot.v.sizes() == slot.k.sizes()));
+      CHECK(static_cast<std::int64_t>(cache.calls.size()) == variant.plan.num_calls());
+      for (const auto& mixers : cache.calls) {
+        const nn::DecodeState& attention = mixers.front();  // keys and values
+        REQUIRE(attention.size() == 2);
+        CHECK((attention[0].size(0) == 12 && attention[0].size(1) == 16 && attention[1].sizes() == attention[0].sizes()));
+        CHECK(std::all_of(mixers.begin() + 1, mixers.end(), [](const nn::DecodeState& other) { return other.empty(); }));
+      }
     }
   }
 }

@@ -18,7 +18,7 @@ TEST_CASE("cached logits equal uncached ones, token by token and in pieces") {
         const DepthPlan plan = DepthPlan::parse(text);
         const Batch batch = test::random_batch(1, 12, config.vocab_size, 11);
         const at::Tensor whole = model->logits(batch, plan);
-        KvCache cache;
+        DecodeCache cache;
         std::int64_t at = 0;
         for (const std::int64_t count : {4, 1, 1, 3, 2, 1}) {
           const at::Tensor last = model->decode(batch.tokens_N.narrow(0, at, count), plan, cache);
@@ -26,7 +26,7 @@ TEST_CASE("cached logits equal uncached ones, token by token and in pieces") {
           INFO(text << " after " << at);
           CHECK(test::max_error(last, whole[at - 1]) < tolerance * whole.abs().max().item<double>());
         }
-        CHECK(static_cast<std::int64_t>(cache.slots.size()) == plan.num_calls());
+        CHECK(static_cast<std::int64_t>(cache.calls.size()) == plan.num_calls());
       }
     }
   }

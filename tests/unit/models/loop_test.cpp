@@ -231,7 +231,7 @@ TEST_CASE("cached logits equal uncached ones for every repeat of inference loopi
         CHECK(torch::equal(whole, model->logits(batch, DepthPlan::parse(plan.print_loop()))));
         if (before.defined()) CHECK(test::max_error(whole, before) > 1e-3);
         before = whole;
-        KvCache cache;
+        DecodeCache cache;
         std::int64_t at = 0;
         for (const std::int64_t count : {4, 1, 3, 1}) {
           const at::Tensor last = model->decode(batch.tokens_N.narrow(0, at, count), plan, cache);
@@ -239,7 +239,7 @@ TEST_CASE("cached logits equal uncached ones for every repeat of inference loopi
           INFO(word_of(injection) << " r " << r << " after " << at);
           CHECK(test::max_error(last, whole[at - 1]) < tolerance * whole.abs().max().item<double>());
         }
-        CHECK(static_cast<std::int64_t>(cache.slots.size()) == plan.num_calls());
+        CHECK(static_cast<std::int64_t>(cache.calls.size()) == plan.num_calls());
       }
     }
   }
