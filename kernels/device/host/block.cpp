@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace meristem::kernels::device::host {
 namespace {
@@ -18,14 +19,14 @@ const char* name_of(Collective op) {
   return kNames[static_cast<int>(op)];
 }
 
-Block::Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work)
+Block::Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work, Stacks& stacks)
     : settings_(settings),
       traffic_(traffic),
       work_(work),
       count_(threads),
       draw_(settings.seed),
       shared_bytes_(shared_bytes),
-      stacks_(threads) {
+      stacks_(stacks) {
   if (threads <= 0 || threads > kMaxWarps * kWarp) throw Report(Fault::kBounds, "a block of " + std::to_string(threads) + " threads");
   if (shared_bytes > settings.shared_limit) {
     throw Report(Fault::kBounds,
@@ -272,8 +273,11 @@ void Grid::run(std::int64_t count, int threads, int shared, const std::function<
   if (count > 0x7FFFFFFF) throw Report(Fault::kBounds, "more than 2^31 - 1 blocks");
   blocks = static_cast<int>(count);
   work.shared += shared;
-  Block block(threads, shared, settings, traffic, work);
+  std::unique_ptr<Stacks> stacks = std::move(stacks_);
+  if (stacks == nullptr || stacks->count() < threads) stacks = std::make_unique<Stacks>(threads);
+  Block block(threads, shared, settings, traffic, work, *stacks);
   for (int i = 0; i < blocks; ++i) block.run(i, body);
+  stacks_ = std::move(stacks);
 }
 
 }  // namespace meristem::kernels::device::host

@@ -35,10 +35,12 @@ class Stacks {
   ~Stacks();
   Stacks(const Stacks&) = delete;
   Stacks& operator=(const Stacks&) = delete;
+  int count() const { return count_; }
   // A context that calls entry(), which never returns, on stack i.
   Context start(int i, void (*entry)());
 
  private:
+  int count_;
   std::byte* memory_;
   std::size_t size_;
 };
@@ -49,7 +51,8 @@ const char* name_of(Collective op);
 // One block.
 class Block {
  public:
-  Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work);
+  // stacks: at least as many as there are threads.
+  Block(int threads, int shared_bytes, const Settings& settings, Traffic& traffic, Work& work, Stacks& stacks);
 
   // Runs body() in every thread until all have returned; throws the first Report.
   void run(int index, const std::function<void()>& body);
@@ -134,7 +137,7 @@ class Block {
   Clocks clocks_;
   std::unique_ptr<SharedMemory> shared_;
   int shared_bytes_;
-  Stacks stacks_;
+  Stacks& stacks_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::array<Barrier, 16> barriers_;
@@ -156,6 +159,9 @@ struct Grid {
   Traffic traffic;  // of all launches since it was cleared
   Work work;        // the same
   int blocks = 0;   // of the running launch
+
+ private:
+  std::unique_ptr<Stacks> stacks_;  // of the last launch, for the next one
 };
 
 }  // namespace meristem::kernels::device::host

@@ -41,7 +41,7 @@ constexpr std::size_t kPage = 4096, kStack = 128 * 1024 + kPage;
 
 }  // namespace
 
-Stacks::Stacks(int count) : size_(static_cast<std::size_t>(count) * kStack) {
+Stacks::Stacks(int count) : count_(count), size_(static_cast<std::size_t>(count) * kStack) {
   void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   memory_ = static_cast<std::byte*>(memory);
