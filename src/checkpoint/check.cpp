@@ -1,4 +1,4 @@
-#include "checkpoint/check.h"
+#include "checkpoint/store.h"
 
 #include <set>
 #include <span>

@@ -1,11 +1,11 @@
-#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
 
 #include <algorithm>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "checkpoint/check.h"
+#include "checkpoint/store.h"
 #include "checkpoint/tensors.h"
 #include "config/load.h"
 #include "core/errors.h"

@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "core/file.h"
 #include "core/json.h"

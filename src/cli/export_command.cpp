@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"

@@ -7,7 +7,6 @@
 
 #include <fmt/format.h>
 
-#include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "core/errors.h"
 #include "core/text.h"

@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "checkpoint/check.h"
+#include "checkpoint/store.h"
 #include "checkpoint/tensors.h"
-#include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "checkpoint/tensors.h"
-#include "cli/checkpoint_model.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"

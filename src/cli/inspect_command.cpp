@@ -3,8 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "checkpoint/check.h"
-#include "cli/checkpoint_model.h"
+#include "checkpoint/store.h"
 #include "cli/commands.h"
 #include "core/errors.h"
 #include "core/text.h"

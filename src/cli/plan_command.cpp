@@ -11,7 +11,6 @@
 #include "config/timeline.h"
 #include "core/text.h"
 #include "models/costs.h"
-#include "models/match.h"
 #include "run/start.h"
 
 namespace meristem::cli {

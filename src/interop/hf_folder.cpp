@@ -290,7 +290,7 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
   json["feed_forward"] = feed_forward_json(model.feed_forward);
   json["depth_attention"] = depth_attention_json(model.depth_attention);
   json["mixers"] = mixers_json(parts);
-  for (const auto& [name, number] : model.options) json["options"][name] = number;
+  for (const auto& option : model.options) json["options"][option.first] = model.option(option.first, 0);
   json["tie_word_embeddings"] = model.tie_embeddings;
   json["max_position_embeddings"] = positions;
   for (const char* token : {"bos_token_id", "eos_token_id", "pad_token_id"}) json[token] = base.contains(token) ? base.at(token) : nullptr;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/check.h"
+#include "checkpoint/store.h"
 #include "config/timeline.h"
 #include "data/loader.h"
 #include "models/registry.h"

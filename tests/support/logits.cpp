@@ -5,7 +5,7 @@
 
 #include <torch/torch.h>
 
-#include "cli/checkpoint_model.h"
+#include "cli/commands.h"
 
 int logits_main(int argc, char** argv);
 

@@ -128,9 +128,9 @@ class Runs(Case):
         code, _, err = tiny_run.run(PROGRAM, *arguments, "--resume", "auto")
         self.assertEqual(code, 0, err)
         self.assertEqual(tiny_run.numbers(folder), tiny_run.numbers(whole))
-        for name in ("model.safetensors", "optimizer-0.safetensors"):
-            self.assertEqual((folder / "checkpoints" / "step-0000000060" / name).read_bytes(),
-                             (whole / "checkpoints" / "step-0000000060" / name).read_bytes())
+        for file in ("model.safetensors", "optimizer-0.safetensors"):
+            self.assertEqual((folder / "checkpoints" / "step-0000000060" / file).read_bytes(),
+                             (whole / "checkpoints" / "step-0000000060" / file).read_bytes())
         # A different seed draws differently.
         other = self.train(f"other-{name}", *overrides, "run.seed=4", "schedule.steps=20")
         self.assertNotEqual(calls[:20], [int(line["calls"]) for line in self.steps(other)])

@@ -1,4 +1,4 @@
-#include "models/match.h"
+#include "models/costs.h"
 
 #include "config/load.h"
 #include "core/errors.h"
