@@ -52,9 +52,15 @@ def storm(driver, kills, period):
             if int(check.stdout) < newest:
                 return f"kill {kill}: step {newest} was published and is gone", inside, newest
             newest = int(check.stdout)
-            leftovers = [p.name for p in folder.glob("*") if ".tmp-" in p.name or p.name.startswith(".trash-")] if folder.is_dir() else []
-            if len(leftovers) > 2 + kill // 4:
-                return f"kill {kill}: leftovers pile up: {leftovers}", inside, newest
+        # A save that ends sweeps up what kills have left: after two of them only what this last kill interrupts may lie about.
+        process = start(driver, folder)
+        for _ in range(4):
+            process.stdout.readline()
+        process.kill()
+        process.communicate()
+        leftovers = [p.name for p in folder.glob("*") if ".tmp-" in p.name or p.name.startswith(".trash-")]
+        if len(leftovers) > 2:
+            return f"leftovers of {kills} kills pile up: {leftovers}", inside, newest
         return None, inside, newest
 
 
