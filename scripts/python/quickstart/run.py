@@ -178,7 +178,7 @@ What was made
 
 What to try next
   scripts/meristem generate {folder} --prompt $'ROMEO.\\n'
-  scripts/meristem plan configs/quickstart.yaml                  what growing saves, before you pay
+  scripts/meristem plan configs/quickstart.yaml                  what growing saves
   scripts/meristem train configs/quickstart.yaml run.name=midas growth.operator=midas
   your own text: scripts/meristem data tokenize …, then a config of ten lines (docs/quickstart.md)""")
 
