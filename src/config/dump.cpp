@@ -287,13 +287,12 @@ std::vector<ConfigDifference> config_differences(const RunConfig& a, const RunCo
 std::string configuration_reference() {
   Page page;
   page.text =
-      "# Configuration reference\n\nOne YAML file is one run. Every key, its type, default, allowed values and meaning. Unknown and "
-      "duplicate keys, wrong "
-      "types,\nvalues out of range and contradictions are refused before any work, with file, line and key path. `include: "
-      "base/model.yaml` merges\n"
-      "another file under this one; `key=value` on the command line replaces a value (`phases[0].mixture.web=0.5`). This page is written "
-      "from the\n"
-      "program's own schema (`meristem config-reference`), and a test holds it to that.\n";
+      "# Configuration reference\n\n"
+      "One YAML file describes one run. These are all keys, with type, default, allowed values and meaning. Unknown and duplicate keys,\n"
+      "wrong types, values out of range and contradictions are refused before any work, with file, line and key path.\n"
+      "`include: base/model.yaml` merges another file under this one. `key=value` on the command line replaces a value\n"
+      "(`phases[0].mixture.web=0.5`). This page is written from the program's own schema (`meristem config-reference`), and a test\n"
+      "compares the two.\n";
   RunConfig defaults;
   describe(page, defaults);
   return page.text;

@@ -65,9 +65,9 @@ void describe(V& v, FeedForwardConfig& c) {
   v.value("inner", c.inner, within(0, 1 << 24, "Hidden width, of each expert. 0: for swiglu the multiple of 64 nearest to 8/3 width"));
   v.value("count", c.count, within(0, 1 << 20, "experts: routed experts of a block"));
   v.value("active", c.active, within(0, 1 << 20, "experts: routed experts that a token uses in one call; at most count"));
-  v.value("shared", c.shared, within(0, 1 << 10, "experts: further experts that are always on"));
+  v.value("shared", c.shared, within(0, 1 << 10, "experts: additional experts that are always on"));
   v.value("router_dim", c.router_dim, within(0, 1 << 16, "experts: width of the router's queries and keys, even. 0: 64"));
-  v.value("balance_rate", c.balance_rate, within(0, 1, "experts: step of the balance bias after each update; 0: none. null: 1e-3"));
+  v.value("balance_rate", c.balance_rate, within(0, 1, "experts: how far the balance bias moves after each update. null: 1e-3"));
 }
 
 enum class DepthAttentionKind { kSeparate, kJoint, kValues };
@@ -88,12 +88,12 @@ template <class V>
 void describe(V& v, DepthAttentionConfig& c) {
   v.value("kind", c.kind,
           one_of<DepthAttentionKind>(
-              "separate: a mixer of its own; joint: depth keys in sequence attention's softmax; values: sequence attention's values "
-              "mixed over depth"));
+              "separate: a mixer of its own; joint: keys of earlier calls join sequence attention's softmax; values: sequence "
+              "attention's values are mixed over depth"));
   v.value("heads", c.heads, within(0, 4096, "separate: heads; divides width. 0: one for each 256 of width"));
-  v.value(
-      "keys", c.keys,
-      one_of_or_empty<DepthKeys>("separate: keys and values are made of the token's states, or of what each call added. Empty: states"));
+  v.value("keys", c.keys,
+          one_of_or_empty<DepthKeys>(
+              "separate: keys and values come from the token's states, or from what each call added (updates). Empty: states"));
   v.value("position", c.position, one_of_or_empty<DepthPosition>("separate: RoPE over the depth index. Empty: rope"));
 }
 
@@ -113,8 +113,8 @@ template <class V>
 void describe(V& v, SampledRepeats& c) {
   v.value("kind", c.kind, required(one_of({"poisson_lognormal"}, "1 + Poisson(rate), the rate log-normal")));
   v.value("mean", c.distribution.mean, required(within(1, DepthPlan::kMaxCalls, "Mean of the repeats")));
-  v.value("sigma", c.distribution.sigma, within(0, 4, "Deviation of the rate's logarithm"));
-  v.value("max", c.distribution.max, required(within(1, DepthPlan::kMaxCalls, "Draws above it are this")));
+  v.value("sigma", c.distribution.sigma, within(0, 4, "Standard deviation of the rate's logarithm"));
+  v.value("max", c.distribution.max, required(within(1, DepthPlan::kMaxCalls, "Larger draws become this")));
 }
 
 enum class Injection { kNone, kAdd, kConcat };
@@ -130,12 +130,13 @@ template <class V>
 void describe(V& v, LoopConfig& c) {
   v.value("repeats", c.repeats,
           within(1, DepthPlan::kMaxCalls,
-                 "Repeats of the plan's one loop, in place of the count in its text: a number; {UPDATE: number, …} from update 0 on; or "
+                 "Repeats of the plan's loop, instead of the count in its text: a number; {UPDATE: number, …} from update 0 on; or "
                  "{kind: poisson_lognormal, mean, sigma, max}, drawn for each update. null: as written"));
-  v.value("injection", c.injection,
-          one_of<Injection>("What each repeat gets of the loop's first input e: nothing; h + e; or a learned map of [h, e]"));
+  v.value(
+      "injection", c.injection,
+      one_of<Injection>("How each repeat sees the loop's first input e. none: not at all; add: h + e; concat: a learned map of [h, e]"));
   v.value("backprop_last", c.backprop_last,
-          within(1, DepthPlan::kMaxCalls, "Gradients flow through the last so many repeats. null: through all"));
+          within(1, DepthPlan::kMaxCalls, "Gradients flow through this many repeats only, the last ones. null: through all"));
 }
 
 enum class Norm { kPre, kSandwich };
@@ -169,7 +170,7 @@ struct ModelConfig {
 };
 template <class V>
 void describe(V& v, ModelConfig& c) {
-  v.value("architecture", c.architecture, any("Registered architecture: decoder"));
+  v.value("architecture", c.architecture, any("Name of an architecture: decoder, dreamer, or one that you register"));
   v.value("vocab_size", c.vocab_size, required(within(2, 1 << 24, "Size of the vocabulary")));
   v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
@@ -180,8 +181,8 @@ void describe(V& v, ModelConfig& c) {
   v.section("attention", c.attention, "Sequence attention");
   v.section("feed_forward", c.feed_forward, "Feed-forward");
   v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");
-  v.value("tie_embeddings", c.tie_embeddings, any("The output head is the embedding"));
-  v.numbers("options", c.options, "An architecture's own numbers; which there are, its line of registration says");
+  v.value("tie_embeddings", c.tie_embeddings, any("Use the embedding as the output head"));
+  v.numbers("options", c.options, "An architecture's own numbers; its line of registration lists them");
 }
 
 }  // namespace meristem

@@ -25,9 +25,9 @@ struct RunSection {
 template <class V>
 void describe(V& v, RunSection& c) {
   v.value("name", c.name, any("Name of the run; its folder is OUT/NAME"));
-  v.value("seed", c.seed, within(0, 9e15, "Seed of everything random; all streams derive from it"));
+  v.value("seed", c.seed, within(0, 9e15, "Seed of all random numbers"));
   v.value("out", c.out, any("Folder that holds run folders"));
-  v.value("deterministic", c.deterministic, any("On a GPU: only operators with bit-equal results run to run"));
+  v.value("deterministic", c.deterministic, any("On a GPU: use only operators whose results are equal to the bit from run to run"));
 }
 
 // Where the weights come from that a run begins with, at step 0 and with a fresh optimizer.
@@ -38,10 +38,11 @@ struct InitialConfig {
 template <class V>
 void describe(V& v, InitialConfig& c) {
   v.value("checkpoint", c.checkpoint,
-          required(any("A checkpoint, or a run folder: its newest. Weights only; the run begins at step 0 with a fresh optimizer")));
+          required(any("A checkpoint, or a run folder (its newest checkpoint). Only weights are read: the run begins at step 0 with a "
+                       "fresh optimizer")));
   v.value("source_of", c.source_of,
           within(0, 4095,
-                 "Block i begins as a copy of the checkpoint's block source_of[i]; a loop is untied by naming its blocks twice. Empty: as "
+                 "Block i begins as a copy of the checkpoint's block source_of[i]; name the blocks of a loop twice to untie it. Empty: as "
                  "it is"));
 }
 
@@ -55,14 +56,14 @@ struct GrowthScheduleConfig {
   GrowthScheduleKind kind = GrowthScheduleKind::kProp;
   std::optional<double> alpha;   // prop: exponent; null: 1 (resolved)
   std::optional<double> until;   // prop: fraction of the run that the stages share; null: 0.85 (resolved)
-  std::vector<Amount> at_steps;  // at_steps: growth happens after these updates
+  std::vector<Amount> at_steps;  // at_steps: growth after these updates
 };
 template <class V>
 void describe(V& v, GrowthScheduleConfig& c) {
   v.value("kind", c.kind, one_of<GrowthScheduleKind>("prop: stage i gets steps in proportion to i^alpha; at_steps: by hand"));
   v.value("alpha", c.alpha, within(0, 16, "prop: exponent. null: 1"));
   v.value("until", c.until, within(0, 1, "prop: fraction of the run that the stages share. null: 0.85", false, true));
-  v.value("at_steps", c.at_steps, at_least(0, "at_steps: growth happens after these updates"));
+  v.value("at_steps", c.at_steps, at_least(0, "at_steps: growth after these updates"));
 }
 
 struct GrowthConfig {
@@ -85,8 +86,8 @@ void describe(V& v, GrowthConfig& c) {
   v.section("schedule", c.schedule, "When the model grows");
   v.value("moments", c.moments, one_of<InsertedMoments>("Optimizer state of the inserted copies"));
   v.value("rewarm_steps", c.rewarm_steps,
-          within(0, 1e9, "Updates over which the learning rate rises again after a growth; 0: it does not"));
-  v.value("plans", c.plans, any("One depth plan a stage, the last equal to model.depth_plan. Empty: plain plans"));
+          within(0, 1e9, "Updates over which the learning rate rises again from zero after a growth; 0: it does not drop"));
+  v.value("plans", c.plans, any("One depth plan for each stage; the last one equals model.depth_plan. Empty: plain plans"));
 }
 
 struct SourceConfig {
@@ -96,7 +97,7 @@ struct SourceConfig {
 template <class V>
 void describe(V& v, SourceConfig& c) {
   v.value("path", c.path, required(any("Prefix of PATH.bin and PATH.idx")));
-  v.value("max_repeats", c.max_repeats, within(0, 1e6, "Most epochs of this source; 0: no limit"));
+  v.value("max_repeats", c.max_repeats, within(0, 1e6, "Largest number of epochs of this source; 0: no limit"));
 }
 
 struct ValidationConfig {
@@ -126,7 +127,7 @@ template <class V>
 void describe(V& v, DataConfig& c) {
   v.value("tokenizer", c.tokenizer, any("tokenizer.json; copied into the run folder, its size checked against the model"));
   v.value("sequence_length", c.sequence_length, within(1, 1 << 24, "Tokens of a sequence"));
-  v.value("document_mask", c.document_mask, any("Attention sees its own document only; positions restart with each"));
+  v.value("document_mask", c.document_mask, any("Attention stays within a document, and positions restart with each document"));
   v.value("packing", c.packing,
           one_of<Packing>(
               "concat: documents one after another, cut where a sequence is full. best_fit: whole documents packed into sequences, best "
@@ -148,7 +149,7 @@ void describe(V& v, PhaseConfig& c) {
   v.value("from_step", c.from_step, within(0, 1e18, "The phase applies to updates after this one"));
   v.numbers("mixture", c.mixture, "Weight of each source; normalised");
   v.value("ramp_steps", c.ramp_steps,
-          within(0, 1e9, "Updates over which the shares move here in a straight line from those of the phase before; 0: at once"));
+          within(0, 1e9, "Updates over which the shares change linearly from those of the phase before; 0: at once"));
   v.value("depth_plan", c.depth_plan, any("Depth plan from here on. Empty: unchanged"));
 }
 
@@ -167,10 +168,10 @@ struct MuonConfig {
 template <class V>
 void describe(V& v, MuonConfig& c) {
   v.value("momentum", c.momentum, within(0, 1, "Decay of the momentum", true, true));
-  v.value("nesterov", c.nesterov, any("The update is made of the gradient and the momentum after it, not of the momentum alone"));
-  v.value("ns_steps", c.ns_steps, within(1, 20, "Newton-Schulz steps that make an update orthogonal"));
+  v.value("nesterov", c.nesterov, any("Nesterov momentum: the update mixes the gradient and the new momentum. false: the momentum alone"));
+  v.value("ns_steps", c.ns_steps, within(1, 20, "Newton-Schulz steps that orthogonalise an update"));
   v.value("scale", c.scale,
-          one_of<MuonScale>("moonlight: 0.2 sqrt(max(rows, columns)), updates of the size that AdamW's have, so that one lr serves both; "
+          one_of<MuonScale>("moonlight: 0.2 sqrt(max(rows, columns)), so updates are as large as AdamW's and one lr serves both; "
                             "original: sqrt(max(1, rows / columns)), with an lr of its own"));
   v.value("lr", c.lr,
           within(0, 1e3, "Peak learning rate of Muon's matrices; required with scale: original. null: optimizer.lr", false, true));
@@ -194,11 +195,11 @@ void describe(V& v, OptimizerConfig& c) {
   v.value("lr", c.lr, within(0, 1e3, "Peak learning rate", false, true));
   v.value("betas", c.betas, within(0, 1, "AdamW: decay of the first and second moment", true));
   v.value("eps", c.eps, within(0, 1, "AdamW: added to the denominator", false, true));
-  v.value("weight_decay", c.weight_decay, within(0, 10, "Decoupled decay of matrices; norms and embeddings have none"));
-  v.value("clip_norm", c.clip_norm, within(0, 1e9, "Largest gradient norm; 0: no clipping"));
-  v.value("decay_embeddings", c.decay_embeddings, any("Embeddings decay too"));
+  v.value("weight_decay", c.weight_decay, within(0, 10, "Decoupled weight decay of matrices; norms and embeddings are not decayed"));
+  v.value("clip_norm", c.clip_norm, within(0, 1e9, "Gradients are clipped to this norm; 0: no clipping"));
+  v.value("decay_embeddings", c.decay_embeddings, any("Decay embeddings too"));
   v.value("skip_spikes", c.skip_spikes, any("Skip updates whose loss or gradient norm exceeds a robust threshold over the last 128"));
-  v.optional_section("muon", c.muon, "Muon's matrices (optimizers.md), with kind: muon alone; null: the defaults");
+  v.optional_section("muon", c.muon, "kind muon: its settings (docs/optimizers.md). null: the defaults");
 }
 
 enum class DecayKind { kOneMinusSqrt, kLinear, kCosine, kNone };
@@ -234,9 +235,9 @@ struct EarlyStopConfig {
 };
 template <class V>
 void describe(V& v, EarlyStopConfig& c) {
-  v.value("patience", c.patience, required(within(1, 1e6, "Validations in a row without improvement after which the run ends")));
+  v.value("patience", c.patience, required(within(1, 1e6, "The run ends after this many validations in a row without improvement")));
   v.value("source", c.source, any("Validation source that is watched. Empty: the mean of all"));
-  v.value("min_delta", c.min_delta, within(0, 1e3, "Nats below the best loss so far that count as an improvement"));
+  v.value("min_delta", c.min_delta, within(0, 1e3, "An improvement is at least this many nats below the best loss so far"));
 }
 
 struct BatchConfig {
@@ -268,7 +269,7 @@ template <class V>
 void describe(V& v, KernelsConfig& c) {
   for (const auto& op : kOperators<std::string>) v.value(op.key, c.*op.of, one_of({"reference", "library", "fused", "auto"}, op.meaning));
   v.value("graph", c.graph,
-          one_of({"off", "on", "auto"}, "On a GPU the step runs as captured CUDA graphs. auto: where a GPU has been shown to"));
+          one_of({"off", "on", "auto"}, "On a GPU, run each update as captured CUDA graphs. auto: only if kernels/proven.json lists it"));
 }
 
 // Which calls drop their activations and run again in backward: call i where i is a multiple of `every`.
@@ -283,7 +284,7 @@ template <class V>
 void describe(V& v, MemoryConfig& c) {
   v.value("activation_checkpointing", c.activation_checkpointing,
           within(1, DepthPlan::kMaxCalls,
-                 "none; block: each call keeps its input alone and runs again in backward; {every: k}: every k-th call does"));
+                 "none; block: each call saves only its input and runs again in backward; {every: k}: every k-th call does that"));
 }
 
 struct CheckpointConfig {
@@ -299,8 +300,8 @@ void describe(V& v, CheckpointConfig& c) {
                  "Updates between checkpoints; the ends of stages, phases and pieces of the learning rate are always written. 0: only "
                  "those"));
   v.value("keep_last", c.keep_last, within(1, 1e6, "Newest checkpoints kept"));
-  v.value("keep_every", c.keep_every, within(0, 1e12, "Checkpoints at multiples of this are kept for good; 0: none"));
-  v.value("async", c.async_, any("Write behind training; it waits for the copy only"));
+  v.value("keep_every", c.keep_every, within(0, 1e12, "Checkpoints at multiples of this are never deleted; 0: none"));
+  v.value("async", c.async_, any("Write in the background; training waits only for the copy"));
 }
 
 struct LoggingConfig {
@@ -337,17 +338,17 @@ struct RunConfig {
 template <class V>
 void describe(V& v, RunConfig& c) {
   v.section("run", c.run, "The run");
-  v.optional_section("initial", c.initial, "Weights to begin with; null: drawn from run.seed");
+  v.optional_section("initial", c.initial, "Initial weights from a checkpoint; null: random, from run.seed");
   v.section("model", c.model, "The model");
-  v.optional_section("growth", c.growth, "Growth while training; null: none");
+  v.optional_section("growth", c.growth, "Growth during training; null: none");
   v.section("data", c.data, "Data");
-  v.sections("phases", c.phases, "What changes over the run. Empty: one phase of equal weights");
+  v.sections("phases", c.phases, "What changes during the run. Empty: one phase, with equal weights of all sources");
   v.section("optimizer", c.optimizer, "Optimizer");
   v.section("schedule", c.schedule, "Length and learning rate; amounts are steps, or tokens as \"50e9 tokens\"");
-  v.optional_section("early_stop", c.early_stop, "End of the run where validation no longer improves; null: none");
+  v.optional_section("early_stop", c.early_stop, "Stop when validation no longer improves; null: never");
   v.section("batch", c.batch, "Batch");
   v.section("precision", c.precision, "Number types");
-  v.value_or_section("kernels", c.kernels, "reference | library | fused | auto, for all operators or one by one");
+  v.value_or_section("kernels", c.kernels, "Path of the operators: reference, library, fused or auto; one value for all, or one for each");
   v.section("memory", c.memory, "Memory");
   v.section("checkpoint", c.checkpoint, "Checkpoints");
   v.section("logging", c.logging, "Logging");
