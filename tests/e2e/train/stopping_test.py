@@ -81,17 +81,17 @@ class Signals(Case):
         self.assertIsNone(storm.difference(self.folder, self.root / "undisturbed" / "tiny"))
 
     def test_a_second_ctrl_c_ends_it_at_once(self):
-        """The steps are made long, so that the second one comes before the first is obeyed."""
-        slow = ["batch.tokens=16384", "batch.micro_sequences=16", "model.width=64", "schedule.steps=100", "growth.schedule.at_steps=[1,2]",
+        """The signals come well inside a step that is made long: a first one that came at a step's end would be obeyed before the second."""
+        slow = ["batch.tokens=65536", "batch.micro_sequences=16", "model.width=64", "schedule.steps=100", "growth.schedule.at_steps=[1,2]",
                 "phases.1.from_step=40", "checkpoint.every=1"]
-        process = tiny_run.start(PROGRAM, "train", self.config, *slow)
-        while tiny_run.last_step(self.folder) < 3 and process.poll() is None:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.01)  # two of the same pending signal would be one
+        process = self.start_until(3, *slow)
+        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
-        out, err = process.communicate(timeout=60)
+        while process.poll() is None and time.monotonic() - sent < 60:
+            time.sleep(0.01)  # two of the same signal that wait together are one: so it is pressed again and again
+            process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
         self.assertEqual(process.returncode, 130, err)
         self.assertLess(time.monotonic() - sent, 1.0)
         for checkpoint in tiny_run.published(self.folder):
