@@ -33,7 +33,8 @@ struct Stack {
   // Gradients of a chain through all parameters, the first of them last in backward.
   void backward(double scale) {
     at::Tensor h = infos[0].tensor.to(at::kFloat).sum();
-    for (std::size_t i = 1; i < infos.size(); ++i) h = 0.5 * h + (infos[i].tensor.to(at::kFloat) * (scale + static_cast<double>(i))).sum();
+    for (std::size_t i = 1; i < infos.size(); ++i)
+      h = 0.5 * h + (infos[i].tensor.to(at::kFloat) * (scale + 1.01 * static_cast<double>(i))).sum();
     h.backward();
   }
 
