@@ -9,6 +9,7 @@
 
 #include "config/timeline.h"
 #include "models/registry.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 
@@ -51,6 +52,34 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
 // All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth
 // attributed to the stage it leads to.
 std::vector<StageCost> stage_costs(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
+
+// An update's work as it is run, for a forecast of its time.
+
+// FLOPs per token. A call that runs again in backward counts there; one behind a truncation has no backward. The head makes its gradients
+// in forward.
+struct CallRun {
+  double forward = 0, backward = 0;
+};
+
+// Parameters whose gradients become complete at the same place of backward.
+struct GradientPart {
+  double elements = 0;
+  std::int64_t complete = -1;   // by the backward of this call; the number of calls: by the head; -1: at its very end
+  std::int64_t first_use = -1;  // by this call, the head, or before the first call (-1)
+  bool at_once = false;         // when the call ends, else one tensor after another
+};
+
+struct UpdateRun {
+  std::vector<CallRun> calls;
+  CallRun head;
+  std::vector<GradientPart> gradients;
+  OptimizerWork optimizer;
+  // Per token: those of FlopCount::train, and those that are run.
+  double train_flops = 0, run_flops = 0;
+};
+
+// Of a model with the stage's blocks under its plan.
+UpdateRun update_run(const RunConfig& config, const ModelRegistry& registry, const Stage& stage);
 
 // Training FLOPs of the whole run: over spans, so that phases with their own plans count as they run, and
 // with the repeats that are drawn.

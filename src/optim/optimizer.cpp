@@ -79,6 +79,34 @@ double update_workspace(const std::vector<ParameterInfo>& infos, const Optimizer
   return static_cast<double>(largest * ops::kMuonWorkspaceBytes);
 }
 
+OptimizerWork optimizer_work(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config, bool half) {
+  // Gradients are cleared and read once for the norm; AdamW reads and writes masters and both moments and reads gradients in one pass.
+  constexpr double kOnce = 8, kAdamw = 28, kHalf = 2;
+  // Muon is a chain of operators: momentum, where it counts, orthogonal update in bf16, scaled sum.
+  constexpr double kMuon = 112;
+  const FlatLayout layout = flat_layout(infos, config);
+  OptimizerWork work;
+  for (const FlatEntry& entry : layout.entries) {
+    const auto count = static_cast<double>(entry.count);
+    const bool muon = layout.ranges[entry.range].rule == UpdateRule::kMuon;
+    const double bytes = count * (kOnce + (muon ? kMuon : kAdamw) + (half ? kHalf : 0));
+    work.bytes += bytes;
+    if (!muon) continue;
+    double flops = 0;
+    const auto columns = static_cast<double>(entry.shape.back());
+    const double experts = count / (static_cast<double>(entry.shape[entry.shape.size() - 2]) * columns);
+    for (const std::int64_t packed : entry.packed_rows.empty() ? MatrixRows{entry.shape[entry.shape.size() - 2]} : entry.packed_rows) {
+      const double rows = static_cast<double>(packed), side = std::min(rows, columns), other = std::max(rows, columns);
+      // A step of Newton-Schulz: the Gram matrix, its square, and their product with the matrix.
+      flops += experts * static_cast<double>(config.muon->ns_steps) * (4 * side * side * other + 2 * side * side * side);
+    }
+    work.flops += flops;
+    work.largest_bytes = std::max(work.largest_bytes, bytes);
+    work.largest_flops = std::max(work.largest_flops, flops);
+  }
+  return work;
+}
+
 Optimizer::Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw)
     : parameters_(parameters), config_(config), adamw_path_(adamw) {
   const at::TensorOptions options = parameters.master().options();

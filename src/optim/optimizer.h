@@ -21,6 +21,14 @@ NamedTensors state_layout(const std::vector<ParameterInfo>& infos, const Optimiz
 // Bytes that an update takes beside state, weights and gradients while it runs.
 double update_workspace(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config);
 
+// What an update does with complete gradients. `bytes` pass through memory, `flops` are Muon's matrix products; `largest_*` is the part of
+// a parameter that one owner updates alone, a matrix of Muon's.
+struct OptimizerWork {
+  double bytes = 0, flops = 0, largest_bytes = 0, largest_flops = 0;
+};
+// half: weights have a bf16 copy.
+OptimizerWork optimizer_work(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config, bool half);
+
 // The prefixes of all that is kept, "exp_avg." for example. A fresh state is all zeros.
 std::vector<std::string> state_prefixes(const OptimizerConfig& config);
 
