@@ -20,6 +20,10 @@ namespace {
 constexpr std::int64_t kMostGpus = 1 << 20, kLargestInTable = 1024;
 constexpr double kBytesPerGbit = 1e9 / 8;
 
+bool fits(const MemoryEstimate& memory, const Cluster& cluster) {
+  return cluster.memory_bytes == 0 || memory.total() <= cluster.memory_bytes;
+}
+
 double positive(const char* option, double value) {
   if (std::isfinite(value) && value > 0) return value;
   throw InputError(fmt::format("{}: found {}; allowed: more than 0", option, number_text(value)));
@@ -30,9 +34,12 @@ Cluster cluster_of(const ForecastOptions& options, const RunConfig& config) {
   const auto gpu = choice_of<Gpu>(word);
   if (!gpu) throw InputError(fmt::format("--gpu: found {}; allowed: {}", printable(word), fmt::join(all_words<Gpu>(), ", ")));
   Cluster cluster = meristem::cluster_of(*gpu);
-  std::string name = word;
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  cluster.peak_flops = peak_bf16_flops(name).value();
+  const bool cpu = gpu == Gpu::kCpu;
+  if (!cpu) {
+    std::string name = word;
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    cluster.peak_flops = peak_bf16_flops(name).value();
+  }
   cluster.links.network = positive("--gbps", *options.gbps) * kBytesPerGbit;
   if (options.node_size) {
     if (*options.node_size < 1) throw InputError(fmt::format("--node-size: found {}; allowed: 1 and more", *options.node_size));
@@ -40,12 +47,15 @@ Cluster cluster_of(const ForecastOptions& options, const RunConfig& config) {
   }
   if (options.node_gbps) {
     cluster.links.node_all_reduce = cluster.links.node_shards = positive("--node-gbps", *options.node_gbps) * kBytesPerGbit;
+  } else if (cpu && cluster.links.node_size > 1) {
+    throw InputError("--node-size: with --gpu cpu, more than 1 needs --node-gbps");
   }
   if (options.dollars_per_hour) cluster.dollars_per_hour = positive("--dollars-per-hour", *options.dollars_per_hour);
   if (options.flops_per_second) {
     cluster.measured_flops = positive("--flops-per-second", *options.flops_per_second);
-  } else if (config.precision.compute == Precision::kFp32) {
-    throw InputError("--flops-per-second: is needed with precision.compute: fp32; the peaks that are known are those of bf16");
+  } else if (cpu || config.precision.compute == Precision::kFp32) {
+    throw InputError(fmt::format("--flops-per-second: is needed with {}; the peaks that are known are those of GPUs in bf16",
+                                 cpu ? "--gpu cpu" : "precision.compute: fp32"));
   }
   return cluster;
 }
@@ -68,8 +78,7 @@ nlohmann::ordered_json to_json(const UpdateForecast& update) {
           {"compute_seconds", update.compute},
           {"optimizer_seconds", update.optimizer},
           {"exposed_seconds", update.exposed},
-          {"communication_seconds", update.communication},
-          {"buckets", update.buckets}};
+          {"communication_seconds", update.communication}};
 }
 
 nlohmann::ordered_json to_json(const RunForecast& forecast, const Cluster& cluster) {
@@ -77,6 +86,7 @@ nlohmann::ordered_json to_json(const RunForecast& forecast, const Cluster& clust
   nlohmann::ordered_json json = {{"gpus", forecast.ranks},
                                  {"sequences", forecast.sequences},
                                  {"micro_sequences", forecast.micro_sequences},
+                                 {"buckets", forecast.buckets},
                                  {"update", to_json(forecast.update)},
                                  {"memory",
                                   {{"total", memory.total()},
@@ -85,7 +95,7 @@ nlohmann::ordered_json to_json(const RunForecast& forecast, const Cluster& clust
                                    {"gradients", memory.gradients},
                                    {"activations", memory.activations},
                                    {"growth_peak", memory.growth_peak},
-                                   {"fits", memory.total() <= cluster.memory_bytes}}},
+                                   {"fits", fits(memory, cluster)}}},
                                  {"hours", forecast.hours},
                                  {"gpu_hours", forecast.gpu_hours()},
                                  {"efficiency", forecast.efficiency}};
@@ -106,24 +116,24 @@ void print_assumptions(const Cluster& cluster) {
     fmt::print("                   {} GPUs a machine, {:.0f} GB/s among them (all-reduce; {:.0f} reduce-scatter, all-gather); ",
                links.node_size, links.node_all_reduce / 1e9, links.node_shards / 1e9);
   } else {
-    fmt::print("                   one GPU a machine; ");
+    fmt::print("                   one rank a machine; ");
   }
-  fmt::print("{} Gbit/s a GPU between machines\n", number_text(links.network / kBytesPerGbit));
+  fmt::print("{} Gbit/s a rank between machines\n", number_text(links.network / kBytesPerGbit));
 }
 
 void print_one(const RunForecast& forecast, const Cluster& cluster, const RunConfig& config, const Timeline& timeline) {
   const UpdateForecast& update = forecast.update;
   const MemoryEstimate& memory = forecast.memory;
-  fmt::print(
-      "  a rank           {} sequences an update, {} at a time; {} of {}: weights {}, optimizer {}, gradients {}, activations {}{}\n",
-      forecast.sequences, forecast.micro_sequences, bytes_text(memory.total()), bytes_text(cluster.memory_bytes),
-      bytes_text(memory.weights), bytes_text(memory.optimizer), bytes_text(memory.gradients), bytes_text(memory.activations),
-      memory.total() <= cluster.memory_bytes ? "" : "; DOES NOT FIT");
+  fmt::print("  a rank           {} sequences an update, {} at a time; {}{}: weights {}, optimizer {}, gradients {}, activations {}{}\n",
+             forecast.sequences, forecast.micro_sequences, bytes_text(memory.total()),
+             cluster.memory_bytes > 0 ? " of " + bytes_text(cluster.memory_bytes) : "", bytes_text(memory.weights),
+             bytes_text(memory.optimizer), bytes_text(memory.gradients), bytes_text(memory.activations),
+             fits(memory, cluster) ? "" : "; DOES NOT FIT");
   fmt::print(
       "  an update        {:.4g} s at full depth: forward and backward {:.4g} s, optimizer {:.3g} s, exposed communication {:.3g} s "
       "({:.1f} %)\n",
       update.step(), update.compute, update.optimizer, update.exposed, percent(update.exposed, update.step()));
-  fmt::print("                   links are busy for {:.3g} s with {} buckets\n", update.communication, update.buckets);
+  fmt::print("                   links are busy for {:.3g} s with {} buckets\n", update.communication, forecast.buckets);
   fmt::print("  whole run        {}, {:.4g} GPU-hours", duration_text(3600 * forecast.hours), forecast.gpu_hours());
   if (cluster.dollars_per_hour > 0) fmt::print(", ${:.4g}", forecast.gpu_hours() * cluster.dollars_per_hour);
   fmt::print("; efficiency {:.1f} % of one GPU's\n", 100 * forecast.efficiency);
@@ -147,7 +157,7 @@ void print_table(const std::vector<RunForecast>& table, const Cluster& cluster) 
                row.micro_sequences, update.step(), percent(update.exposed, update.step()), 100 * row.efficiency,
                bytes_text(row.memory.total()), duration_text(3600 * row.hours), row.gpu_hours(),
                dollars ? fmt::format("{:>9.4g}", row.gpu_hours() * cluster.dollars_per_hour) : "",
-               row.memory.total() <= cluster.memory_bytes ? "" : "  does not fit");
+               row.fits(memory, cluster) ? "" : "  does not fit");
   }
 }
 
@@ -156,7 +166,7 @@ void print_table(const std::vector<RunForecast>& table, const Cluster& cluster) 
 void add_forecast_options(CLI::App& command, ForecastOptions& options) {
   command.add_option("--gpus", options.gpus, "Forecast the run on this many GPUs, one rank each; with --gbps");
   command.add_option("--gbps", options.gbps, "Gbit/s of one GPU between machines");
-  command.add_option("--gpu", options.gpu, "h100 | h200 | a100. Default: h100");
+  command.add_option("--gpu", options.gpu, "h100 | h200 | a100 | cpu. Default: h100");
   command.add_option("--flops-per-second", options.flops_per_second,
                      "As one rank was measured (metrics.jsonl: flops_per_second). Default: an assumed share of the GPU's peak");
   command.add_option("--node-size", options.node_size, "GPUs of a machine. Default: 8");

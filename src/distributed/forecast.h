@@ -29,32 +29,33 @@ struct CallFlops {
   double forward = 0, backward = 0;
 };
 
-// Parameters whose gradients become complete at the same place of backward.
-struct GradientGroup {
+// Gradients that travel together.
+struct GradientBucket {
   double elements = 0;
-  std::int64_t complete = -1;   // by the backward of this call; the number of calls: before it begins; -1: at its very end
-  std::int64_t first_use = -1;  // by this call, or by the head (the number of calls), or before the first (-1)
-  bool at_once = false;         // when the call ends, else one after another while it runs
+  // Complete when the backward of this call has run that share; the number of calls: before the last call's begins; -1: at its very end.
+  std::int64_t complete_in = -1;
+  double share = 1;
+  // The first call that reads a weight of it; the number of calls: the head; -1: before the first call.
+  std::int64_t first_use = -1;
 };
 
 // An update's work on one rank.
 struct UpdateWork {
   std::vector<CallFlops> calls;  // in the order of forward
   CallFlops head;
-  std::vector<GradientGroup> groups;
+  std::vector<GradientBucket> buckets;  // in the order in which they go out
   double micro_batch_tokens = 0;
   std::int64_t micro_batches = 1;
   double flops_per_second = 0;
-  double optimizer_seconds = 0;    // of an optimizer that updates all parameters
-  double indivisible_seconds = 0;  // part of it that one rank does alone at least: a matrix of Muon has one owner
+  double optimizer_seconds = 0;  // of the rank that has most to update
 };
 
-// How gradients and weights travel: the config's section `parallel`.
+// How gradients and weights travel.
 struct Exchange {
-  bool shard_optimizer = true;
-  double bucket_elements = 8 << 20;  // a bucket is full with so many
-  double gradient_bytes = 4;         // of an element on the wire
-  double weight_bytes = 4;           // likewise, when updated weights are gathered
+  bool sharded = true;
+  bool reduces_to_owners = true;  // false: an engine without a reduce-scatter, as Gloo is; the sums reach all ranks
+  double gradient_bytes = 4;      // of an element on the wire
+  double weight_bytes = 4;        // likewise, when updated weights are gathered
 };
 
 struct UpdateForecast {
@@ -62,13 +63,12 @@ struct UpdateForecast {
   double optimizer = 0;      // of the optimizer
   double exposed = 0;        // that the rank waits for communication
   double communication = 0;  // that its links are busy, hidden time included
-  std::int64_t buckets = 0;
   double step() const { return compute + optimizer + exposed; }
 };
 
-// One of many equal updates in a row. Only the last micro-batch communicates: each bucket is reduced, one after another, once its gradients
-// are complete. With a sharded optimizer it is reduce-scattered; the next update begins by gathering the weights, bucket by bucket in the
-// order of forward, and a call waits for those that it reads.
+// One of many equal updates in a row. Only the last micro-batch communicates: buckets are summed one after another, each once its gradients
+// are complete. With a sharded optimizer the sums go to their owners alone, and the next update begins by gathering the weights, the
+// buckets in the opposite order; a call waits for those that it reads. Two small vectors make every rank's sums and norm known.
 UpdateForecast forecast_update(const UpdateWork& work, std::int64_t ranks, const Exchange& exchange, const Links& links);
 
 }  // namespace meristem

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <optional>
 #include <vector>
@@ -210,32 +209,30 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   return memory;
 }
 
-constexpr std::int64_t kBehindCalls = std::numeric_limits<std::int64_t>::max();
-
-// Where in a plan a block's gradients become complete, and where it is called first.
-std::vector<GradientPart> gradient_parts(const RunConfig& config, const Model& model, const DepthPlan& plan) {
+// A block's gradients are complete when backward is in the first call that it reaches, from the block's last parameter to its first; all at
+// the end where the call runs again there.
+std::vector<ParameterUse> parameter_uses(const RunConfig& config, const std::vector<ParameterInfo>& parameters, const DepthPlan& plan) {
   const Backward backward(config, plan);
-  const std::int64_t calls = plan.num_calls();
-  std::map<std::int64_t, GradientPart> parts;  // by block; -1: the embedding, calls: behind the last call
-  for (const ParameterInfo& info : model.parameter_infos()) {
-    const bool embedding = info.role == Role::kEmbedding, injection = info.name.rfind("injection.", 0) == 0;
-    // The embedding's gradient is complete last of all, the head's part in it first.
-    const std::int64_t block = block_of(info).value_or(embedding || injection ? -1 : kBehindCalls);
-    parts[block].elements += static_cast<double>(info.tensor.numel());
+  std::map<std::int64_t, ParameterUse> blocks;
+  for (std::int64_t r = plan.num_calls() - 1; r >= 0; --r) {
+    ParameterUse& use = blocks[plan.calls()[static_cast<std::size_t>(r)]];
+    use.first_use = r;
+    if (backward.reaches(r)) use.complete_in = r;
   }
-  std::vector<GradientPart> out;
-  for (auto& [block, part] : parts) {
-    if (block == kBehindCalls) part.complete = part.first_use = calls;
-    for (std::int64_t r = calls - 1; r >= 0 && block != kBehindCalls; --r) {
-      if (plan.calls()[static_cast<std::size_t>(r)] != block) continue;
-      part.first_use = r;
-      if (!backward.reaches(r)) continue;
-      part.complete = r;
-      part.at_once = backward.checkpointed(r);
-    }
-    out.push_back(part);
+  std::map<std::int64_t, double> sizes, behind;  // of a block, and of those of its parameters that are complete by then
+  for (const ParameterInfo& info : parameters) sizes[block_of(info).value_or(-1)] += static_cast<double>(info.tensor.numel());
+  std::vector<ParameterUse> uses(parameters.size());
+  for (std::size_t i = parameters.size(); i-- > 0;) {
+    const ParameterInfo& info = parameters[i];
+    if (const auto block = block_of(info)) {
+      uses[i] = blocks[*block];
+      behind[*block] += static_cast<double>(info.tensor.numel());
+      if (!backward.checkpointed(uses[i].complete_in)) uses[i].share = behind[*block] / sizes[*block];
+    } else if (info.name.rfind("norm.", 0) == 0 || info.name.rfind("head.", 0) == 0) {
+      uses[i].complete_in = uses[i].first_use = plan.num_calls();
+    }  // the embedding, tied or not, is complete at the very end; so is the map of an injection, about
   }
-  return out;
+  return uses;
 }
 
 }  // namespace
@@ -253,8 +250,8 @@ UpdateRun update_run(const RunConfig& config, const ModelRegistry& registry, con
   run.head = {3 * flops.head, 0};
   run.run_flops += run.head.forward;
   run.train_flops = flops.train;
-  run.gradients = gradient_parts(config, *model, stage.plan);
-  run.optimizer = optimizer_work(model->parameter_infos(), config.optimizer, config.precision.compute == Precision::kBf16);
+  run.parameters = model->parameter_infos();
+  run.uses = parameter_uses(config, run.parameters, stage.plan);
   return run;
 }
 

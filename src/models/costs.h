@@ -61,21 +61,19 @@ struct CallRun {
   double forward = 0, backward = 0;
 };
 
-// Parameters whose gradients become complete at the same place of backward.
-struct GradientPart {
-  double elements = 0;
-  std::int64_t complete = -1;   // by the backward of this call; the number of calls: by the head; -1: at its very end
-  std::int64_t first_use = -1;  // by this call, the head, or before the first call (-1)
-  bool at_once = false;         // when the call ends, else one tensor after another
+// When backward completes a parameter's gradient, and who reads the parameter first.
+struct ParameterUse {
+  std::int64_t complete_in = -1;  // the backward of this call; the number of calls: before the last call's begins; -1: at its very end
+  double share = 1;               // of that call's backward, which has run by then
+  std::int64_t first_use = -1;    // this call; the number of calls: the head; -1: before the first call
 };
 
 struct UpdateRun {
   std::vector<CallRun> calls;
   CallRun head;
-  std::vector<GradientPart> gradients;
-  OptimizerWork optimizer;
-  // Per token: those of FlopCount::train, and those that are run.
-  double train_flops = 0, run_flops = 0;
+  double train_flops = 0, run_flops = 0;  // per token: as FlopCount::train, and as run
+  std::vector<ParameterInfo> parameters;  // without storage
+  std::vector<ParameterUse> uses;         // of each parameter
 };
 
 // Of a model with the stage's blocks under its plan.

@@ -2,37 +2,62 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include <fmt/format.h>
 
 #include "core/errors.h"
-#include "ops/muon.h"
+#include "optim/buckets.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 namespace {
 
 std::int64_t sequences_of(const RunConfig& config) { return config.batch.tokens / config.data.sequence_length; }
 
-// How gradients and weights of a run travel.
-Exchange exchange_of(const RunConfig& config) {
-  Exchange exchange;
-  exchange.weight_bytes = config.precision.compute == Precision::kBf16 ? 2 : 4;
-  return exchange;
+// What of the flat buffers each rank updates, as seconds or bytes: `of_element` says them of an element of an entry.
+template <class OfElement>
+std::vector<double> owned_by_rank(const FlatLayout& layout, const std::vector<FlatBucket>& buckets, std::int64_t ranks,
+                                  const OfElement& of_element) {
+  std::vector<double> owned(static_cast<std::size_t>(ranks));
+  for (const FlatBucket& bucket : buckets) {
+    for (const FlatPiece& piece : bucket.pieces) {
+      // AdamW is the same for all entries; a piece of Muon's lies inside of one.
+      const auto holds = [&](const FlatEntry& entry) { return piece.offset < entry.offset + entry.count; };
+      const auto entry = std::find_if(layout.entries.begin(), layout.entries.end() - 1, holds);
+      owned[static_cast<std::size_t>(piece.owner)] += static_cast<double>(piece.count) * of_element(*entry, bucket.rule);
+    }
+  }
+  return owned;
 }
 
-void share_out(const StageCost& cost, bool half, std::int64_t ranks, MemoryEstimate& memory) {
-  const auto n = static_cast<double>(ranks);
-  const auto parameters = static_cast<double>(cost.parameters.total);
-  // A matrix of Muon's has one owner.
-  const double matrix = memory.update / ops::kMuonWorkspaceBytes;
-  memory.optimizer = std::max(memory.optimizer / n, 4 * matrix);
-  if (half) memory.weights = 2 * parameters + std::max(4 * parameters / n, 4 * matrix);
+struct Shards {
+  FlatLayout layout;
+  std::vector<FlatBucket> buckets;
+};
+
+Shards shards_of(const UpdateRun& run, const RunConfig& config, std::int64_t ranks) {
+  Shards shards{flat_layout(run.parameters, config.optimizer, static_cast<int>(ranks)), {}};
+  shards.buckets = buckets_of(shards.layout, static_cast<int>(ranks), config.parallel.bucket_mb);
+  return shards;
+}
+
+// Complete when the last of its parameters is, used when the first of them is.
+GradientBucket bucket_of(const FlatBucket& flat, const FlatLayout& layout, const UpdateRun& run) {
+  GradientBucket bucket{static_cast<double>(flat.count), std::ssize(run.calls), 0, std::ssize(run.calls)};
+  for (const std::size_t e : flat.entries) {
+    const ParameterUse& use = run.uses.at(layout.entries[e].place);
+    bucket.first_use = std::min(bucket.first_use, use.first_use);
+    if (use.complete_in > bucket.complete_in) continue;
+    bucket.share = use.complete_in < bucket.complete_in ? use.share : std::max(bucket.share, use.share);
+    bucket.complete_in = use.complete_in;
+  }
+  return bucket;
 }
 
 UpdateForecast mixed(const UpdateForecast& a, const UpdateForecast& b, double share_of_b) {
   const auto mix = [&](double x, double y) { return x + share_of_b * (y - x); };
-  return {mix(a.compute, b.compute), mix(a.optimizer, b.optimizer), mix(a.exposed, b.exposed), mix(a.communication, b.communication),
-          a.buckets};
+  return {mix(a.compute, b.compute), mix(a.optimizer, b.optimizer), mix(a.exposed, b.exposed), mix(a.communication, b.communication)};
 }
 
 }  // namespace
@@ -60,7 +85,13 @@ std::vector<MemoryEstimate> memory_of_rank(const RunConfig& config, const Timeli
   std::vector<MemoryEstimate> stages;
   for (const StageCost& cost : stage_costs(config_of_rank(config, ranks), timeline, registry)) {
     MemoryEstimate memory = cost.memory;
-    if (exchange_of(config).shard_optimizer) share_out(cost, config.precision.compute == Precision::kBf16, ranks, memory);
+    if (config.parallel.shard_optimizer && ranks > 1) {
+      constexpr double kMoment = 4;
+      const auto [layout, buckets] = shards_of(update_run(config, registry, cost.stage), config, ranks);
+      const std::vector<double> kept = owned_by_rank(
+          layout, buckets, ranks, [](const FlatEntry&, UpdateRule rule) { return rule == UpdateRule::kMuon ? kMoment : 2 * kMoment; });
+      memory.optimizer = *std::max_element(kept.begin(), kept.end());
+    }
     if (!stages.empty()) {
       const MemoryEstimate& before = stages.back();
       memory.growth_peak = before.weights + before.optimizer + memory.weights + memory.optimizer + memory.gradients;
@@ -74,12 +105,14 @@ Cluster cluster_of(Gpu gpu) {
   constexpr double kGib = 1024.0 * 1024 * 1024;
   // NCCL between the eight GPUs of a machine: all-reduce with NVLS, reduce-scatter and all-gather in a ring.
   constexpr double kHopperAllReduce = 481e9, kHopperShards = 370e9, kA100 = 200e9;
+  constexpr double kSocketStart = 100e-6, kSocketHop = 50e-6;
   Cluster cluster;
   cluster.gpu = gpu;
   switch (gpu) {
     case Gpu::kH100: cluster.memory_bytes = 80 * kGib, cluster.memory_rate = 3.35e12; break;
     case Gpu::kH200: cluster.memory_bytes = 140 * kGib, cluster.memory_rate = 4.8e12; break;
     case Gpu::kA100: cluster.memory_bytes = 80 * kGib, cluster.memory_rate = 2.04e12; break;
+    case Gpu::kCpu: cluster.links = {1, 0, 0, 0, kSocketStart, kSocketHop, kSocketHop}; return cluster;
   }
   const bool hopper = gpu != Gpu::kA100;
   cluster.links.node_all_reduce = hopper ? kHopperAllReduce : kA100;
@@ -88,7 +121,10 @@ Cluster cluster_of(Gpu gpu) {
 }
 
 RunScale::RunScale(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, const Cluster& cluster)
-    : config_(config), timeline_(timeline), registry_(registry), cluster_(cluster), exchange_(exchange_of(config)) {
+    : config_(config), timeline_(timeline), registry_(registry), cluster_(cluster) {
+  const double half = 2, full = 4;
+  exchange_ = {config.parallel.shard_optimizer, cluster.gpu != Gpu::kCpu, config.parallel.reduce == Wire::kBf16 ? half : full,
+               config.precision.compute == Precision::kBf16 ? half : full};
   hours_alone_ = hours(1, nullptr);
 }
 
@@ -98,6 +134,7 @@ RunForecast RunScale::on(std::int64_t ranks) {
   forecast.ranks = ranks;
   forecast.sequences = sequences_of(rank);
   forecast.micro_sequences = rank.batch.micro_sequences;
+  forecast.buckets = std::ssize(shards_of(run_of(timeline_.stages().back()), config_, ranks).buckets);
   forecast.update = update(timeline_.stages().back(), ranks);
   forecast.hours = hours(ranks, &forecast.spans);
   forecast.memory = peak_memory(ranks);
@@ -127,17 +164,22 @@ UpdateForecast RunScale::update(const Span& span, std::int64_t ranks) {
 }
 
 UpdateForecast RunScale::update(const Stage& stage, std::int64_t ranks) {
+  return forecast_update(work_of_rank(run_of(stage), ranks), ranks, exchange_, cluster_.links);
+}
+
+const UpdateRun& RunScale::run_of(const Stage& stage) {
   const auto [run, fresh] = runs_.try_emplace({stage.blocks, stage.plan.calls()});
   if (fresh) run->second = update_run(config_, registry_, stage);
-  return forecast_update(work_of_rank(run->second, ranks), ranks, exchange_, cluster_.links);
+  return run->second;
 }
 
 UpdateWork RunScale::work_of_rank(const UpdateRun& run, std::int64_t ranks) const {
   const RunConfig rank = config_of_rank(config_, ranks);
+  const auto [layout, buckets] = shards_of(run, config_, ranks);
   UpdateWork work;
   for (const CallRun& call : run.calls) work.calls.push_back({call.forward, call.backward});
   work.head = {run.head.forward, run.head.backward};
-  for (const GradientPart& part : run.gradients) work.groups.push_back({part.elements, part.complete, part.first_use, part.at_once});
+  for (const FlatBucket& bucket : buckets) work.buckets.push_back(bucket_of(bucket, layout, run));
   work.micro_batch_tokens = static_cast<double>(rank.batch.micro_sequences * config_.data.sequence_length);
   work.micro_batches = sequences_of(rank) / rank.batch.micro_sequences;
   if (cluster_.measured_flops > 0) {
@@ -146,11 +188,12 @@ UpdateWork RunScale::work_of_rank(const UpdateRun& run, std::int64_t ranks) cons
     return work;
   }
   work.flops_per_second = cluster_.peak_flops * kAssumedUse;
-  const auto seconds = [&](double bytes, double flops) {
-    return bytes / (cluster_.memory_rate * kMemoryUse) + flops / work.flops_per_second;
-  };
-  work.optimizer_seconds = seconds(run.optimizer.bytes, run.optimizer.flops);
-  work.indivisible_seconds = seconds(run.optimizer.largest_bytes, run.optimizer.largest_flops);
+  const std::vector<double> seconds = owned_by_rank(layout, buckets, ranks, [&](const FlatEntry& entry, UpdateRule rule) {
+    const ElementWork element = update_work(entry, rule, config_.optimizer, config_.precision.compute == Precision::kBf16);
+    return element.bytes / (cluster_.memory_rate * kMemoryUse) + element.flops / work.flops_per_second;
+  });
+  work.optimizer_seconds =
+      exchange_.sharded ? *std::max_element(seconds.begin(), seconds.end()) : std::accumulate(seconds.begin(), seconds.end(), 0.0);
   return work;
 }
 

@@ -18,27 +18,26 @@ namespace meristem {
 RunConfig config_of_rank(const RunConfig& config, std::int64_t ranks);
 bool divides_batch(const RunConfig& config, std::int64_t ranks);
 
-// Of each stage. With a sharded optimizer, moments and (where they are not what the model computes with) fp32 masters stand with their
-// owner alone.
+// Of each stage, on the rank that has most. With a sharded optimizer its moments stand with their owner alone.
 std::vector<MemoryEstimate> memory_of_rank(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry,
                                            std::int64_t ranks);
 
-// GPUs whose memory and links are known; metrics/throughput.h knows their peaks by these names.
-enum class Gpu { kH100, kH200, kA100 };
-constexpr auto words_of(Gpu) { return std::array{"h100", "h200", "a100"}; }
+// GPUs whose memory and links are known; metrics/throughput.h knows their peaks by these names. cpu: ranks without a GPU, over Gloo.
+enum class Gpu { kH100, kH200, kA100, kCpu };
+constexpr auto words_of(Gpu) { return std::array{"h100", "h200", "a100", "cpu"}; }
 
 // What a GPU reaches of its peak where nobody has measured it, and of its memory's rate.
 inline constexpr double kAssumedUse = 0.40, kMemoryUse = 0.80;
 
 struct Cluster {
   Gpu gpu = Gpu::kH100;
-  double memory_bytes = 0, memory_rate = 0;  // of a GPU
+  double memory_bytes = 0, memory_rate = 0;  // of a GPU; 0 for CPUs
   double peak_flops = 0;                     // bf16
   double measured_flops = 0;                 // model FLOPs a second of one rank, its updates included; 0: nobody measured
   double dollars_per_hour = 0;               // of a GPU
   Links links;
 };
-// Of the makers' figures and of measurements that docs/forecast.md names. The network is left 0.
+// From the makers' data sheets and measurements that docs/forecast.md names. The rates of a CPU's links are left 0, and the network's.
 Cluster cluster_of(Gpu gpu);
 
 struct RunForecast {
@@ -61,6 +60,7 @@ class RunScale {
  private:
   UpdateForecast update(const Stage& stage, std::int64_t ranks);
   UpdateForecast update(const Span& span, std::int64_t ranks);
+  const UpdateRun& run_of(const Stage& stage);
   UpdateWork work_of_rank(const UpdateRun& run, std::int64_t ranks) const;
   double hours(std::int64_t ranks, std::vector<UpdateForecast>* spans);
   MemoryEstimate peak_memory(std::int64_t ranks);
