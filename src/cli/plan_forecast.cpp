@@ -17,7 +17,7 @@
 namespace meristem::cli {
 namespace {
 
-constexpr std::int64_t kMostGpus = 1 << 20, kLargestInTable = 1024;
+constexpr std::int64_t kLargestInTable = 1024;
 constexpr double kBytesPerGbit = 1e9 / 8;
 
 bool fits(const MemoryEstimate& memory, const Cluster& cluster) {
@@ -185,8 +185,8 @@ void check_forecast_options(const ForecastOptions& options) {
     if (given && !options.gpus) throw InputError(fmt::format("{}: has no effect without --gpus", name));
   }
   if (!options.gpus) return;
-  if (*options.gpus < 1 || *options.gpus > kMostGpus) {
-    throw InputError(fmt::format("--gpus: found {}; allowed: 1 to {}", *options.gpus, kMostGpus));
+  if (*options.gpus < 1 || *options.gpus > kMostRanks) {
+    throw InputError(fmt::format("--gpus: found {}; allowed: 1 to {}", *options.gpus, kMostRanks));
   }
   if (!options.gbps) throw InputError("--gpus: needs --gbps, the Gbit/s of one GPU between machines");
 }
