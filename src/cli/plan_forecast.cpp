@@ -157,7 +157,7 @@ void print_table(const std::vector<RunForecast>& table, const Cluster& cluster) 
                row.micro_sequences, update.step(), percent(update.exposed, update.step()), 100 * row.efficiency,
                bytes_text(row.memory.total()), duration_text(3600 * row.hours), row.gpu_hours(),
                dollars ? fmt::format("{:>9.4g}", row.gpu_hours() * cluster.dollars_per_hour) : "",
-               row.fits(memory, cluster) ? "" : "  does not fit");
+               fits(row.memory, cluster) ? "" : "  does not fit");
   }
 }
 

@@ -44,6 +44,7 @@ Cluster cluster_of(Gpu gpu);
 
 struct RunForecast {
   std::int64_t ranks = 1, sequences = 0, micro_sequences = 0;  // of one rank
+  std::int64_t buckets = 0;                                    // at full depth
   UpdateForecast update;                                       // at full depth, under model.depth_plan
   std::vector<UpdateForecast> spans;                           // of each span of the timeline; drawn repeats at their mean
   MemoryEstimate memory;                                       // of a rank at the stage that needs most

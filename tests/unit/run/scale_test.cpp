@@ -95,7 +95,7 @@ TEST_CASE("one rank of a measured rate takes the run's FLOPs by that rate") {
 TEST_CASE("the work of an update as it is run") {
   const ModelRegistry registry = builtin_registry();
   RunConfig config = small_run(4);
-  config.model.depth_plan = DepthPlan::parse("0, (1-2)x3, 3");
+  config.model.depth_plan = "0, (1-2)x3, 3";
   const auto run_of = [&] {
     const Timeline timeline(config);
     return update_run(config, registry, timeline.stages().back());
