@@ -71,6 +71,9 @@ std::vector<std::int64_t> table_sizes(const RunConfig& config, std::int64_t gpus
   return sizes;
 }
 
+// Whole where that is enough.
+std::string figure_text(double value) { return value >= 100 ? grouped_digits(std::llround(value)) : fmt::format("{:.3g}", value); }
+
 double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
 
 nlohmann::ordered_json to_json(const UpdateForecast& update) {
@@ -134,8 +137,8 @@ void print_one(const RunForecast& forecast, const Cluster& cluster, const RunCon
       "({:.1f} %)\n",
       update.step(), update.compute, update.optimizer, update.exposed, percent(update.exposed, update.step()));
   fmt::print("                   links are busy for {:.3g} s with {} buckets\n", update.communication, forecast.buckets);
-  fmt::print("  whole run        {}, {:.4g} GPU-hours", duration_text(3600 * forecast.hours), forecast.gpu_hours());
-  if (cluster.dollars_per_hour > 0) fmt::print(", ${:.4g}", forecast.gpu_hours() * cluster.dollars_per_hour);
+  fmt::print("  whole run        {}, {} GPU-hours", duration_text(3600 * forecast.hours), figure_text(forecast.gpu_hours()));
+  if (cluster.dollars_per_hour > 0) fmt::print(", ${}", figure_text(forecast.gpu_hours() * cluster.dollars_per_hour));
   fmt::print("; efficiency {:.1f} % of one GPU's\n", 100 * forecast.efficiency);
   if (forecast.spans.size() < 2) return;
   fmt::print("\n  {:>22}  {:>6}  {:>10}  {:>10}  plan\n", "updates", "blocks", "s/update", "exposed");
@@ -153,10 +156,10 @@ void print_table(const std::vector<RunForecast>& table, const Cluster& cluster) 
              "exposed", "efficiency", "memory", "time", "GPU-hours", dollars ? "  dollars" : "");
   for (const RunForecast& row : table) {
     const UpdateForecast& update = row.update;
-    fmt::print("  {:>6}  {:>9}  {:>6}  {:>10.4g}  {:>7.1f} %  {:>8.1f} %  {:>11}  {:>14}  {:>10.4g}  {}{}\n", row.ranks, row.sequences,
+    fmt::print("  {:>6}  {:>9}  {:>6}  {:>10.4g}  {:>7.1f} %  {:>8.1f} %  {:>11}  {:>14}  {:>10}  {}{}\n", row.ranks, row.sequences,
                row.micro_sequences, update.step(), percent(update.exposed, update.step()), 100 * row.efficiency,
-               bytes_text(row.memory.total()), duration_text(3600 * row.hours), row.gpu_hours(),
-               dollars ? fmt::format("{:>9.4g}", row.gpu_hours() * cluster.dollars_per_hour) : "",
+               bytes_text(row.memory.total()), duration_text(3600 * row.hours), figure_text(row.gpu_hours()),
+               dollars ? fmt::format("{:>9}", figure_text(row.gpu_hours() * cluster.dollars_per_hour)) : "",
                fits(row.memory, cluster) ? "" : "  does not fit");
   }
 }
@@ -194,7 +197,8 @@ void check_forecast_options(const ForecastOptions& options) {
 Forecast forecast_of(const RunConfig& config, const ForecastOptions& options) {
   const Cluster cluster = cluster_of(options, config);
   const Timeline timeline(config);
-  RunScale scale(config, timeline, builtin_registry(), cluster);
+  const ModelRegistry registry = builtin_registry();
+  RunScale scale(config, timeline, registry, cluster);
   Forecast forecast{cluster, timeline, scale.on(*options.gpus), {}};
   for (const std::int64_t gpus : table_sizes(config, *options.gpus)) forecast.table.push_back(scale.on(gpus));
   return forecast;

@@ -55,8 +55,8 @@ struct RunForecast {
 
 class RunScale {
  public:
+  // What it is given outlives it.
   RunScale(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, const Cluster& cluster);
-
   // InputError as config_of_rank.
   RunForecast on(std::int64_t ranks);
 
