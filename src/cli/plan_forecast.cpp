@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::int64_t kLargestInTable = 1024;
 constexpr double kBytesPerGbit = 1e9 / 8;
+constexpr double kTcpPayload = 0.955;  // of an Ethernet frame; Gloo's sockets
 
 bool fits(const MemoryEstimate& memory, const Cluster& cluster) {
   return cluster.memory_bytes == 0 || memory.total() <= cluster.memory_bytes;
@@ -40,7 +41,7 @@ Cluster cluster_of(const ForecastOptions& options, const RunConfig& config) {
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
     cluster.peak_flops = peak_bf16_flops(name).value();
   }
-  cluster.links.network = positive("--gbps", *options.gbps) * kBytesPerGbit;
+  cluster.links.network = positive("--gbps", *options.gbps) * kBytesPerGbit * (cpu ? kTcpPayload : 1);
   if (options.node_size) {
     if (*options.node_size < 1) throw InputError(fmt::format("--node-size: found {}; allowed: 1 and more", *options.node_size));
     cluster.links.node_size = *options.node_size;
@@ -121,7 +122,7 @@ void print_assumptions(const Cluster& cluster) {
   } else {
     fmt::print("                   one rank a machine; ");
   }
-  fmt::print("{} Gbit/s a rank between machines\n", number_text(links.network / kBytesPerGbit));
+  fmt::print("{:.4g} Gbit/s a rank between machines\n", links.network / kBytesPerGbit);
 }
 
 void print_one(const RunForecast& forecast, const Cluster& cluster, const RunConfig& config, const Timeline& timeline) {

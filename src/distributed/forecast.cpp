@@ -39,8 +39,8 @@ class Walk {
     double now = exchange_.sharded ? forward_behind_gathers() : forward;
     now += result.compute - forward - backward_end_;  // later micro-batches, and all backwards but the last
     const double end = reduced_after(now);
-    const double sums = communicate(Collective::kAllReduce, 0), norm = communicate(Collective::kAllReduce, 0);
-    result.exposed = end + sums + norm - result.compute;
+    const double sums = communicate(Collective::kAllReduce, 0);
+    result.exposed = end + sums - result.compute;
     result.communication = busy_;
     return result;
   }

@@ -68,7 +68,7 @@ struct UpdateForecast {
 
 // One of many equal updates in a row. Only the last micro-batch communicates: buckets are summed one after another, each once its gradients
 // are complete. With a sharded optimizer the sums go to their owners alone, and the next update begins by gathering the weights, the
-// buckets in the opposite order; a call waits for those that it reads. Two small vectors make every rank's sums and norm known.
+// buckets in the opposite order; a call waits for those that it reads. A small vector makes every rank's sums and norm known.
 UpdateForecast forecast_update(const UpdateWork& work, std::int64_t ranks, const Exchange& exchange, const Links& links);
 
 }  // namespace meristem

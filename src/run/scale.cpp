@@ -4,11 +4,9 @@
 #include <cmath>
 #include <numeric>
 
-#include <fmt/format.h>
-
-#include "core/errors.h"
 #include "optim/buckets.h"
 #include "optim/optimizer.h"
+#include "run/start.h"
 
 namespace meristem {
 namespace {
@@ -65,18 +63,9 @@ UpdateForecast mixed(const UpdateForecast& a, const UpdateForecast& b, double sh
 bool divides_batch(const RunConfig& config, std::int64_t ranks) { return ranks > 0 && sequences_of(config) % ranks == 0; }
 
 RunConfig config_of_rank(const RunConfig& config, std::int64_t ranks) {
-  const std::int64_t sequences = sequences_of(config);
-  if (!divides_batch(config, ranks)) {
-    std::int64_t fewer = std::min(ranks, sequences), more = ranks + 1;
-    while (sequences % fewer != 0) --fewer;
-    while (more <= sequences && sequences % more != 0) ++more;
-    throw InputError(fmt::format("batch.tokens: {} tokens are {} sequences, which {} ranks cannot share evenly; {}{} can",
-                                 config.batch.tokens, sequences, ranks, fewer, more <= sequences ? fmt::format(" or {}", more) : ""));
-  }
   RunConfig rank = config;
+  rank.batch.micro_sequences = micro_batches_of(config, static_cast<int>(ranks)).sequences;
   rank.batch.tokens /= ranks;
-  rank.batch.micro_sequences = std::min(config.batch.micro_sequences, sequences / ranks);
-  while (sequences / ranks % rank.batch.micro_sequences != 0) --rank.batch.micro_sequences;
   return rank;
 }
 
@@ -92,6 +81,8 @@ std::vector<MemoryEstimate> memory_of_rank(const RunConfig& config, const Timeli
           layout, buckets, ranks, [](const FlatEntry&, UpdateRule rule) { return rule == UpdateRule::kMuon ? kMoment : 2 * kMoment; });
       memory.optimizer = *std::max_element(kept.begin(), kept.end());
     }
+    // A bf16 copy of all gradients, on their way when activations are gone.
+    if (config.parallel.reduce == Wire::kBf16 && ranks > 1) memory.update = std::max(memory.update, memory.gradients / 2);
     if (!stages.empty()) {
       const MemoryEstimate& before = stages.back();
       memory.growth_peak = before.weights + before.optimizer + memory.weights + memory.optimizer + memory.gradients;

@@ -15,8 +15,7 @@ namespace meristem {
 
 inline constexpr std::int64_t kMostRanks = 1 << 14;  // that are laid out on paper
 
-// The batch of one rank as a config of its own: its share of batch.tokens, and micro-batches of the largest divisor of its sequences up to
-// batch.micro_sequences. InputError that names batch.tokens and the nearest numbers of ranks that can share the batch.
+// The batch of one rank as a config of its own: its share of batch.tokens, and its micro-batches. InputError as micro_batches_of.
 RunConfig config_of_rank(const RunConfig& config, std::int64_t ranks);
 bool divides_batch(const RunConfig& config, std::int64_t ranks);
 

@@ -40,8 +40,8 @@ TEST_CASE("a rank has its share of the batch, in micro-batches that divide it") 
     CHECK(rank.batch.micro_sequences == c.micro);
   }
   const auto refusal = [&](std::int64_t ranks) { return test::message_of<InputError>([&] { config_of_rank(config, ranks); }); };
-  CHECK(refusal(5) == "batch.tokens: 768 tokens are 24 sequences, which 5 ranks cannot share evenly; 4 or 6 can");
-  CHECK(refusal(48) == "batch.tokens: 768 tokens are 24 sequences, which 48 ranks cannot share evenly; 24 can");
+  CHECK(refusal(5) == "batch.tokens: an update has 24 sequences, which 5 ranks cannot share evenly; 4 or 6 can");
+  CHECK(refusal(48) == "batch.tokens: an update has 24 sequences, which 48 ranks cannot share evenly; 24 can");
   CHECK_FALSE(divides_batch(config, 0));
 }
 
@@ -57,6 +57,10 @@ TEST_CASE("memory of a rank: moments are shared out, weights and gradients are n
   CHECK(memory_on(4).gradients == 4 * parameters);
   CHECK(memory_on(24).activations < memory_on(4).activations);  // one sequence at a time instead of six
 
+  CHECK(memory_on(4).update == 0);
+  config.parallel.reduce = Wire::kBf16;
+  CHECK(memory_on(4).update == 2 * parameters);
+  CHECK(memory_on(1).update == 0);
   config.parallel.shard_optimizer = false;
   CHECK(memory_on(4).optimizer == cost.memory.optimizer);
   config.parallel.shard_optimizer = true;
