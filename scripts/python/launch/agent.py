@@ -22,8 +22,8 @@ FINAL = {2, 3, 4, TWICE}  # bad input, not finite, damaged: the same would happe
 LEAVE_SECONDS = 10  # for ranks to leave by themselves after one has failed: its reason stands in the store
 CATCH_SECONDS = 5  # for a rank that starts to get ready for stop signals, before it gets one all the same
 
-# How ranks name the one that made them leave.
-BLAMED = re.compile(r"^(?:\[rank \d+\] )?rank (\d+) (?:failed: |\(.*\) has not been heard of)")
+# How ranks name the one that made them leave: "rank 2 failed: …", "rank 2 (HOST, process 77) is gone".
+BLAMED = re.compile(r"^(?:\[rank \d+\] )?rank (\d+) (?:failed: |\(.*\) (?:is gone|are gone|has not been heard of))")
 
 
 class LocalRendezvous(StaticTCPRendezvous):
@@ -108,6 +108,7 @@ class Agent(LocalElasticAgent):
         self.output.through.finish()
         failed = [rank for rank, code in self.ended.items() if code not in (0, SAVED) and rank not in self.killed]
         if not failed and SAVED not in self.ended.values():
+            self.code, self.line = 0, None
             return RunResult(state=WorkerState.SUCCEEDED, return_values=dict.fromkeys(self.ended))
         first = self._judge(failed)
         if self._remaining_restarts > 0:
@@ -138,7 +139,7 @@ class Agent(LocalElasticAgent):
         """Decides code and line, and that no restart follows where it would not help. Returns the rank that it is about."""
         if not failed:
             self._remaining_restarts = 0
-            self.code = SAVED
+            self.code, self.line = SAVED, None
             return next(rank for rank, code in self.ended.items() if code == SAVED)
         first = failed[0]
         blamed = BLAMED.match(self.output.error_of(first))

@@ -105,10 +105,13 @@ class Output(LogsSpecs):
                         error_files=dict.fromkeys(envs, os.devnull))
 
     def error_of(self, rank):
-        """The error line of a rank that has ended, without its mark; else the last line that it wrote to stderr; "" where it wrote none."""
+        """The error line of a rank that has ended, without its mark. Else, of a rank whose stderr nobody saw, its last line; "" where there is none."""
         if rank == 0:
-            lines = self.through.errors
-        else:
-            lines = [line for line in self.files[rank].read_bytes()[-65536:].splitlines() if line.strip()]
-            lines = [line for line in lines if line.startswith(MARK)] or lines
-        return lines[-1].decode(errors="replace").strip().removeprefix(MARK.decode()) if lines else ""
+            return _text(self.through.errors[-1]) if self.through.errors else ""
+        lines = [line for line in self.files[rank].read_bytes()[-65536:].splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith(MARK)]
+        return _text(errors[-1]) if errors else f"rank {rank}: {_text(lines[-1])}" if lines else ""
+
+
+def _text(line):
+    return line.decode(errors="replace").strip().removeprefix(MARK.decode())
