@@ -1,5 +1,11 @@
 #include "step/live_model.h"
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include <torch/torch.h>
+
 #include "distributed/replica_sync.h"
 #include "growth/remap.h"
 #include "nn/depth_attention.h"
@@ -29,6 +35,49 @@ ModelConfig model_of(const RunConfig& config, const Timeline& timeline, std::int
   if (config.growth) model.depth_plan = timeline.stages().front().plan.print();
   return model;
 }
+
+// Brings tensors together of which each rank has a part and zeros elsewhere, many at a time, and hands them on in order.
+class Joiner {
+ public:
+  Joiner(Ranks& ranks, const LiveModel::Take& take) : ranks_(ranks), take_(take) {}
+
+  void join(const std::string& name, const at::Tensor& part) {
+    waiting_.emplace_back(name, part);
+    bytes_ += part.nbytes();
+    if (bytes_ >= kBytesAtOnce) flush();
+  }
+  // One that every rank has whole.
+  void pass_on(const std::string& name, const at::Tensor& whole) {
+    flush();
+    take_(name, whole);
+  }
+  void flush() {
+    if (waiting_.empty()) return;
+    std::vector<at::Tensor> bits;
+    std::vector<std::int64_t> counts;
+    for (const auto& [name, part] : waiting_) {
+      bits.push_back(part.contiguous().view({-1}).view(at::kInt));
+      counts.push_back(bits.back().numel());
+    }
+    const at::Tensor all = at::cat(bits);
+    ranks_.join_bits(all);
+    const std::vector<at::Tensor> joined = all.split_with_sizes(counts);
+    for (std::size_t i = 0; i < waiting_.size(); ++i) {
+      const auto& [name, part] = waiting_[i];
+      // A copy: a part of the joined bits need not be aligned for eight bytes.
+      take_(name, joined[i].clone().view(part.scalar_type()).view(part.sizes()));
+    }
+    waiting_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  static constexpr std::size_t kBytesAtOnce = std::size_t{64} << 20;
+  Ranks& ranks_;
+  const LiveModel::Take& take_;
+  std::vector<std::pair<std::string, at::Tensor>> waiting_;
+  std::size_t bytes_ = 0;
+};
 
 }  // namespace
 
@@ -68,12 +117,13 @@ void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer)
 
 void LiveModel::each_weight(const Take& take) const {
   torch::NoGradGuard no_grad;
+  Joiner joiner(*ranks_, take);
   const std::vector<FlatPiece> own = owned_pieces(parameters_->layout(), config_.parallel, *ranks_);
   for (const FlatEntry& entry : parameters_->entries()) {
     const at::Tensor master = parameters_->view(parameters_->master(), entry);
     // With bf16 weights the masters stand still where others own them.
     if (!sharded_ || !parameters_->half().defined() || entry.stays_fp32) {
-      take(entry.name, master);
+      joiner.pass_on(entry.name, master);
       continue;
     }
     const at::Tensor whole = at::zeros_like(master);
@@ -83,18 +133,22 @@ void LiveModel::each_weight(const Take& take) const {
       if (begin >= end) continue;
       whole.view({-1}).narrow(0, begin - entry.offset, end - begin).copy_(parameters_->master().narrow(0, begin, end - begin));
     }
-    ranks_->join_bits(whole);
-    take(entry.name, whole);
+    joiner.join(entry.name, whole);
   }
+  joiner.flush();
 }
 
 void LiveModel::each_state(const Take& take) const {
   torch::NoGradGuard no_grad;
+  Joiner joiner(*ranks_, take);
   for (const std::string& name : optimizer_->names()) {
-    const at::Tensor kept = optimizer_->kept(name);
-    if (sharded_) ranks_->join_bits(kept);
-    take(name, kept);
+    if (sharded_) {
+      joiner.join(name, optimizer_->kept(name));
+    } else {
+      joiner.pass_on(name, optimizer_->kept(name));
+    }
   }
+  joiner.flush();
 }
 
 std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const {
