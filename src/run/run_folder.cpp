@@ -80,7 +80,8 @@ void write_holder(const fs::path& path, int descriptor) {
 }
 
 bool is_at(const fs::path& path, int descriptor) {
-  struct stat opened {}, there {};
+  struct stat opened {
+  }, there{};
   return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &there) == 0 && opened.st_ino == there.st_ino &&
          opened.st_dev == there.st_dev;
 }

@@ -14,8 +14,8 @@ namespace meristem {
 
 class RunFolder {
  public:
-  // While it lives no other job uses the folder: the file `lock` in it is locked, and gone afterwards. The lock dies with the process: a dead
-  // job holds none, though its file stays.
+  // While it lives no other job uses the folder: the file `lock` in it is locked, and gone afterwards. The lock dies with the process: a
+  // dead job holds none, though its file stays.
   class Lock {
    public:
     Lock(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}

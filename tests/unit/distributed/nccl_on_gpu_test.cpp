@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/torch.h>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
 
 #include "distributed/engine.h"
 #include "support/catch.h"
