@@ -287,6 +287,31 @@ void describe(V& v, MemoryConfig& c) {
                  "none; block: each call saves only its input and runs again in backward; {every: k}: every k-th call does that"));
 }
 
+enum class Wire { kFp32, kBf16 };
+constexpr auto words_of(Wire) { return std::array{"fp32", "bf16"}; }
+
+// What matters where several ranks train together; one rank reads none of it.
+struct ParallelConfig {
+  bool shard_optimizer = true;
+  Wire reduce = Wire::kFp32;
+  double bucket_mb = 32;
+  std::int64_t check_replicas_every = 1000;  // updates; 0: never
+  double timeout_seconds = 600, heartbeat_seconds = 30, join_seconds = 60;
+};
+template <class V>
+void describe(V& v, ParallelConfig& c) {
+  v.value("shard_optimizer", c.shard_optimizer,
+          any("Each rank keeps the optimizer state of a part of the parameters and updates that part (ZeRO-1). The result is the same"));
+  v.value("reduce", c.reduce, one_of<Wire>("Type in which gradients travel between ranks"));
+  v.value("bucket_mb", c.bucket_mb, within(0, 4096, "Gradients travel in buckets of about this many MB, while backward runs", false, true));
+  v.value("check_replicas_every", c.check_replicas_every,
+          within(0, 1e12, "Updates between checks that all ranks hold the same weights; 0: never"));
+  v.value("timeout_seconds", c.timeout_seconds, within(0, 86400, "The run ends where ranks wait for one another longer than this", false, true));
+  v.value("heartbeat_seconds", c.heartbeat_seconds,
+          within(0, 86400, "The run ends where nothing is heard of a rank for this long", false, true));
+  v.value("join_seconds", c.join_seconds, within(0, 86400, "The start fails where ranks are missing after this long", false, true));
+}
+
 struct CheckpointConfig {
   std::int64_t every = 1000;  // steps; 0: only the steps that are always written
   std::int64_t keep_last = 3;
@@ -332,6 +357,7 @@ struct RunConfig {
   PrecisionConfig precision;
   KernelsConfig kernels;
   MemoryConfig memory;
+  ParallelConfig parallel;
   CheckpointConfig checkpoint;
   LoggingConfig logging;
 };
@@ -350,6 +376,7 @@ void describe(V& v, RunConfig& c) {
   v.section("precision", c.precision, "Number types");
   v.value_or_section("kernels", c.kernels, "Path of the operators: reference, library, fused or auto; one value for all, or one for each");
   v.section("memory", c.memory, "Memory");
+  v.section("parallel", c.parallel, "Several ranks");
   v.section("checkpoint", c.checkpoint, "Checkpoints");
   v.section("logging", c.logging, "Logging");
 }

@@ -13,9 +13,7 @@
 namespace meristem {
 namespace {
 
-constexpr std::int64_t kAlign = 32;  // elements: 64 bytes in bf16, 128 in fp32
-
-std::int64_t aligned(std::int64_t count) { return (count + kAlign - 1) / kAlign * kAlign; }
+std::int64_t aligned(std::int64_t count, std::int64_t unit = kFlatAlign) { return (count + unit - 1) / unit * unit; }
 
 // "blocks.3.attention.qkv.weight" -> "blocks.3", "norm.weight" -> "norm".
 std::string owner_of(const std::string& name) {
@@ -32,46 +30,58 @@ FlatRange range_of(const ParameterInfo& info, const OptimizerConfig& config) {
   return {name, muon ? UpdateRule::kMuon : UpdateRule::kAdamw, decay, 0, 0};
 }
 
-// Adds a bf16 gradient to its place in the flat fp32 buffer as soon as it is complete, and frees it.
-class AddToFlat : public torch::autograd::PostAccumulateGradHook {
+using Told = std::shared_ptr<std::function<void(std::size_t)>>;
+
+// Runs once a parameter's gradient is complete: autograd has summed what its calls gave. A bf16 gradient is added to its place in the flat
+// fp32 buffer and freed; an fp32 one is there already.
+class GradientHook : public torch::autograd::PostAccumulateGradHook {
  public:
-  explicit AddToFlat(at::Tensor target) : target_(std::move(target)) {}
+  GradientHook(at::Tensor target, std::size_t entry, Told told) : target_(std::move(target)), entry_(entry), told_(std::move(told)) {}
   void operator()(const torch::autograd::Variable& parameter) override {
-    torch::NoGradGuard no_grad;
-    ops::accumulate_gradient(target_, parameter.grad());
-    parameter.mutable_grad().reset();
+    if (target_.defined()) {
+      torch::NoGradGuard no_grad;
+      ops::accumulate_gradient(target_, parameter.grad());
+      parameter.mutable_grad().reset();
+    }
+    if (*told_) (*told_)(entry_);
   }
 
  private:
   at::Tensor target_;
+  std::size_t entry_;
+  Told told_;
 };
 
 }  // namespace
 
-FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config) {
+FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config, int ranks) {
   FlatLayout layout;
-  std::map<std::string, std::vector<const ParameterInfo*>> members;
-  for (const ParameterInfo& info : infos) {
-    const FlatRange range = range_of(info, config);
-    std::vector<const ParameterInfo*>& same = members[range.name];
+  std::map<std::string, std::vector<std::size_t>> members;  // places in infos
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    const FlatRange range = range_of(infos[i], config);
+    std::vector<std::size_t>& same = members[range.name];
     if (same.empty()) layout.ranges.push_back(range);
-    same.push_back(&info);
+    same.push_back(i);
   }
   std::stable_sort(layout.ranges.begin(), layout.ranges.end(), [](const FlatRange& a, const FlatRange& b) { return a.rule < b.rule; });
   for (std::size_t r = 0; r < layout.ranges.size(); ++r) {
     FlatRange& range = layout.ranges[r];
     range.offset = layout.count;
-    for (const ParameterInfo* info : members.at(range.name)) {
-      layout.entries.push_back({info->name, info->tensor.sizes().vec(), layout.count, info->tensor.numel(), r, info->packed_rows});
-      layout.count += aligned(info->tensor.numel());
+    for (const std::size_t i : members.at(range.name)) {
+      const ParameterInfo& info = infos[i];
+      layout.entries.push_back({info.name, info.tensor.sizes().vec(), layout.count, info.tensor.numel(), r, info.packed_rows, i,
+                                stays_fp32(info.role), info.role != Role::kBalance});
+      layout.count += aligned(info.tensor.numel());
     }
     range.count = layout.count - range.offset;
+    const bool last_of_rule = r + 1 == layout.ranges.size() || layout.ranges[r + 1].rule != range.rule;
+    if (last_of_rule) layout.count = aligned(layout.count, ranks * kFlatAlign);
   }
   return layout;
 }
 
-FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config)
-    : layout_(flat_layout(infos, config)) {
+FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks)
+    : layout_(flat_layout(infos, config, ranks)), told_(std::make_shared<std::function<void(std::size_t)>>()) {
   torch::NoGradGuard no_grad;
   const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
   master_ = torch::zeros({layout_.count}, options);
@@ -81,20 +91,17 @@ FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::Scal
 }
 
 void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
-  std::map<std::string, const FlatEntry*> by_name;
-  for (const FlatEntry& entry : layout_.entries) by_name[entry.name] = &entry;
-  for (const auto& info : infos) {
-    const FlatEntry& entry = *by_name.at(info.name);
-    at::Tensor parameter = info.tensor;
-    const bool in_half = half_.defined() && !stays_fp32(info.role);
+  for (std::size_t e = 0; e < layout_.entries.size(); ++e) {
+    const FlatEntry& entry = layout_.entries[e];
+    at::Tensor parameter = infos[entry.place].tensor;
+    const bool in_half = half_.defined() && !entry.stays_fp32;
     view(master_, entry).copy_(parameter);
     if (in_half) view(half_, entry).copy_(parameter);
     parameter.set_data(view(in_half ? half_ : master_, entry));
-    if (in_half) {
-      torch::autograd::impl::set_post_acc_grad_hooks(parameter, std::make_unique<AddToFlat>(view(grad_, entry)));
-    } else {
-      parameter.mutable_grad() = view(grad_, entry);  // autograd adds in place
-    }
+    if (!in_half) parameter.mutable_grad() = view(grad_, entry);  // autograd adds in place
+    if (!parameter.requires_grad()) continue;
+    const at::Tensor target = in_half ? view(grad_, entry) : at::Tensor();
+    torch::autograd::impl::set_post_acc_grad_hooks(parameter, std::make_unique<GradientHook>(target, e, told_));
   }
 }
 
@@ -103,6 +110,8 @@ at::Tensor FlatParameters::view(const at::Tensor& flat, const FlatEntry& entry) 
 }
 
 void FlatParameters::zero_grad() { grad_.zero_(); }
+
+void FlatParameters::on_gradient(std::function<void(std::size_t)> told) { *told_ = std::move(told); }
 
 NamedTensors FlatParameters::masters() const {
   NamedTensors out;

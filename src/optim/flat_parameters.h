@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,12 +14,18 @@
 
 namespace meristem {
 
+// Ranges and the pieces of buckets begin at multiples of so many elements: 64 bytes in bf16, 128 in fp32.
+inline constexpr std::int64_t kFlatAlign = 32;
+
 struct FlatEntry {
   std::string name;
   std::vector<std::int64_t> shape;
   std::int64_t offset = 0, count = 0;  // elements in the flat buffers
   std::size_t range = 0;
   MatrixRows packed_rows;
+  std::size_t place = 0;    // among the model's parameters, which stand in the order in which it uses them
+  bool stays_fp32 = false;  // the model reads the fp32 master, whatever its compute type
+  bool learns = true;       // false: no gradient ever comes
 };
 
 enum class UpdateRule { kAdamw, kMuon };
@@ -29,22 +37,24 @@ struct FlatRange {
   std::int64_t offset = 0, count = 0;  // alignment padding included; padding stays zero
 };
 
-// Where each parameter lies. Follows from names, roles and shapes alone.
+// Where each parameter lies. Follows from names, roles and shapes alone, and from the number of ranks: the ranges of one rule are padded
+// at their end to a multiple of kFlatAlign for each.
 struct FlatLayout {
   std::vector<FlatEntry> entries;
   std::vector<FlatRange> ranges;  // those of one rule side by side
   std::int64_t count = 0;         // elements of a flat buffer
 };
-FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config);
+FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config, int ranks = 1);
 
 class FlatParameters {
  public:
   // Takes over a model's parameters: from now on they are views of these buffers, and gradients land in grad().
   // Norm gains and routers are views of the fp32 masters; the others of the bf16 copy where `compute` is bf16, else of the masters.
-  FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config);
+  FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks = 1);
   FlatParameters(const FlatParameters&) = delete;
   FlatParameters& operator=(const FlatParameters&) = delete;
 
+  const FlatLayout& layout() const { return layout_; }
   const std::vector<FlatEntry>& entries() const { return layout_.entries; }
   const std::vector<FlatRange>& ranges() const { return layout_.ranges; }
   const at::Tensor& master() const { return master_; }
@@ -55,6 +65,9 @@ class FlatParameters {
   at::Tensor view(const at::Tensor& flat, const FlatEntry& entry) const;
 
   void zero_grad();
+  // `told` hears of each entry of the layout whose gradient is in grad(), once a backward pass, from the thread that runs it; a parameter
+  // that the pass did not reach is not told. Pass none to end it.
+  void on_gradient(std::function<void(std::size_t entry)> told);
   // Masters by parameter name: views, no copy.
   NamedTensors masters() const;
   // Copies values in by name and refreshes the bf16 copy. DamagedError where a name is missing, unknown, or of another shape.
@@ -67,6 +80,7 @@ class FlatParameters {
 
   FlatLayout layout_;
   at::Tensor master_, grad_, half_;
+  std::shared_ptr<std::function<void(std::size_t)>> told_;  // hooks of the parameters hold it too
 };
 
 }  // namespace meristem

@@ -6,11 +6,13 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/run_config.h"
 #include "core/named_tensors.h"
 #include "ops/adamw.h"
+#include "optim/buckets.h"
 #include "optim/flat_parameters.h"
 
 namespace meristem {
@@ -26,37 +28,58 @@ std::vector<std::string> state_prefixes(const OptimizerConfig& config);
 
 class Optimizer {
  public:
-  // adamw: the path of AdamW's update (kernels.adamw). `parameters` must outlive it.
-  Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw);
+  // adamw: the path of AdamW's update (kernels.adamw). own: the stretches of the flat buffers that this rank keeps state for and updates,
+  // whole pieces of buckets_of; none: all of them. `parameters` must outlive it.
+  Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw, const std::vector<FlatPiece>& own = {});
 
   // One update with gradients grad() * grad_scale; grad() may be written to. lr: what optimizer.lr comes to in this update; a rule with a
   // peak of its own takes it in proportion. lr and grad_scale: float32 scalars on the parameters' device. An update whose grad_scale is not
   // finite is refused: weights, moments and counts keep their bits. Asynchronous on a GPU, but for the path `reference`.
   void step(const at::Tensor& lr, const at::Tensor& grad_scale);
 
-  // Views: a later step changes them.
+  // All that is kept, by name. Views, which a later step changes, where this rank keeps everything; else copies of whole shape with zeros
+  // where another rank has the value, so that the sum over ranks is the state.
+  std::vector<std::string> names() const;
+  at::Tensor kept(const std::string& name) const;
   NamedTensors state() const;
-  // Copies values in by name. DamagedError where a name is missing, unknown, or of another shape, and for a negative count.
+  // Copies values in by name, of each what this rank keeps. DamagedError where a name is missing, unknown, or of another shape, and for a
+  // negative count.
   void load_state(const NamedTensors& state);
 
  private:
-  // A rule, the stretch of the flat buffers that follows it, and what it keeps there.
+  // A stretch of the flat buffers and where what is kept of it begins in the moments. It has some ranges, whole or in part.
+  struct Stretch {
+    std::int64_t offset = 0, count = 0, kept_at = 0;  // elements
+    std::vector<FlatRange> ranges;                    // offsets from the stretch's
+    std::int64_t counts_at = 0;                       // the first range's place in counts_R
+  };
+  // A rule, what of the flat buffers follows it here, and what it keeps of that.
   struct Part {
     UpdateRule rule;
-    std::int64_t offset = 0, count = 0;  // elements
-    std::vector<FlatRange> ranges;       // offsets from the part's
-    std::vector<at::Tensor> moments;     // flat, in the order of the rule's declaration
-    at::Tensor counts_R;                 // int64, by range
+    std::vector<Stretch> stretches;
+    std::vector<at::Tensor> moments;  // flat, in the order of the rule's declaration
+    at::Tensor counts_R;              // int64, by range of each stretch
   };
-  at::Tensor slice(const at::Tensor& flat, const Part& part) const { return flat.narrow(0, part.offset, part.count); }
+  // Where a name's value is: a moment of an entry, or the count of a range.
+  struct Place {
+    std::size_t part = 0, moment = 0, entry = 0, range = 0;
+    bool is_count = false;
+  };
+
+  Part make_part(UpdateRule rule, const std::vector<FlatPiece>& own) const;
   void adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale);
   void muon_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale);
-  at::Tensor moment_of(const Part& part, std::size_t moment, const FlatEntry& entry) const;
+  template <class Action>
+  void for_each_overlap(const Place& place, const Action& action) const;
+  std::vector<std::int64_t> shape_of(const Place& place) const;
+  void load(const Place& place, const at::Tensor& value);
 
   FlatParameters& parameters_;
   OptimizerConfig config_;
   ops::Path adamw_path_;
+  bool keeps_all_;
   std::vector<Part> parts_;
+  std::vector<std::pair<std::string, Place>> places_;
 };
 
 }  // namespace meristem

@@ -1,0 +1,331 @@
+#include "distributed/ranks.h"
+
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/torch.h>
+#include <unistd.h>
+
+#include "core/errors.h"
+#include "core/text.h"
+#include "distributed/watch.h"
+
+namespace meristem {
+namespace {
+
+std::chrono::milliseconds milliseconds(double seconds) { return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000)); }
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// ---- The environment
+
+const char* set_variable(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr || *text == '\0' ? nullptr : text;
+}
+
+int number(const char* name, int least, int most) {
+  const char* text = set_variable(name);
+  if (text == nullptr) throw InputError(fmt::format("{}: is not set in the environment; a launcher such as torchrun sets it", name));
+  int value = 0;
+  const std::string_view view(text);
+  const auto parsed = std::from_chars(view.data(), view.data() + view.size(), value);
+  if (parsed.ec != std::errc() || parsed.ptr != view.data() + view.size() || value < least || value > most) {
+    throw InputError(fmt::format("{}: found {} in the environment; allowed: a whole number from {} to {}", name, in_quotes(text), least, most));
+  }
+  return value;
+}
+
+int restarts_of_environment() {
+  for (const char* name : {"TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"}) {
+    if (set_variable(name) != nullptr) return number(name, 0, 1 << 30);
+  }
+  return 0;
+}
+
+std::string host_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
+}
+
+}  // namespace
+
+RankPlace rank_place() {
+  constexpr int kMostRanks = 1 << 20;
+  RankPlace place;
+  place.restarts = restarts_of_environment();
+  // A batch script and an interactive shell of Slurm have SLURM_PROCID too; only a step that srun started has the number of its tasks.
+  const bool torchrun = set_variable("RANK") != nullptr,
+             slurm = !torchrun && set_variable("SLURM_PROCID") != nullptr && set_variable("SLURM_STEP_NUM_TASKS") != nullptr;
+  if (!torchrun && !slurm) {
+    if (set_variable("WORLD_SIZE") != nullptr && number("WORLD_SIZE", 1, kMostRanks) > 1) number("RANK", 0, kMostRanks);
+    return place;
+  }
+  place.size = number(torchrun ? "WORLD_SIZE" : "SLURM_STEP_NUM_TASKS", 1, kMostRanks);
+  place.rank = number(torchrun ? "RANK" : "SLURM_PROCID", 0, place.size - 1);
+  if (place.size == 1) return place;
+  const char* local = torchrun ? "LOCAL_RANK" : "SLURM_LOCALID";
+  place.local_rank = set_variable(local) == nullptr ? 0 : number(local, 0, place.size - 1);
+  const char* master = set_variable("MASTER_ADDR");
+  if (master == nullptr) throw InputError("MASTER_ADDR: is not set in the environment; it names the machine of rank 0");
+  place.master = master;
+  place.port = static_cast<std::uint16_t>(number("MASTER_PORT", 1, 65535));
+  const char* agent = set_variable("TORCHELASTIC_USE_AGENT_STORE");
+  place.agent_hosts_store = agent != nullptr && std::string_view(agent) == "True";
+  return place;
+}
+
+// ---- Collectives
+
+Pending::Pending(Ranks* ranks, std::vector<c10::intrusive_ptr<c10d::Work>> works) : ranks_(ranks), works_(std::move(works)) {}
+Pending::~Pending() = default;
+Pending::Pending(Pending&&) noexcept = default;
+Pending& Pending::operator=(Pending&&) noexcept = default;
+
+void Pending::wait() {
+  const std::vector<c10::intrusive_ptr<c10d::Work>> works = std::exchange(works_, {});
+  if (works.empty()) return;
+  const double begin = now();
+  try {
+    for (const auto& work : works) work->wait();
+  } catch (const std::exception& error) {
+    ranks_->explain(error.what());
+  }
+  ranks_->seconds_waited_ += now() - begin;
+}
+
+Pending Ranks::sum(const at::Tensor& x) {
+  if (!several()) return {};
+  std::vector<at::Tensor> tensors{x};
+  return pending({group_->allreduce(tensors)});
+}
+
+Pending Ranks::sum_to_owners(const at::Tensor& x, const FlatBucket& bucket) {
+  // Gloo has no reduce-scatter that moves less than an all-reduce.
+  if (!on_gpu_) return sum(x);
+  const auto piece_of = [&](const FlatPiece& piece) { return x.narrow(0, piece.offset - bucket.offset, piece.count); };
+  if (bucket.rule != UpdateRule::kMuon) {
+    at::Tensor input = x, own = piece_of(bucket.pieces.at(static_cast<std::size_t>(rank())));
+    return pending({group_->_reduce_scatter_base(own, input)});
+  }
+  group_->startCoalescing();
+  for (const FlatPiece& piece : bucket.pieces) {
+    std::vector<at::Tensor> tensors{piece_of(piece)};
+    c10d::ReduceOptions options;
+    options.rootRank = piece.owner;
+    options.asyncOp = true;
+    group_->reduce(tensors, options);
+  }
+  return pending({group_->endCoalescing()});
+}
+
+Pending Ranks::gather_from_owners(const at::Tensor& x, const FlatBucket& bucket) {
+  if (!several()) return {};
+  const auto piece_of = [&](const FlatPiece& piece) { return x.narrow(0, piece.offset - bucket.offset, piece.count); };
+  if (bucket.rule != UpdateRule::kMuon) {
+    at::Tensor output = x, own = piece_of(bucket.pieces.at(static_cast<std::size_t>(rank())));
+    if (!on_gpu_) own = own.clone();  // Gloo may write the output before it has read all of the input
+    return pending({group_->_allgather_base(output, own)});
+  }
+  std::vector<c10::intrusive_ptr<c10d::Work>> works;
+  if (on_gpu_) group_->startCoalescing();
+  for (const FlatPiece& piece : bucket.pieces) {
+    std::vector<at::Tensor> tensors{piece_of(piece)};
+    c10d::BroadcastOptions options;
+    options.rootRank = piece.owner;
+    options.asyncOp = true;
+    auto work = group_->broadcast(tensors, options);
+    if (!on_gpu_) works.push_back(std::move(work));
+  }
+  if (on_gpu_) works.push_back(group_->endCoalescing());
+  return pending(std::move(works));
+}
+
+void Ranks::join_bits(const at::Tensor& x) {
+  if (!several()) return;
+  TORCH_CHECK(x.is_contiguous(), "bits are joined in place");
+  const bool eight = x.element_size() == 8;
+  TORCH_CHECK(eight || x.element_size() == 4, "bits of elements of ", x.element_size(), " bytes");
+  sum(x.view({-1}).view(eight ? at::kLong : at::kInt)).wait();
+}
+
+// What went wrong, in terms of ranks: the engine only knows of connections.
+void Ranks::explain(const std::string& error) {
+  std::string why;
+  try {
+    for (int i = 0; i < 20 && why.empty(); ++i) {  // whoever failed may be saying so just now
+      why = Watch::failure(*words_, rank());
+      if (why.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    if (why.empty()) {
+      const std::vector<std::string> silent = Watch::silent(*words_, rank(), places_);
+      if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
+    }
+  } catch (const std::exception&) {
+    why = fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front());
+  }
+  if (why.empty()) why = "a collective failed: " + error.substr(0, error.find('\n'));
+  throw SystemError(why);
+}
+
+// ---- The group
+
+Ranks::Ranks(const RankPlace& place) : place_(place) {}
+Ranks::~Ranks() = default;
+
+std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(RankPlace{})); }
+
+std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, const ParallelConfig& config) {
+  std::shared_ptr<Ranks> ranks(new Ranks(place));
+  if (!ranks->several()) return ranks;
+  ranks->on_gpu_ = device.is_cuda();
+  ranks->timeout_ = config.timeout_seconds;
+  ranks->open_store(config);
+  const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";
+  ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
+  if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
+  ranks->group_ = (device.is_cuda() ? nccl_group : gloo_group)(ranks->store_, place, config.timeout_seconds);
+  return ranks;
+}
+
+void Ranks::open_store(const ParallelConfig& config) {
+  const auto connect = [&](bool serves) {
+    c10d::TCPStoreOptions options;
+    options.port = place_.port;
+    options.isServer = serves;
+    options.numWorkers = place_.size;
+    options.waitWorkers = false;
+    options.timeout = milliseconds(config.join_seconds);
+    // A launcher's store outlives an attempt: each attempt has names of its own.
+    return c10::make_intrusive<c10d::PrefixStore>(fmt::format("meristem/{}", place_.restarts),
+                                                  c10::make_intrusive<c10d::TCPStore>(place_.master, options));
+  };
+  const bool serves = first() && !place_.agent_hosts_store;
+  try {
+    store_ = connect(serves);
+  } catch (const std::exception& error) {
+    if (serves && std::string_view(error.what()).find("EADDRINUSE") != std::string_view::npos) {
+      throw InputError(fmt::format("MASTER_PORT: {} is in use on this machine; choose another one", place_.port));
+    }
+    throw SystemError(fmt::format("rank 0 cannot be reached at {}:{} within {} s", place_.master, place_.port, number_text(config.join_seconds)));
+  }
+  words_ = connect(false);
+}
+
+void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) {
+  const auto key = [](int rank) { return fmt::format("place/{}", rank); };
+  store_->set(key(rank()), here);
+  const double deadline = now() + config.join_seconds;
+  std::vector<int> missing;
+  do {
+    missing.clear();
+    for (int other = 0; other < size(); ++other) {
+      if (!store_->check({key(other)})) missing.push_back(other);
+    }
+    if (!missing.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  } while (!missing.empty() && now() < deadline);
+  if (!missing.empty()) {
+    throw SystemError(fmt::format("rank {} of {} {} not come within {} s ({}:{})", fmt::join(missing, ", "), size(),
+                                  missing.size() == 1 ? "has" : "have", number_text(config.join_seconds), place_.master, place_.port));
+  }
+  for (int other = 0; other < size(); ++other) places_.push_back(store_->get_to_str(key(other)));
+  const auto machine_and_gpu = [](std::string place) {
+    const auto process = place.find(", process "), gpu = place.find(", GPU ");
+    return gpu == std::string::npos ? std::string() : place.substr(0, process) + place.substr(gpu);
+  };
+  for (int other = 0; other < size(); ++other) {
+    const std::string mine = machine_and_gpu(here);
+    if (other == rank() || mine.empty() || machine_and_gpu(places_[static_cast<std::size_t>(other)]) != mine) continue;
+    throw InputError(fmt::format("rank {} and rank {} share one GPU ({}); start one process a GPU", std::min(rank(), other),
+                                 std::max(rank(), other), mine));
+  }
+  c10d::TCPStoreOptions options;
+  options.port = place_.port;
+  options.waitWorkers = false;
+  options.timeout = milliseconds(config.join_seconds);
+  auto own = c10::make_intrusive<c10d::PrefixStore>(fmt::format("meristem/{}", place_.restarts),
+                                                    c10::make_intrusive<c10d::TCPStore>(place_.master, options));
+  watch_ = std::make_unique<Watch>(own, rank(), places_, config.heartbeat_seconds);
+}
+
+// ---- Words
+
+std::vector<std::string> Ranks::meet(const std::string& name, const std::string& mine) {
+  if (!several()) return {mine};
+  std::int64_t round = 0;
+  {
+    const std::lock_guard lock(names_mutex_);
+    round = names_used_[name]++;
+  }
+  const auto key = [&](int rank, std::int64_t at) { return fmt::format("meet/{}/{}/{}", name, at, rank); };
+  std::vector<std::string> said;
+  try {
+    words_->set(key(rank(), round), mine);
+    // Whoever is in this round has read the one before the last.
+    if (round >= 2) words_->deleteKey(key(rank(), round - 2));
+    const double deadline = now() + timeout_;
+    auto pause = std::chrono::milliseconds(1);
+    for (int other = 0; other < size(); ++other) {
+      while (!words_->check({key(other, round)})) {
+        if (const std::string failed = Watch::failure(*words_, rank()); !failed.empty()) throw SystemError(failed);
+        if (now() > deadline) {
+          throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other, places_.at(static_cast<std::size_t>(other)),
+                                        number_text(timeout_)));
+        }
+        std::this_thread::sleep_for(pause);
+        pause = std::min(2 * pause, std::chrono::milliseconds(50));
+      }
+      said.push_back(words_->get_to_str(key(other, round)));
+    }
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception&) {
+    throw SystemError(fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front()));
+  }
+  return said;
+}
+
+void Ranks::agree(const std::string& name, const std::map<std::string, std::string>& facts) {
+  for (const auto& [fact, value] : facts) {
+    const std::vector<std::string> said = meet(name + "/" + fact, value);
+    std::vector<int> others;
+    for (int other = 1; other < size(); ++other) {
+      if (said[static_cast<std::size_t>(other)] != said.front()) others.push_back(other);
+    }
+    if (others.empty()) continue;
+    const auto first_other = static_cast<std::size_t>(others.front());
+    throw InputError(fmt::format("ranks differ in {}: rank {} ({}) has {}, rank 0 has {}", fact, fmt::join(others, ", "),
+                                 places_.at(first_other), said[first_other], said.front()));
+  }
+}
+
+void Ranks::fail(const std::string& reason) {
+  if (!several()) return;
+  try {
+    Watch::post_failure(*words_, rank(), reason.substr(0, reason.find('\n')));
+    // Rank 0 serves the store: the others need it to hear this.
+    if (first() && !place_.agent_hosts_store) std::this_thread::sleep_for(std::chrono::seconds(3));
+  } catch (const std::exception&) {
+    // The store has gone with the machine that failed first.
+  }
+}
+
+void Ranks::leave() {
+  if (!several()) return;
+  meet("leave", "");
+  watch_.reset();
+  // Rank 0 serves the store until the others have read that all are here.
+  store_->add("left", 1);
+  const double deadline = now() + 10;
+  while (first() && now() < deadline && store_->add("left", 0) < size()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+}  // namespace meristem

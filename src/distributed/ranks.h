@@ -1,0 +1,121 @@
+// The processes that train one model together: who this one is, how it finds the others, what they say to each other on the host, and the
+// collectives that step/ queues. One process alone is the same with nobody to talk to: every call returns at once.
+//
+// Errors: a collective that cannot end, because another rank is gone, throws a SystemError that names it. After any failure no collective is
+// issued. A watch (watch.h) ends this process where another rank failed or is not heard of.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "config/run_config.h"
+#include "optim/buckets.h"
+
+namespace c10d {
+class Backend;
+class Store;
+class Work;
+}  // namespace c10d
+
+namespace meristem {
+
+// What the environment says of this process: torchrun's RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, or the SLURM_* of a step
+// with the last two. Alone where neither is set.
+struct RankPlace {
+  int rank = 0, size = 1, local_rank = 0;
+  std::string master;
+  std::uint16_t port = 0;
+  bool agent_hosts_store = false;  // torchrun's agent does: rank 0 is a client too
+  int restarts = 0;                // how often the launcher has started this job again
+};
+// InputError names the variable.
+RankPlace rank_place();
+
+// A collective under way.
+class Pending {
+ public:
+  Pending() = default;
+  Pending(class Ranks* ranks, std::vector<c10::intrusive_ptr<c10d::Work>> works);
+  ~Pending();
+  Pending(Pending&&) noexcept;
+  Pending& operator=(Pending&&) noexcept;
+  // CPU: until it is done. GPU: what is queued on the current stream from now on runs after it. Once.
+  void wait();
+
+ private:
+  Ranks* ranks_ = nullptr;
+  std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+};
+
+class Ranks {
+ public:
+  // One process.
+  static std::shared_ptr<Ranks> alone();
+  // Finds the others: InputError where the port is in use, two ranks share a GPU, or this build cannot talk; SystemError names the ranks that
+  // did not come in time. `device` of this rank: its GPU, or the CPU.
+  static std::shared_ptr<Ranks> join(const RankPlace& place, at::Device device, const ParallelConfig& config);
+  ~Ranks();
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
+
+  int rank() const { return place_.rank; }
+  int size() const { return place_.size; }
+  bool several() const { return place_.size > 1; }
+  bool first() const { return place_.rank == 0; }
+
+  // ---- Collectives on tensors of the device, in the same order on all ranks. Contiguous; overwritten in place.
+  Pending sum(const at::Tensor& x);
+  // x [bucket.count]: sums it over ranks. Afterwards an owner has its own pieces right; the others are unspecified.
+  Pending sum_to_owners(const at::Tensor& x, const FlatBucket& bucket);
+  // x [bucket.count]: each piece becomes as its owner has it.
+  Pending gather_from_owners(const at::Tensor& x, const FlatBucket& bucket);
+  // Adds up bit patterns: exact where all ranks but one have zeros. Waits.
+  void join_bits(const at::Tensor& x);
+  // Host seconds that Pending::wait has waited so far.
+  double seconds_waited() const { return seconds_waited_; }
+
+  // ---- Words on the host, through the store: for starts and checkpoints, not for every update. One name is used once.
+  // What each rank said under `name`, in order. SystemError after timeout_seconds, or where a rank has failed meanwhile. May be called from a
+  // thread of its own: it has a connection of its own.
+  std::vector<std::string> meet(const std::string& name, const std::string& mine);
+  // InputError, on all ranks, that says which facts differ from rank 0's, and where.
+  void agree(const std::string& name, const std::map<std::string, std::string>& facts);
+  // Rank 0's answer, on all ranks.
+  std::string first_says(const std::string& name, const std::string& mine) { return meet(name, first() ? mine : "").front(); }
+
+  // Tells the others why this rank is about to end, so that they end too.
+  void fail(const std::string& reason);
+  // The orderly end: waits until all have come to it.
+  void leave();
+
+ private:
+  friend class Pending;
+  explicit Ranks(const RankPlace& place);
+  void open_store(const ParallelConfig& config);
+  void wait_for_all(const std::string& here, const ParallelConfig& config);
+  Pending pending(std::vector<c10::intrusive_ptr<c10d::Work>> works) { return Pending(this, std::move(works)); }
+  [[noreturn]] void explain(const std::string& error);
+
+  RankPlace place_;
+  bool on_gpu_ = false;
+  double timeout_ = 0, seconds_waited_ = 0;
+  std::mutex names_mutex_;
+  std::map<std::string, std::int64_t> names_used_;
+  std::vector<std::string> places_;  // "host, process 123" by rank
+  c10::intrusive_ptr<c10d::Store> store_, words_;
+  c10::intrusive_ptr<c10d::Backend> group_;
+  std::unique_ptr<class Watch> watch_;
+};
+
+// The engine below: gloo.cpp for CPUs, nccl.cpp for GPUs. InputError where this build has none.
+c10::intrusive_ptr<c10d::Backend> gloo_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds);
+c10::intrusive_ptr<c10d::Backend> nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds);
+
+}  // namespace meristem
