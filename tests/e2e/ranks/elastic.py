@@ -4,8 +4,8 @@ begins at it or later."""
 
 import collections
 import contextlib
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +77,16 @@ class Elastic:
         return {f"{path.parent.parent.name}/{path.parent.name}": path.read_text().strip().splitlines()[-1:]
                 for attempt in attempts for path in sorted(attempt.glob("*/stderr.log"))}
 
+    def began(self, attempt):
+        """The step after which the first attempt that trains, of those after `attempt`, began; None before there is one."""
+        logs = {int(path.parts[-3].rpartition("_")[2]): path for path in self.logs.glob("*/attempt_*/0/stderr.log")}
+        for number in sorted(number for number in logs if number > attempt):
+            text = logs[number].read_text()
+            if "kernels: " in text:
+                found = re.search(r"resuming after step (\d+)", text)
+                return int(found[1]) if found else 0
+        return None
+
     def signal(self, pid, number):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -93,11 +103,6 @@ class Elastic:
 def saved_step(folder):
     found = tiny_run.published(folder)
     return int(found[-1].name[5:]) if found else 0
-
-
-def resumed_step(folder):
-    lines = [json.loads(line) for line in tiny_run.lines(folder) if '"resume"' in line]
-    return max((line["step"] for line in lines if line.get("event") == "resume"), default=0)
 
 
 def trouble(folder):
@@ -141,21 +146,13 @@ class Event:
 
     def see(self):
         """The job begins anew, where it was."""
-        name, attempt = type(self).__name__, self.attempt
-        self.job.until(lambda: self.job.workers()[1] > attempt, what=f"{name}: another attempt")
-        before = self.stamp()
-        if not self.job.until(lambda: self.stamp() != before or self.job.workers()[1] > attempt + 1, what=f"{name}: the next attempt's first line"):
+        name = type(self).__name__
+        if not self.job.until(lambda: self.job.began(self.attempt) is not None, what=f"{name}: another attempt that trains"):
             if self.job.process.returncode != 0:
                 raise Fault(f"{name}: torchrun ended with {self.job.process.returncode}; {self.job.said()}")
-        if self.saved and resumed_step(self.folder) < self.saved:
-            raise Fault(f"{name}: step {self.saved} was saved, the run went on from {resumed_step(self.folder)}")
-
-    def stamp(self):
-        try:
-            found = (self.folder / "metrics.jsonl").stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size
+            return
+        if self.job.began(self.attempt) < self.saved:
+            raise Fault(f"{name}: step {self.saved} was saved, the run went on from {self.job.began(self.attempt)}")
 
 
 class Kill(Event):
