@@ -78,10 +78,10 @@ class Ports(Case):
     def test_a_port_in_use(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            self.refused_by_all(2, f"127.0.0.1:{port}", "train", self.config, only=[0], port=port)
+            self.refused_by_all(2, ["MASTER_PORT", port], "train", self.config, only=[0], port=port)
 
     def test_an_address_that_is_none(self):
-        self.refused_by_all(2, "no.such.host.invalid", "train", self.config, only=[0], environment={"MASTER_ADDR": "no.such.host.invalid"})
+        self.refused_by_all(1, "no.such.host.invalid", "train", self.config, "parallel.join_seconds=3", only=[1], environment={"MASTER_ADDR": "no.such.host.invalid"})
 
 
 class Waits(Case):
