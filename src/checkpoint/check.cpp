@@ -1,5 +1,6 @@
 #include "checkpoint/store.h"
 
+#include <map>
 #include <set>
 #include <span>
 #include <string_view>
@@ -26,10 +27,19 @@ void check_plan(const TrainState& state, const std::filesystem::path& folder) {
   }
 }
 
-void check_tensors(const SafetensorsFile& file, const std::vector<TensorView>& layout) {
+// `files`: the parts of one list of tensors, each of which is in one of them.
+void check_tensors(const std::vector<const SafetensorsFile*>& files, const std::vector<TensorView>& layout) {
+  std::map<std::string_view, const SafetensorsFile*> file_of;
+  for (const SafetensorsFile* file : files) {
+    for (const TensorView& tensor : file->tensors()) {
+      file_of.emplace(tensor.name, file);
+    }
+  }
   std::set<std::string_view> names;
   for (const TensorView& expected : layout) {
     names.insert(expected.name);
+    const auto found = file_of.find(expected.name);
+    const SafetensorsFile& file = found == file_of.end() ? *files.front() : *found->second;
     const TensorView& tensor = file.at(expected.name);
     const std::string place = fmt::format("{}: tensor {}", file.path().string(), expected.name);
     if (tensor.dtype != expected.dtype) {
@@ -40,9 +50,10 @@ void check_tensors(const SafetensorsFile& file, const std::vector<TensorView>& l
           fmt::format("{}: has shape [{}]; the model has [{}]", place, fmt::join(tensor.shape, ", "), fmt::join(expected.shape, ", ")));
     }
   }
-  for (const TensorView& tensor : file.tensors()) {
-    if (!names.contains(tensor.name))
-      throw DamagedError(fmt::format("{}: tensor {}: the model has none of this name", file.path().string(), printable(tensor.name)));
+  for (const auto& [name, file] : file_of) {
+    if (!names.contains(name))
+      throw DamagedError(
+          fmt::format("{}: tensor {}: the model has none of this name", file->path().string(), printable(std::string(name))));
   }
 }
 
@@ -64,9 +75,15 @@ LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder, const Layo
   RunConfig config = config_of(checkpoint, folder);
   config.model.blocks = checkpoint.state.blocks;
   const CheckpointLayout layout = layout_of(config);
-  check_tensors(checkpoint.model, layout.model);
-  // A file without a tensor is a checkpoint without moments.
-  if (!checkpoint.optimizer.tensors().empty()) check_tensors(checkpoint.optimizer, layout.optimizer);
+  check_tensors({&checkpoint.model}, layout.model);
+  std::vector<const SafetensorsFile*> parts;
+  bool moments = false;
+  for (const SafetensorsFile& part : checkpoint.optimizer) {
+    parts.push_back(&part);
+    moments = moments || !part.tensors().empty();
+  }
+  // Files without a tensor are a checkpoint without moments.
+  if (moments) check_tensors(parts, layout.optimizer);
   return checkpoint;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <exception>
 #include <functional>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -16,8 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char *kModel = "model.safetensors", *kOptimizer = "optimizer-0.safetensors", *kState = "state.json",
-                     *kManifest = "manifest.json";
+constexpr const char *kModel = "model.safetensors", *kState = "state.json", *kManifest = "manifest.json";
+
+std::string optimizer_file(std::size_t part) { return fmt::format("optimizer-{}.safetensors", part); }
 constexpr std::string_view kStepPrefix = "step-";
 
 // A manifest must not be able to name a file outside its folder.
@@ -68,10 +71,19 @@ void verify_file(const fs::path& folder, const Manifest& manifest, const std::st
     throw DamagedError(fmt::format("{}: xxh3 is {}, manifest.json says {}", path, hash, listed->second.xxh3));
 }
 
+// The names of the optimizer's parts, in order.
+std::vector<std::string> optimizer_parts(const Manifest& manifest) {
+  std::vector<std::string> names{optimizer_file(0)};
+  while (manifest.files.contains(optimizer_file(names.size()))) names.push_back(optimizer_file(names.size()));
+  return names;
+}
+
 void verify_listing(const fs::path& folder, const Manifest& manifest) {
-  for (const char* name : {kModel, kOptimizer, kState}) verify_file(folder, manifest, name);
+  std::vector<std::string> expected = optimizer_parts(manifest);
+  expected.insert(expected.end(), {kModel, kState});
+  for (const std::string& name : expected) verify_file(folder, manifest, name);
   for (const auto& [name, digest] : manifest.files) {
-    if (name != kModel && name != kOptimizer && name != kState) {
+    if (std::find(expected.begin(), expected.end(), name) == expected.end()) {
       throw DamagedError(fmt::format("{}: files.{}: no such file belongs to format version {}", (folder / kManifest).string(), name,
                                      kCheckpointFormatVersion));
     }
@@ -99,7 +111,8 @@ std::string manifest_json(const Manifest& manifest) {
   nlohmann::ordered_json files = nlohmann::ordered_json::object();
   for (const auto& [name, digest] : manifest.files) files[name] = {{"bytes", digest.bytes}, {"xxh3", digest.xxh3}};
   nlohmann::ordered_json json;
-  json["format_version"] = kCheckpointFormatVersion;
+  // Older programs read what one writer wrote.
+  json["format_version"] = optimizer_parts(manifest).size() > 1 ? kCheckpointFormatVersion : 1;
   json["step"] = manifest.step;
   json["files"] = files;
   return json.dump(1) + "\n";
@@ -145,22 +158,87 @@ std::uint64_t checkpoint_bytes(const CheckpointContent& content) {
          kManifestAndFolders;
 }
 
-void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content, const MakeFolder& make_folder) {
+namespace {
+
+constexpr char kWent = '+', kFailed = '-';  // the first letter of what a writer says of its part
+
+// Does this writer's part, if any, and meets the others: what each has made. Throws on all where it failed for one.
+template <class Work>
+std::vector<std::string> together(const Writers& writers, const std::string& what, const Work& work) {
+  std::string said;
+  std::exception_ptr own;
+  try {
+    said = kWent + work();
+  } catch (const std::exception& error) {
+    own = std::current_exception();
+    said = kFailed + std::string(error.what());
+  }
+  std::vector<std::string> all = writers.meet(what, said);
+  if (own) std::rethrow_exception(own);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].empty() || all[i].front() == kFailed) {
+      throw SystemError(fmt::format("rank {} cannot write the checkpoint: {}", i, all[i].empty() ? all[i] : all[i].substr(1)));
+    }
+    all[i].erase(0, 1);
+  }
+  return all;
+}
+
+// "NAME SIZE HASH" lines, and back.
+std::string digest_lines(const std::map<std::string, FileDigest>& files) {
+  std::string lines;
+  for (const auto& [name, digest] : files) lines += fmt::format("{} {} {}\n", name, digest.bytes, digest.xxh3);
+  return lines;
+}
+
+void read_digest_lines(const std::string& lines, std::map<std::string, FileDigest>& files) {
+  std::istringstream in(lines);
+  std::string name;
+  for (FileDigest digest; in >> name >> digest.bytes >> digest.xxh3;) files[name] = digest;
+}
+
+std::map<std::string, FileDigest> write_files(const fs::path& folder, const CheckpointContent& content, const Writers& writers,
+                                              const std::string& state) {
+  const std::int64_t step = content.state.step;
+  std::map<std::string, FileDigest> files;
+  const std::string optimizer = optimizer_file(static_cast<std::size_t>(writers.writer));
+  if (writers.writer == 0) files[kModel] = write_safetensors(folder / kModel, content.model, tensor_metadata("model", step));
+  files[optimizer] = write_safetensors(folder / optimizer, content.optimizer, tensor_metadata("optimizer", step));
+  if (writers.writer == 0) files[kState] = write_text(folder / kState, state);
+  return files;
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content, const MakeFolder& make_folder,
+                     const Writers& writers) {
   const fs::path folder = without_trailing_slash(folder_argument);
   const std::int64_t step = content.state.step;
-  const std::optional<std::int64_t> named = checkpoint_step(folder.filename().string());
-  if (named && *named != step) throw InputError(fmt::format("{}: the folder's name contradicts step {}", folder.string(), step));
-  const std::string state = train_state_json(content.state);
-  make_way(folder);
-  require_free_disk(folder, checkpoint_bytes(content));
-
-  const std::unique_ptr<PendingFolder> pending = make_folder(folder);
-  Manifest manifest{step, {}};
-  manifest.files[kModel] = write_safetensors(pending->path() / kModel, content.model, tensor_metadata("model", step));
-  manifest.files[kOptimizer] = write_safetensors(pending->path() / kOptimizer, content.optimizer, tensor_metadata("optimizer", step));
-  manifest.files[kState] = write_text(pending->path() / kState, state);
-  write_text(pending->path() / kManifest, manifest_json(manifest));
-  pending->publish();
+  const bool first = writers.writer == 0;
+  std::unique_ptr<PendingFolder> pending;
+  std::string state;
+  const auto opened = together(writers, "folder", [&]() -> std::string {
+    const std::optional<std::int64_t> named = checkpoint_step(folder.filename().string());
+    if (named && *named != step) throw InputError(fmt::format("{}: the folder's name contradicts step {}", folder.string(), step));
+    if (first) state = train_state_json(content.state);
+    if (first) make_way(folder);
+    require_free_disk(folder, checkpoint_bytes(content));
+    if (first) pending = make_folder(folder);
+    return first ? pending->path().string() : "";
+  });
+  const auto written = together(writers, "files", [&] {
+    const fs::path place = opened.front();
+    if (!is_folder(place)) throw InputError(fmt::format("{}: is not seen here; all ranks need the same file system", place.string()));
+    return digest_lines(write_files(place, content, writers, state));
+  });
+  together(writers, "published", [&]() -> std::string {
+    if (!first) return "";
+    Manifest manifest{step, {}};
+    for (const std::string& lines : written) read_digest_lines(lines, manifest.files);
+    write_text(pending->path() / kManifest, manifest_json(manifest));
+    pending->publish();
+    return "";
+  });
 }
 
 LoadedCheckpoint load_checkpoint(const fs::path& folder_argument) {
@@ -170,14 +248,22 @@ LoadedCheckpoint load_checkpoint(const fs::path& folder_argument) {
   verify_listing(folder, manifest);
 
   const std::string state_path = (folder / kState).string();
-  LoadedCheckpoint loaded{parse_train_state(read_file(state_path), state_path), SafetensorsFile::open(folder / kModel),
-                          SafetensorsFile::open(folder / kOptimizer)};
+  LoadedCheckpoint loaded{parse_train_state(read_file(state_path), state_path), SafetensorsFile::open(folder / kModel), {}};
+  for (const std::string& name : optimizer_parts(manifest)) loaded.optimizer.push_back(SafetensorsFile::open(folder / name));
   const std::int64_t step = loaded.state.step;
   if (manifest.step != step) {
     throw DamagedError(fmt::format("{}: step: found {}, state.json says {}", (folder / kManifest).string(), manifest.step, step));
   }
   verify_step(loaded.model, "model", step);
-  verify_step(loaded.optimizer, "optimizer", step);
+  std::map<std::string_view, std::string> part_with;
+  for (const SafetensorsFile& part : loaded.optimizer) {
+    verify_step(part, "optimizer", step);
+    for (const TensorView& tensor : part.tensors()) {
+      const auto [other, fresh] = part_with.emplace(tensor.name, part.path().filename().string());
+      if (fresh) continue;
+      throw DamagedError(fmt::format("{}: tensor {}: {} has it too", part.path().string(), printable(tensor.name), other->second));
+    }
+  }
   const std::optional<std::int64_t> named = checkpoint_step(fs::absolute(folder).filename().string());
   if (named && *named != step) throw DamagedError(fmt::format("{}: step: found {}, the folder's name says {}", state_path, step, *named));
   return loaded;

@@ -1,4 +1,5 @@
-// Checkpoints on disk: a folder step-N with model.safetensors, optimizer-0.safetensors, state.json and manifest.json.
+// Checkpoints on disk: a folder step-N with model.safetensors, optimizer-0.safetensors (and -1, -2, … where several ranks wrote it),
+// state.json and manifest.json.
 // At any kill there is a whole checkpoint or none: a folder gets its final name only when everything in it is durable.
 #pragma once
 
@@ -32,12 +33,22 @@ Manifest read_manifest(const std::filesystem::path& folder);
 
 struct CheckpointContent {
   TrainState state;
-  std::vector<TensorView> model, optimizer;  // the bytes must stay alive and unchanged until save_checkpoint returns
+  // The bytes must stay alive and unchanged until save_checkpoint returns. Several writers: model is the first one's alone, and each tensor
+  // of the optimizer is one writer's.
+  std::vector<TensorView> model, optimizer;
 };
 
 struct LoadedCheckpoint {
   TrainState state;
-  SafetensorsFile model, optimizer;  // mapped
+  SafetensorsFile model;  // mapped, as are the parts:
+  std::vector<SafetensorsFile> optimizer;
+};
+
+// Those who write one checkpoint together, each in a process of its own. meet(what, text): what all of them said, in order.
+struct Writers {
+  int writer = 0, count = 1;
+  std::function<std::vector<std::string>(const std::string& what, const std::string& text)> meet =
+      [](const std::string&, const std::string& text) { return std::vector<std::string>{text}; };
 };
 
 struct FoundCheckpoint {
@@ -52,9 +63,10 @@ std::optional<std::int64_t> checkpoint_step(std::string_view folder_name);
 
 // Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError); a damaged one is renamed to
 // FOLDER.damaged-K first. Too little free disk or a disk that fills up: SystemError, and nothing is left behind. A folder that
-// cannot be written: InputError.
+// cannot be written: InputError. Several writers: the first makes the folder and publishes it when all have written their files. Where one
+// fails it throws its own error and all others throw a SystemError that says whose; nothing is published.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content,
-                     const MakeFolder& make_folder = make_pending_folder);
+                     const MakeFolder& make_folder = make_pending_folder, const Writers& writers = {});
 
 // Reads and verifies everything: sizes and hashes against the manifest, headers, and that manifest, state, tensor files and the
 // folder's name tell the same step. DamagedError; InputError for a folder that does not exist or a format from the future.

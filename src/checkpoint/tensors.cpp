@@ -50,18 +50,15 @@ std::vector<TensorView> layout_of(const NamedTensors& tensors) {
   return views;
 }
 
-NamedTensors host_copy(const NamedTensors& tensors) {
-  NamedTensors out;
-  for (const auto& [name, tensor] : tensors) {
-    at::Tensor copy = torch::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
-    copy.copy_(tensor.detach());
-    out.add(name, copy);
-  }
-  return out;
+at::Tensor host_copy(const at::Tensor& tensor) {
+  at::Tensor copy = torch::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
+  copy.copy_(tensor.detach());
+  return copy;
 }
 
-NamedTensors tensors_of(const SafetensorsFile& file) {
-  NamedTensors out;
+namespace {
+
+void add_tensors(const SafetensorsFile& file, NamedTensors& out) {
   for (const TensorView& view : file.tensors()) {
     // from_blob needs a writable pointer; the mapping is private and nothing here writes.
     void* data = const_cast<void*>(view.data);
@@ -76,6 +73,19 @@ NamedTensors tensors_of(const SafetensorsFile& file) {
     }
     out.add(view.name, tensor);
   }
+}
+
+}  // namespace
+
+NamedTensors tensors_of(const SafetensorsFile& file) {
+  NamedTensors out;
+  add_tensors(file, out);
+  return out;
+}
+
+NamedTensors tensors_of(const std::vector<SafetensorsFile>& parts) {
+  NamedTensors out;
+  for (const SafetensorsFile& part : parts) add_tensors(part, out);
   return out;
 }
 

@@ -15,10 +15,12 @@ std::vector<TensorView> views_of(const NamedTensors& tensors);
 // Names, types and shapes alone, of tensors on any device: a CheckpointLayout's.
 std::vector<TensorView> layout_of(const NamedTensors& tensors);
 
-// Copies on the host, so that training may go on while they are written. Host tensors are copied too.
-NamedTensors host_copy(const NamedTensors& tensors);
+// A copy on the host, so that training may go on while it is written. Host tensors are copied too.
+at::Tensor host_copy(const at::Tensor& tensor);
 
 // Tensors over a mapped file's bytes, copied where they are not aligned. The file must outlive them.
 NamedTensors tensors_of(const SafetensorsFile& file);
+// Of all parts together.
+NamedTensors tensors_of(const std::vector<SafetensorsFile>& parts);
 
 }  // namespace meristem

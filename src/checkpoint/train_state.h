@@ -12,7 +12,8 @@ namespace meristem {
 
 class JsonCursor;
 
-inline constexpr int kCheckpointFormatVersion = 1;
+// 2: the optimizer's tensors are in several files. What one writer wrote is version 1 still.
+inline constexpr int kCheckpointFormatVersion = 2;
 
 // The format_version of a checkpoint's document: InputError, naming both versions, where this program is too old for it.
 int read_format_version(const JsonCursor& json, const std::string& origin);
@@ -34,7 +35,7 @@ struct EarlyStopState {
 };
 
 struct TrainState {
-  int format_version = kCheckpointFormatVersion;
+  int format_version = 1;
   std::int64_t step = 0;    // optimizer updates done
   std::int64_t tokens = 0;  // input positions seen
   std::int64_t seed = 0;    // all random numbers are functions of (seed, counter): this and the step are the RNG's state

@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <new>
@@ -21,7 +22,15 @@ using namespace meristem;
 int fail(ExitCode code, const std::string& message) {
   // One line, whatever a library put into its message.
   std::string line = message.substr(0, message.find('\n'));
-  fmt::print(stderr, "meristem: error: {}\n", line);
+  const char* rank = std::getenv("RANK") != nullptr                   ? std::getenv("RANK")
+                     : std::getenv("SLURM_STEP_NUM_TASKS") != nullptr ? std::getenv("SLURM_PROCID")
+                                                                      : nullptr;
+  const bool several = rank != nullptr;
+  fmt::print(stderr, "meristem: error: {}{}\n", several && std::string(rank) != "0" ? fmt::format("[rank {}] ", rank) : "", line);
+  if (several) {  // the other ranks may be waited for by threads that nobody ends
+    std::fflush(nullptr);
+    std::_Exit(static_cast<int>(code));
+  }
   return static_cast<int>(code);
 }
 
@@ -79,7 +88,8 @@ int run_program(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is a failed write, as on a full disk
+  std::signal(SIGXFSZ, SIG_IGN);                              // a file that may not grow is a failed write, as on a full disk
+  ::setenv("TORCH_CPP_LOG_LEVEL", "ERROR", /*overwrite=*/0);  // LibTorch tells of every attempt to connect
   try {
     return run_program(argc, argv);
   } catch (const Error& error) {

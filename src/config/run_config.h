@@ -306,7 +306,8 @@ void describe(V& v, ParallelConfig& c) {
   v.value("bucket_mb", c.bucket_mb, within(0, 4096, "Gradients travel in buckets of about this many MB, while backward runs", false, true));
   v.value("check_replicas_every", c.check_replicas_every,
           within(0, 1e12, "Updates between checks that all ranks hold the same weights; 0: never"));
-  v.value("timeout_seconds", c.timeout_seconds, within(0, 86400, "The run ends where ranks wait for one another longer than this", false, true));
+  v.value("timeout_seconds", c.timeout_seconds,
+          within(0, 86400, "The run ends where ranks wait for one another longer than this", false, true));
   v.value("heartbeat_seconds", c.heartbeat_seconds,
           within(0, 86400, "The run ends where nothing is heard of a rank for this long", false, true));
   v.value("join_seconds", c.join_seconds, within(0, 86400, "The start fails where ranks are missing after this long", false, true));

@@ -181,6 +181,13 @@ std::vector<PackingReport> Loader::packing() const {
   return reports;
 }
 
+std::map<std::string, std::string> Loader::fingerprints() const {
+  std::map<std::string, std::string> out;
+  const std::vector<SourceUse> sources = handed_out_.use();
+  for (std::size_t i = 0; i < streams_.size(); ++i) out[sources[i].name] = streams_[i].source().fingerprint();
+  return out;
+}
+
 void Loader::start() {
   stop_ = false;
   thread_ = std::thread([this, sampler = handed_out_]() mutable { read_ahead(std::move(sampler)); });

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -41,6 +43,8 @@ class Loader {
   std::vector<SourceUse> use() const { return handed_out_.use(); }
   // What data.packing: best_fit made of each source, in config order; empty under concat.
   std::vector<PackingReport> packing() const;
+  // Of each source by its name: ranks compare it.
+  std::map<std::string, std::string> fingerprints() const;
   // Time that next() has spent waiting for the background thread.
   double seconds_waited() const { return seconds_waited_; }
 

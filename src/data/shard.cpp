@@ -365,4 +365,12 @@ void TokenSource::outside_vocabulary(std::int64_t token, const std::int32_t* rea
   throw std::logic_error("TokenSource: no token outside the vocabulary");
 }
 
+std::string TokenSource::fingerprint() const {
+  constexpr std::size_t kBytes = 1 << 20;
+  const auto bytes = bin_.bytes();
+  const std::size_t part = std::min(kBytes, bytes.size());
+  return fmt::format("{} tokens in {} documents, {} {}", num_tokens(), num_documents(), xxh3_hex(bytes.first(part)),
+                     xxh3_hex(bytes.last(part)));
+}
+
 }  // namespace meristem

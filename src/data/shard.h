@@ -99,6 +99,8 @@ class TokenSource {
   void read_mask(std::int64_t document, std::int64_t begin, std::int64_t count, std::uint8_t* out) const;
 
   const std::filesystem::path& bin_path() const { return bin_.path(); }
+  // A few words that differ where another source stands at the path: counts, and a hash of the first and the last tokens.
+  std::string fingerprint() const;
   TokenType token_type() const { return type_; }
   const std::optional<ShardManifest>& manifest() const { return manifest_; }
 

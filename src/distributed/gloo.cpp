@@ -2,8 +2,9 @@
 // nothing but make the group.
 #include <cstdlib>
 
+#include "core/clock.h"
 #include "core/errors.h"
-#include "distributed/ranks.h"
+#include "distributed/engine.h"
 
 #ifdef MERISTEM_GLOO
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -13,7 +14,7 @@ namespace meristem {
 
 c10::intrusive_ptr<c10d::Backend> gloo_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds) {
   using Gloo = c10d::ProcessGroupGloo;
-  const auto options = Gloo::Options::create(std::chrono::milliseconds(static_cast<std::int64_t>(timeout_seconds * 1000)));
+  const auto options = Gloo::Options::create(to_milliseconds(timeout_seconds));
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
   const bool here = place.master == "localhost" || place.master.rfind("127.", 0) == 0;
   if (interface != nullptr && *interface != '\0') {

@@ -1,6 +1,7 @@
 // NCCL, for ranks on GPUs.
+#include "core/clock.h"
 #include "core/errors.h"
-#include "distributed/ranks.h"
+#include "distributed/engine.h"
 
 #ifdef USE_C10D_NCCL
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -11,7 +12,7 @@ namespace meristem {
 c10::intrusive_ptr<c10d::Backend> nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds) {
   using Nccl = c10d::ProcessGroupNCCL;
   const auto options = Nccl::Options::create(/*is_high_priority_stream=*/true);
-  options->timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_seconds * 1000));
+  options->timeout = to_milliseconds(timeout_seconds);
   try {
     return c10::make_intrusive<Nccl>(c10::make_intrusive<c10d::PrefixStore>("nccl", store), place.rank, place.size, options);
   } catch (const std::exception& error) {

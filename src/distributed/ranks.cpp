@@ -8,22 +8,21 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/distributed/c10d/Backend.hpp>
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/torch.h>
 #include <unistd.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/text.h"
+#include "distributed/engine.h"
 #include "distributed/watch.h"
 
 namespace meristem {
 namespace {
 
-std::chrono::milliseconds milliseconds(double seconds) { return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000)); }
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+thread_local int g_joins = 0;  // of this process; all ranks count alike, threads that stand for ranks in tests too
 
 // ---- The environment
 
@@ -39,7 +38,8 @@ int number(const char* name, int least, int most) {
   const std::string_view view(text);
   const auto parsed = std::from_chars(view.data(), view.data() + view.size(), value);
   if (parsed.ec != std::errc() || parsed.ptr != view.data() + view.size() || value < least || value > most) {
-    throw InputError(fmt::format("{}: found {} in the environment; allowed: a whole number from {} to {}", name, in_quotes(text), least, most));
+    throw InputError(
+        fmt::format("{}: found {} in the environment; allowed: a whole number from {} to {}", name, in_quotes(text), least, most));
   }
   return value;
 }
@@ -50,6 +50,9 @@ int restarts_of_environment() {
   }
   return 0;
 }
+
+// A launcher's store outlives an attempt, and a process may train several variants: each has names of its own.
+std::string name_of_store(const RankPlace& place) { return fmt::format("meristem/{}/{}", place.restarts, g_joins); }
 
 std::string host_name() {
   char name[256] = {};
@@ -85,27 +88,30 @@ RankPlace rank_place() {
 
 // ---- Collectives
 
-Pending::Pending(Ranks* ranks, std::vector<c10::intrusive_ptr<c10d::Work>> works) : ranks_(ranks), works_(std::move(works)) {}
-Pending::~Pending() = default;
-Pending::Pending(Pending&&) noexcept = default;
-Pending& Pending::operator=(Pending&&) noexcept = default;
+namespace {
+
+Pending pending(Ranks* ranks, std::vector<c10::intrusive_ptr<c10d::Work>> works) {
+  return {ranks, std::make_shared<Pending::Works>(Pending::Works{std::move(works)})};
+}
+
+}  // namespace
 
 void Pending::wait() {
-  const std::vector<c10::intrusive_ptr<c10d::Work>> works = std::exchange(works_, {});
-  if (works.empty()) return;
-  const double begin = now();
+  const std::shared_ptr<Works> works = std::exchange(works_, nullptr);
+  if (!works) return;
+  const double begin = seconds_now();
   try {
-    for (const auto& work : works) work->wait();
+    for (const auto& work : works->works) work->wait();
   } catch (const std::exception& error) {
     ranks_->explain(error.what());
   }
-  ranks_->seconds_waited_ += now() - begin;
+  ranks_->seconds_waited_ += seconds_now() - begin;
 }
 
 Pending Ranks::sum(const at::Tensor& x) {
   if (!several()) return {};
   std::vector<at::Tensor> tensors{x};
-  return pending({group_->allreduce(tensors)});
+  return pending(this, {engine_->group->allreduce(tensors)});
 }
 
 Pending Ranks::sum_to_owners(const at::Tensor& x, const FlatBucket& bucket) {
@@ -114,17 +120,17 @@ Pending Ranks::sum_to_owners(const at::Tensor& x, const FlatBucket& bucket) {
   const auto piece_of = [&](const FlatPiece& piece) { return x.narrow(0, piece.offset - bucket.offset, piece.count); };
   if (bucket.rule != UpdateRule::kMuon) {
     at::Tensor input = x, own = piece_of(bucket.pieces.at(static_cast<std::size_t>(rank())));
-    return pending({group_->_reduce_scatter_base(own, input)});
+    return pending(this, {engine_->group->_reduce_scatter_base(own, input)});
   }
-  group_->startCoalescing();
+  engine_->group->startCoalescing();
   for (const FlatPiece& piece : bucket.pieces) {
     std::vector<at::Tensor> tensors{piece_of(piece)};
     c10d::ReduceOptions options;
     options.rootRank = piece.owner;
     options.asyncOp = true;
-    group_->reduce(tensors, options);
+    engine_->group->reduce(tensors, options);
   }
-  return pending({group_->endCoalescing()});
+  return pending(this, {engine_->group->endCoalescing()});
 }
 
 Pending Ranks::gather_from_owners(const at::Tensor& x, const FlatBucket& bucket) {
@@ -133,28 +139,25 @@ Pending Ranks::gather_from_owners(const at::Tensor& x, const FlatBucket& bucket)
   if (bucket.rule != UpdateRule::kMuon) {
     at::Tensor output = x, own = piece_of(bucket.pieces.at(static_cast<std::size_t>(rank())));
     if (!on_gpu_) own = own.clone();  // Gloo may write the output before it has read all of the input
-    return pending({group_->_allgather_base(output, own)});
+    return pending(this, {engine_->group->_allgather_base(output, own)});
   }
   std::vector<c10::intrusive_ptr<c10d::Work>> works;
-  if (on_gpu_) group_->startCoalescing();
+  if (on_gpu_) engine_->group->startCoalescing();
   for (const FlatPiece& piece : bucket.pieces) {
     std::vector<at::Tensor> tensors{piece_of(piece)};
     c10d::BroadcastOptions options;
     options.rootRank = piece.owner;
     options.asyncOp = true;
-    auto work = group_->broadcast(tensors, options);
+    auto work = engine_->group->broadcast(tensors, options);
     if (!on_gpu_) works.push_back(std::move(work));
   }
-  if (on_gpu_) works.push_back(group_->endCoalescing());
-  return pending(std::move(works));
+  if (on_gpu_) works.push_back(engine_->group->endCoalescing());
+  return pending(this, std::move(works));
 }
 
 void Ranks::join_bits(const at::Tensor& x) {
-  if (!several()) return;
   TORCH_CHECK(x.is_contiguous(), "bits are joined in place");
-  const bool eight = x.element_size() == 8;
-  TORCH_CHECK(eight || x.element_size() == 4, "bits of elements of ", x.element_size(), " bytes");
-  sum(x.view({-1}).view(eight ? at::kLong : at::kInt)).wait();
+  sum(x.view({-1}).view(at::kInt)).wait();  // integers: no zero loses its sign, no value its last bit
 }
 
 // What went wrong, in terms of ranks: the engine only knows of connections.
@@ -162,11 +165,11 @@ void Ranks::explain(const std::string& error) {
   std::string why;
   try {
     for (int i = 0; i < 20 && why.empty(); ++i) {  // whoever failed may be saying so just now
-      why = Watch::failure(*words_, rank());
+      why = Watch::failure(*engine_->words, rank());
       if (why.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     if (why.empty()) {
-      const std::vector<std::string> silent = Watch::silent(*words_, rank(), places_);
+      const std::vector<std::string> silent = Watch::silent(*engine_->words, rank(), places_);
       if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
     }
   } catch (const std::exception&) {
@@ -178,7 +181,7 @@ void Ranks::explain(const std::string& error) {
 
 // ---- The group
 
-Ranks::Ranks(const RankPlace& place) : place_(place) {}
+Ranks::Ranks(const RankPlace& place) : place_(place), engine_(std::make_unique<Engine>()) {}
 Ranks::~Ranks() = default;
 
 std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(RankPlace{})); }
@@ -186,13 +189,14 @@ std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(
 std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, const ParallelConfig& config) {
   std::shared_ptr<Ranks> ranks(new Ranks(place));
   if (!ranks->several()) return ranks;
+  ++g_joins;
   ranks->on_gpu_ = device.is_cuda();
   ranks->timeout_ = config.timeout_seconds;
   ranks->open_store(config);
   const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";
   ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
   if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
-  ranks->group_ = (device.is_cuda() ? nccl_group : gloo_group)(ranks->store_, place, config.timeout_seconds);
+  ranks->engine_->group = (device.is_cuda() ? nccl_group : gloo_group)(ranks->engine_->store, place, config.timeout_seconds);
   return ranks;
 }
 
@@ -203,40 +207,39 @@ void Ranks::open_store(const ParallelConfig& config) {
     options.isServer = serves;
     options.numWorkers = place_.size;
     options.waitWorkers = false;
-    options.timeout = milliseconds(config.join_seconds);
-    // A launcher's store outlives an attempt: each attempt has names of its own.
-    return c10::make_intrusive<c10d::PrefixStore>(fmt::format("meristem/{}", place_.restarts),
-                                                  c10::make_intrusive<c10d::TCPStore>(place_.master, options));
+    options.timeout = to_milliseconds(config.join_seconds);
+    return c10::make_intrusive<c10d::PrefixStore>(name_of_store(place_), c10::make_intrusive<c10d::TCPStore>(place_.master, options));
   };
   const bool serves = first() && !place_.agent_hosts_store;
   try {
-    store_ = connect(serves);
+    engine_->store = connect(serves);
   } catch (const std::exception& error) {
     if (serves && std::string_view(error.what()).find("EADDRINUSE") != std::string_view::npos) {
       throw InputError(fmt::format("MASTER_PORT: {} is in use on this machine; choose another one", place_.port));
     }
-    throw SystemError(fmt::format("rank 0 cannot be reached at {}:{} within {} s", place_.master, place_.port, number_text(config.join_seconds)));
+    throw SystemError(
+        fmt::format("rank 0 cannot be reached at {}:{} within {} s", place_.master, place_.port, number_text(config.join_seconds)));
   }
-  words_ = connect(false);
+  engine_->words = connect(false);
 }
 
 void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) {
   const auto key = [](int rank) { return fmt::format("place/{}", rank); };
-  store_->set(key(rank()), here);
-  const double deadline = now() + config.join_seconds;
+  engine_->store->set(key(rank()), here);
+  const double deadline = seconds_now() + config.join_seconds;
   std::vector<int> missing;
   do {
     missing.clear();
     for (int other = 0; other < size(); ++other) {
-      if (!store_->check({key(other)})) missing.push_back(other);
+      if (!engine_->store->check({key(other)})) missing.push_back(other);
     }
     if (!missing.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  } while (!missing.empty() && now() < deadline);
+  } while (!missing.empty() && seconds_now() < deadline);
   if (!missing.empty()) {
     throw SystemError(fmt::format("rank {} of {} {} not come within {} s ({}:{})", fmt::join(missing, ", "), size(),
                                   missing.size() == 1 ? "has" : "have", number_text(config.join_seconds), place_.master, place_.port));
   }
-  for (int other = 0; other < size(); ++other) places_.push_back(store_->get_to_str(key(other)));
+  for (int other = 0; other < size(); ++other) places_.push_back(engine_->store->get_to_str(key(other)));
   const auto machine_and_gpu = [](std::string place) {
     const auto process = place.find(", process "), gpu = place.find(", GPU ");
     return gpu == std::string::npos ? std::string() : place.substr(0, process) + place.substr(gpu);
@@ -250,9 +253,8 @@ void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) 
   c10d::TCPStoreOptions options;
   options.port = place_.port;
   options.waitWorkers = false;
-  options.timeout = milliseconds(config.join_seconds);
-  auto own = c10::make_intrusive<c10d::PrefixStore>(fmt::format("meristem/{}", place_.restarts),
-                                                    c10::make_intrusive<c10d::TCPStore>(place_.master, options));
+  options.timeout = to_milliseconds(config.join_seconds);
+  auto own = c10::make_intrusive<c10d::PrefixStore>(name_of_store(place_), c10::make_intrusive<c10d::TCPStore>(place_.master, options));
   watch_ = std::make_unique<Watch>(own, rank(), places_, config.heartbeat_seconds);
 }
 
@@ -268,22 +270,23 @@ std::vector<std::string> Ranks::meet(const std::string& name, const std::string&
   const auto key = [&](int rank, std::int64_t at) { return fmt::format("meet/{}/{}/{}", name, at, rank); };
   std::vector<std::string> said;
   try {
-    words_->set(key(rank(), round), mine);
+    engine_->words->set(key(rank(), round), mine);
     // Whoever is in this round has read the one before the last.
-    if (round >= 2) words_->deleteKey(key(rank(), round - 2));
-    const double deadline = now() + timeout_;
+    if (round >= 2) engine_->words->deleteKey(key(rank(), round - 2));
+    const double deadline = seconds_now() + timeout_;
     auto pause = std::chrono::milliseconds(1);
     for (int other = 0; other < size(); ++other) {
-      while (!words_->check({key(other, round)})) {
-        if (const std::string failed = Watch::failure(*words_, rank()); !failed.empty()) throw SystemError(failed);
-        if (now() > deadline) {
-          throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other, places_.at(static_cast<std::size_t>(other)),
-                                        number_text(timeout_)));
+      while (!engine_->words->check({key(other, round)})) {
+        if (failed_) throw SystemError("this rank has failed");
+        if (const std::string failed = Watch::failure(*engine_->words, rank()); !failed.empty()) throw SystemError(failed);
+        if (seconds_now() > deadline) {
+          throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other,
+                                        places_.at(static_cast<std::size_t>(other)), number_text(timeout_)));
         }
         std::this_thread::sleep_for(pause);
         pause = std::min(2 * pause, std::chrono::milliseconds(50));
       }
-      said.push_back(words_->get_to_str(key(other, round)));
+      said.push_back(engine_->words->get_to_str(key(other, round)));
     }
   } catch (const Error&) {
     throw;
@@ -308,11 +311,15 @@ void Ranks::agree(const std::string& name, const std::map<std::string, std::stri
 }
 
 void Ranks::fail(const std::string& reason) {
-  if (!several()) return;
+  if (!several() || failed_.exchange(true)) return;
   try {
-    Watch::post_failure(*words_, rank(), reason.substr(0, reason.find('\n')));
+    Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')));
+    engine_->store->add("left", 1);
     // Rank 0 serves the store: the others need it to hear this.
-    if (first() && !place_.agent_hosts_store) std::this_thread::sleep_for(std::chrono::seconds(3));
+    const double deadline = seconds_now() + 5;
+    while (first() && !place_.agent_hosts_store && seconds_now() < deadline && engine_->store->add("left", 0) < size()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
   } catch (const std::exception&) {
     // The store has gone with the machine that failed first.
   }
@@ -323,9 +330,10 @@ void Ranks::leave() {
   meet("leave", "");
   watch_.reset();
   // Rank 0 serves the store until the others have read that all are here.
-  store_->add("left", 1);
-  const double deadline = now() + 10;
-  while (first() && now() < deadline && store_->add("left", 0) < size()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  engine_->store->add("left", 1);
+  const double deadline = seconds_now() + 10;
+  while (first() && seconds_now() < deadline && engine_->store->add("left", 0) < size())
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
 }
 
 }  // namespace meristem

@@ -1,10 +1,11 @@
 // The processes that train one model together: who this one is, how it finds the others, what they say to each other on the host, and the
 // collectives that step/ queues. One process alone is the same with nobody to talk to: every call returns at once.
 //
-// Errors: a collective that cannot end, because another rank is gone, throws a SystemError that names it. After any failure no collective is
-// issued. A watch (watch.h) ends this process where another rank failed or is not heard of.
+// Errors: a collective that cannot end, because another rank is gone, throws a SystemError that names it. After any failure no collective
+// is issued. A watch (watch.h) ends this process where another rank failed or is not heard of.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -17,12 +18,6 @@
 
 #include "config/run_config.h"
 #include "optim/buckets.h"
-
-namespace c10d {
-class Backend;
-class Store;
-class Work;
-}  // namespace c10d
 
 namespace meristem {
 
@@ -41,25 +36,24 @@ RankPlace rank_place();
 // A collective under way.
 class Pending {
  public:
+  struct Works;
   Pending() = default;
-  Pending(class Ranks* ranks, std::vector<c10::intrusive_ptr<c10d::Work>> works);
-  ~Pending();
-  Pending(Pending&&) noexcept;
-  Pending& operator=(Pending&&) noexcept;
+  Pending(class Ranks* ranks, std::shared_ptr<Works> works) : ranks_(ranks), works_(std::move(works)) {}
   // CPU: until it is done. GPU: what is queued on the current stream from now on runs after it. Once.
   void wait();
 
  private:
   Ranks* ranks_ = nullptr;
-  std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+  std::shared_ptr<Works> works_;
 };
 
 class Ranks {
  public:
+  struct Engine;
   // One process.
   static std::shared_ptr<Ranks> alone();
-  // Finds the others: InputError where the port is in use, two ranks share a GPU, or this build cannot talk; SystemError names the ranks that
-  // did not come in time. `device` of this rank: its GPU, or the CPU.
+  // Finds the others: InputError where the port is in use, two ranks share a GPU, or this build cannot talk; SystemError names the ranks
+  // that did not come in time. `device` of this rank: its GPU, or the CPU.
   static std::shared_ptr<Ranks> join(const RankPlace& place, at::Device device, const ParallelConfig& config);
   ~Ranks();
   Ranks(const Ranks&) = delete;
@@ -82,8 +76,8 @@ class Ranks {
   double seconds_waited() const { return seconds_waited_; }
 
   // ---- Words on the host, through the store: for starts and checkpoints, not for every update. One name is used once.
-  // What each rank said under `name`, in order. SystemError after timeout_seconds, or where a rank has failed meanwhile. May be called from a
-  // thread of its own: it has a connection of its own.
+  // What each rank said under `name`, in order. SystemError after timeout_seconds, or where a rank has failed meanwhile. May be called from
+  // a thread of its own: it has a connection of its own.
   std::vector<std::string> meet(const std::string& name, const std::string& mine);
   // InputError, on all ranks, that says which facts differ from rank 0's, and where.
   void agree(const std::string& name, const std::map<std::string, std::string>& facts);
@@ -100,22 +94,17 @@ class Ranks {
   explicit Ranks(const RankPlace& place);
   void open_store(const ParallelConfig& config);
   void wait_for_all(const std::string& here, const ParallelConfig& config);
-  Pending pending(std::vector<c10::intrusive_ptr<c10d::Work>> works) { return Pending(this, std::move(works)); }
   [[noreturn]] void explain(const std::string& error);
 
   RankPlace place_;
   bool on_gpu_ = false;
   double timeout_ = 0, seconds_waited_ = 0;
+  std::atomic<bool> failed_{false};  // this rank: who still waits here for others gives up
   std::mutex names_mutex_;
   std::map<std::string, std::int64_t> names_used_;
   std::vector<std::string> places_;  // "host, process 123" by rank
-  c10::intrusive_ptr<c10d::Store> store_, words_;
-  c10::intrusive_ptr<c10d::Backend> group_;
+  std::unique_ptr<Engine> engine_;
   std::unique_ptr<class Watch> watch_;
 };
-
-// The engine below: gloo.cpp for CPUs, nccl.cpp for GPUs. InputError where this build has none.
-c10::intrusive_ptr<c10d::Backend> gloo_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds);
-c10::intrusive_ptr<c10d::Backend> nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const RankPlace& place, double timeout_seconds);
 
 }  // namespace meristem

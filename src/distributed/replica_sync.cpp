@@ -45,7 +45,11 @@ std::vector<FlatPiece> owned_pieces(const FlatLayout& layout, const ParallelConf
 }
 
 ReplicaSync::ReplicaSync(FlatParameters& parameters, Ranks& ranks, const ParallelConfig& config)
-    : parameters_(parameters), ranks_(ranks), config_(config), owned_(owned_pieces(parameters.layout(), config, ranks)), buckets_with_(parameters.entries().size()) {
+    : parameters_(parameters),
+      ranks_(ranks),
+      config_(config),
+      owned_(owned_pieces(parameters.layout(), config, ranks)),
+      buckets_with_(parameters.entries().size()) {
   for (FlatBucket& flat : buckets_of(parameters.layout(), ranks.size(), config.bucket_mb)) {
     for (const std::size_t entry : flat.entries) buckets_with_[entry].push_back(buckets_.size());
     Bucket bucket;

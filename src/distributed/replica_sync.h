@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "distributed/ranks.h"
-#include "optim/flat_parameters.h"
 #include "ops/paths.h"
+#include "optim/flat_parameters.h"
 
 namespace meristem {
 

@@ -6,8 +6,10 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/distributed/c10d/Store.hpp>
 #include <unistd.h>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "core/clock.h"
 
 namespace meristem {
 namespace {
@@ -19,8 +21,6 @@ constexpr auto kBeat = 1s;
 constexpr double kGraceSeconds = 3;  // for this rank's own account of the same failure
 
 std::string beat_key(int rank) { return fmt::format("beat/{}", rank); }
-
-double clock_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Threads of the watch take no signals: those are for the training thread.
 template <class Body>
@@ -44,8 +44,8 @@ Watch::Watch(c10::intrusive_ptr<c10d::Store> store, int rank, std::vector<std::s
       rank_(rank),
       places_(std::move(places)),
       silence_seconds_(silence_seconds),
-      heard_(places_.size(), {0, clock_seconds()}),
-      answered_(clock_seconds()) {
+      heard_(places_.size(), {0, seconds_now()}),
+      answered_(seconds_now()) {
   listener_ = quiet_thread([this] { listen(); });
   guard_ = quiet_thread([this] { guard(); });
 }
@@ -89,7 +89,7 @@ void Watch::listen() {
   while (!stop_) {
     try {
       beat();
-      answered_ = clock_seconds();
+      answered_ = seconds_now();
     } catch (const std::exception&) {
       // The guard counts how long the store has not answered.
     }
@@ -112,8 +112,8 @@ void Watch::look_after_others() {
     if (other == rank_) continue;
     const std::int64_t beats = store_->add(beat_key(other), 0);
     Heard& heard = heard_[static_cast<std::size_t>(other)];
-    if (beats != heard.beats) heard = {beats, clock_seconds()};
-    if (clock_seconds() - heard.at < silence_seconds_) continue;
+    if (beats != heard.beats) heard = {beats, seconds_now()};
+    if (seconds_now() - heard.at < silence_seconds_) continue;
     const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
     post_failure(*store_, -1, why);
     end(why);
@@ -123,7 +123,7 @@ void Watch::look_after_others() {
 void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
-    if (stop_ || clock_seconds() - answered_ < silence_seconds_) continue;
+    if (stop_ || seconds_now() - answered_ < silence_seconds_) continue;
     end(fmt::format("the store on the machine of {} has not answered for {:.0f} s", named(places_, 0), silence_seconds_));
   }
 }

@@ -49,6 +49,10 @@ void DepthModel::make_room_for(const Batch& batch) {
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads) {
   call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
+  const auto reads = [this](std::int64_t part) {
+    if (before_reading_) before_reading_(part);
+  };
+  reads(-1);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
@@ -60,11 +64,13 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.block = plan.calls()[static_cast<std::size_t>(r)];
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
+    reads(call.block);
     h_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND);
     h_ND = run_call(h_ND, call.block, call);
     record(h_ND);
   }
+  reads(config_.blocks);
   return h_ND;
 }
 

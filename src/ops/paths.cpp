@@ -15,7 +15,15 @@
 
 namespace meristem {
 
-at::Device pick_device() { return torch::cuda::is_available() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU); }
+at::Device pick_device(int local_rank) {
+  if (!torch::cuda::is_available()) return at::kCPU;
+  const int gpus = static_cast<int>(torch::cuda::device_count());
+  if (local_rank >= gpus) {
+    throw InputError(
+        fmt::format("LOCAL_RANK: found {}, this machine has {} GPU{}; start one process a GPU", local_rank, gpus, gpus == 1 ? "" : "s"));
+  }
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(local_rank));
+}
 
 std::string device_name(at::Device device) { return device.is_cuda() ? kernels::device_name() : "cpu"; }
 

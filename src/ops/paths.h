@@ -15,7 +15,7 @@
 namespace meristem {
 
 // The device that this process computes on: the first CUDA device, else the CPU.
-at::Device pick_device();
+at::Device pick_device(int local_rank = 0);
 
 // As its driver names it ("NVIDIA H200"), or "cpu".
 std::string device_name(at::Device device);

@@ -178,8 +178,8 @@ void Optimizer::muon_step(Part& part, const at::Tensor& lr, const at::Tensor& gr
       std::vector<std::int64_t> shape = entry.shape;  // whole matrices: all, or some experts
       if (count < entry.count) shape[0] = count / (shape[1] * shape[2]);
       const auto flat = [&](const at::Tensor& x) { return x.narrow(0, entry.offset + offset, count).view(shape); };
-      matrices.push_back({flat(parameters_.master()), flat(parameters_.grad()), part.moments[0].narrow(0, kept_at, count).view(shape),
-                          entry.packed_rows});
+      matrices.push_back(
+          {flat(parameters_.master()), flat(parameters_.grad()), part.moments[0].narrow(0, kept_at, count).view(shape), entry.packed_rows});
     });
   }
   const auto scale = muon.scale == MuonScale::kOriginal ? ops::MuonScale::kOriginal : ops::MuonScale::kMoonlight;
@@ -211,7 +211,8 @@ at::Tensor Optimizer::kept(const std::string& name) const {
     const FlatRange& range = parameters_.ranges()[place.range];
     for (const Stretch& stretch : part.stretches) {
       for (std::size_t r = 0; r < stretch.ranges.size(); ++r) {  // a range that several ranks have is counted by all, and told by the first
-        if (stretch.offset + stretch.ranges[r].offset == range.offset) return part.counts_R[stretch.counts_at + static_cast<std::int64_t>(r)];
+        if (stretch.offset + stretch.ranges[r].offset == range.offset)
+          return part.counts_R[stretch.counts_at + static_cast<std::int64_t>(r)];
       }
     }
     return torch::zeros({}, part.counts_R.options());

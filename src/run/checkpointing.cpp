@@ -44,6 +44,21 @@ std::uint64_t kept_bytes(const std::vector<StageBytes>& stages, const Checkpoint
   return static_cast<std::uint64_t>(std::min(bytes, 1e18));
 }
 
+// Host copies of what this rank writes: the first one the weights, then each tensor of the optimizer whoever has the fewest bytes.
+void copy_own_share(LiveModel& live, NamedTensors& weights, NamedTensors& optimizer) {
+  const Ranks& ranks = live.ranks();
+  std::vector<std::size_t> bytes(static_cast<std::size_t>(ranks.size()));
+  live.each_weight([&](const std::string& name, const at::Tensor& tensor) {
+    bytes[0] += tensor.nbytes();
+    if (ranks.first()) weights.add(name, host_copy(tensor));
+  });
+  live.each_state([&](const std::string& name, const at::Tensor& tensor) {
+    const auto least = std::min_element(bytes.begin(), bytes.end());
+    *least += tensor.nbytes();
+    if (least - bytes.begin() == ranks.rank()) optimizer.add(name, host_copy(tensor));
+  });
+}
+
 }  // namespace
 
 std::set<std::int64_t> pinned_steps(const Timeline& timeline) {
@@ -69,15 +84,19 @@ bool Checkpointing::save(LiveModel& live, TrainState state) {
   if (state.step == last_saved_) return false;
   writer_.wait();
   // The copy is all that training waits for.
-  auto weights = std::make_shared<NamedTensors>(host_copy(live.parameters().masters()));
-  auto optimizer = std::make_shared<NamedTensors>(host_copy(live.optimizer().state()));
+  auto weights = std::make_shared<NamedTensors>(), optimizer = std::make_shared<NamedTensors>();
+  copy_own_share(live, *weights, *optimizer);
   last_saved_ = state.step;
+  Ranks& ranks = live.ranks();
+  if (ranks.several()) state.format_version = kCheckpointFormatVersion;
+  const Writers writers{ranks.rank(), ranks.size(),
+                        [&ranks](const std::string& what, const std::string& text) { return ranks.meet("checkpoint " + what, text); }};
   std::set<std::int64_t> pinned = pinned_;
   if (state.early_stop) pinned.insert(state.early_stop->best_step);  // the best so far; an earlier best goes
-  writer_.submit([folder = folder_, make_folder = make_folder_, weights, optimizer, state = std::move(state),
+  writer_.submit([folder = folder_, make_folder = make_folder_, weights, optimizer, state = std::move(state), writers,
                   keep_last = config_.checkpoint.keep_last, keep_every = config_.checkpoint.keep_every, pinned = std::move(pinned)] {
-    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)}, make_folder);
-    rotate_checkpoints(folder, keep_last, keep_every, pinned);
+    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)}, make_folder, writers);
+    if (writers.writer == 0) rotate_checkpoints(folder, keep_last, keep_every, pinned);
   });
   if (!config_.checkpoint.async_) writer_.wait();
   return true;

@@ -28,7 +28,8 @@ class Checkpointing {
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
-  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done.
+  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done. Several ranks write
+  // together, each a part of the tensors, and all have to call this; the weights have to be here.
   bool save(LiveModel& live, TrainState state);
   // Waits for the write in flight.
   void finish() { writer_.wait(); }

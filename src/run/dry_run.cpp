@@ -47,13 +47,12 @@ double timed_update(Loader& loader, const RunConfig& config, const Timeline& tim
   }
   SpikeDetector spikes;
   Updater updater(live, config, spikes, graph_device_of(config, device, live.paths()));
-  const std::int64_t sequences = config.batch.tokens / config.data.sequence_length,
-                     micro = std::min(config.batch.micro_sequences, sequences);
+  const MicroBatches micro = micro_batches_of(config, 1);
   double seconds = 0;
   for (std::int64_t n = 1; n <= (updater.uses_graphs() ? 3 : 2); ++n) {
     const double begin = seconds_now();
     // Learning rate 0: the loss shown is that of the starting weights.
-    loss = updater.run([&](std::int64_t rows) { return loader.next(rows); }, {n, cost.stage.plan, 0.0, sequences / micro, micro}).loss;
+    loss = updater.run([&](std::int64_t rows) { return loader.next(rows); }, {n, cost.stage.plan, 0.0, micro.count, micro.sequences}).loss;
     seconds = seconds_now() - begin;
   }
   return seconds;

@@ -53,16 +53,53 @@ void check_training(const RunConfig& config, const StartRequest& request, const 
   loader->check_supply(timeline.updates());
 }
 
+namespace {
+
+// Restarted by a launcher: the run goes on where it was, whatever was asked for the first time.
+StartRequest after_restarts(StartRequest request, int restarts) {
+  if (restarts > 0 && request.resume == "none") request.resume = "auto";
+  return request;
+}
+
+ExitCode train_with(std::shared_ptr<Ranks> ranks, at::Device device, const RunConfig& config, const StartRequest& request,
+                    const ModelRegistry& registry, const RunParts& parts) {
+  const Timeline timeline(config);
+  const RunFolder existing = RunFolder::existing(config);
+  std::unique_ptr<RunFolder::Lock> lock;
+  // Before anything in the folder is read: a job that runs there changes it.
+  if (ranks->first() && request.resume != "none") lock = existing.lock();
+  ranks->meet("lock", "");
+  Start start = decide_start(config, timeline, request, registry);
+  if (is_finished(config, timeline, start, existing)) {
+    ranks->meet("finished", "");
+    return ranks->first() ? say_finished(timeline, start.checkpoint->state, existing) : ExitCode::kOk;
+  }
+  const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
+  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, timeline, registry, from_step));
+  return Training(config, timeline, registry, std::move(start), parts, ranks, device, std::move(lock)).train();
+}
+
+}  // namespace
+
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts) {
   install_stop_handlers();
   if (config.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
-  const Timeline timeline(config);
-  Start start = decide_start(config, timeline, request, registry);
-  const RunFolder existing = RunFolder::existing(config);
-  if (is_finished(config, timeline, start, existing)) return say_finished(timeline, start.checkpoint->state, existing);
-  const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
-  require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, timeline, registry, from_step));
-  return Training(config, timeline, registry, std::move(start), parts).train();
+  const RankPlace place = rank_place();
+  micro_batches_of(config, place.size);
+  const at::Device device = pick_device(place.local_rank);
+  const std::shared_ptr<Ranks> ranks = Ranks::join(place, device, config.parallel);
+  try {
+    const ExitCode code = train_with(ranks, device, config, after_restarts(request, place.restarts), registry, parts);
+    ranks->leave();
+    return code;
+  } catch (const NonFiniteError&) {
+    ranks->leave();
+    throw;
+  } catch (const std::exception& error) {
+    ranks->fail(error.what());
+    if (ranks->several()) new std::shared_ptr<Ranks>(ranks);  // its collectives may never end, and taking it down waits for them
+    throw;
+  }
 }
 
 ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {

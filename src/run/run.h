@@ -18,11 +18,14 @@ void check_training(const RunConfig& config, const StartRequest& request, const 
 
 // What a run makes for itself. Tests hand in others, which have a fault.
 struct RunParts {
-  std::function<std::unique_ptr<Loader>(const RunConfig& config, const Timeline& timeline)> make_loader = meristem::make_loader;
+  std::function<std::unique_ptr<Loader>(const RunConfig& config, const Timeline& timeline, const Ranks& ranks)> make_loader =
+      meristem::make_loader;
   MakeFolder make_checkpoint_folder = make_pending_folder;
 };
 
-// Trains to schedule.steps. kOk, or kInterrupted after a stop request was honoured with a checkpoint. Everything else throws.
+// Trains to schedule.steps, together with the other ranks where the environment names some. kOk, or kInterrupted after a stop request was
+// honoured with a checkpoint; all ranks return the same. Everything else throws; with several ranks the process then has to end without
+// running destructors of static storage, since the others may still be waited for.
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts = {});
 
 // Checks the start of every run before the first one begins, then trains them one after another; with resume auto finished ones are

@@ -1,12 +1,16 @@
 #include "run/run_folder.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <system_error>
 
+#include <fcntl.h>
 #include <spawn.h>
+#include <sys/file.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -23,6 +27,8 @@ namespace meristem {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kLock = "lock";
 
 void create_folder(const fs::path& folder) {
   std::error_code error;
@@ -68,15 +74,45 @@ std::map<std::string, std::string> environment_of(const RunConfig& config, const
 
 RunFolder RunFolder::existing(const RunConfig& config) { return RunFolder(fs::path(config.run.out) / config.run.name); }
 
+RunFolder::Lock::~Lock() { ::close(descriptor_); }
+
+std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
+  if (!is_folder(root_)) return nullptr;
+  const fs::path path = root_ / kLock;
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) throw_errno(path, "cannot be opened");
+  auto lock = std::make_unique<Lock>(descriptor);
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) throw_errno(path, "cannot be locked");
+    std::string holder = read_file(path);
+    holder.erase(std::find(holder.begin(), holder.end(), '\n'), holder.end());
+    throw InputError(fmt::format("{}: another job is running in this folder ({})", root_.string(), holder.empty() ? "it starts" : holder));
+  }
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const std::string text = fmt::format("{}, process {}\n", host, ::getpid());
+  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+    throw_errno(path, "cannot be written");
+  }
+  return lock;
+}
+
 void RunFolder::refuse_if_used() const {
   std::error_code ignored;
-  if (!fs::exists(root_, ignored) || (fs::is_directory(root_, ignored) && fs::is_empty(root_, ignored))) return;
+  if (!fs::exists(root_, ignored)) return;
+  if (fs::is_directory(root_, ignored)) {
+    const std::vector<std::string> entries = folder_entries(root_);
+    if (entries.empty() || entries == std::vector<std::string>{kLock}) return;  // one that died before it wrote anything
+  }
   throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", root_.string()));
 }
 
-RunFolder RunFolder::open(const RunConfig& config, bool new_run) {
+RunFolder RunFolder::open(const RunConfig& config, bool new_run, std::unique_ptr<Lock>& lock) {
   RunFolder folder = existing(config);
   if (new_run) folder.refuse_if_used();
+  create_folder(folder.root_);
+  if (!lock) lock = folder.lock();
+  if (new_run) folder.refuse_if_used();  // another job may have been as quick, and be gone again
   for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
   if (config.logging.tensorboard) create_folder(folder.tensorboard());
   replace_file_durably(folder.root_ / "config.yaml", dump_config(config));

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,15 +13,31 @@ namespace meristem {
 
 class RunFolder {
  public:
+  // While it lives no other job uses the folder. The lock dies with the process: a dead job holds none.
+  class Lock {
+   public:
+    explicit Lock(int descriptor) : descriptor_(descriptor) {}
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+   private:
+    int descriptor_;
+  };
+
   // OUT/NAME. new_run: InputError where it exists and holds anything. Otherwise an existing folder is used as it is.
   // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
-  static RunFolder open(const RunConfig& config, bool new_run);
+  // `lock` is taken where it is not held yet.
+  static RunFolder open(const RunConfig& config, bool new_run, std::unique_ptr<Lock>& lock);
 
   // The paths alone: nothing is created or written.
   static RunFolder existing(const RunConfig& config);
 
   // InputError where it exists and holds anything.
   void refuse_if_used() const;
+
+  // Of a folder that exists; none where there is none yet. InputError says who holds it.
+  std::unique_ptr<Lock> lock() const;
 
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }

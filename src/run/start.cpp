@@ -207,11 +207,34 @@ LayoutOf checkpoint_layout(const ModelRegistry& registry) {
   };
 }
 
-std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline) {
+std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline, const Ranks& ranks) {
   std::vector<PhaseConfig> phases = config.phases;
   for (std::size_t i = 0; i < phases.size(); ++i) phases[i].from_step = {static_cast<double>(timeline.phase_starts()[i]), false};
   return std::make_unique<Loader>(config.data, phases, config.batch.tokens / config.data.sequence_length, config.model.vocab_size,
-                                  config.run.seed);
+                                  config.run.seed, ranks.rank(), ranks.size());
+}
+
+MicroBatches micro_batches_of(const RunConfig& config, int ranks) {
+  const std::int64_t sequences = config.batch.tokens / config.data.sequence_length;
+  if (sequences % ranks != 0) {
+    throw InputError(fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly", sequences, ranks));
+  }
+  const std::int64_t own = sequences / ranks;
+  std::int64_t micro = std::min(config.batch.micro_sequences, own);
+  while (own % micro != 0) --micro;
+  return {own / micro, micro};
+}
+
+void agree_on_start(Ranks& ranks, const RunConfig& config, const Loader& loader, const Start& start) {
+  if (!ranks.several()) return;
+  std::map<std::string, std::string> facts{
+      {"the config", config_hash(config)}, {"the program", xxh3_hex(MappedFile("/proc/self/exe").bytes())}, {"the checkpoint", "none"}};
+  if (start.checkpoint) {
+    facts["the checkpoint"] =
+        fmt::format("step {}, {}", start.checkpoint->state.step, xxh3_hex(MappedFile(start.checkpoint_path / "manifest.json").bytes()));
+  }
+  for (const auto& [source, print] : loader.fingerprints()) facts["the data of source " + source] = print;
+  ranks.agree("start", facts);
 }
 
 fs::path branch_origin(const fs::path& folder) {

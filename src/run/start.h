@@ -9,6 +9,7 @@
 #include "checkpoint/store.h"
 #include "config/timeline.h"
 #include "data/loader.h"
+#include "distributed/ranks.h"
 #include "models/registry.h"
 #include "step/live_model.h"
 
@@ -56,7 +57,17 @@ Start decide_start(const RunConfig& config, const Timeline& timeline, const Star
 LayoutOf checkpoint_layout(const ModelRegistry& registry);
 
 // The loader of a config: phases begin at steps, amounts in tokens resolved.
-std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline);
+std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& timeline, const Ranks& ranks = *Ranks::alone());
+
+// How a rank goes through its part of an update: forward passes, and the sequences of each, at most batch.micro_sequences. InputError where
+// the ranks cannot share the batch.
+struct MicroBatches {
+  std::int64_t count = 0, sequences = 0;
+};
+MicroBatches micro_batches_of(const RunConfig& config, int ranks);
+
+// InputError, on all ranks, where they did not start the same run: config, program, data, checkpoint.
+void agree_on_start(Ranks& ranks, const RunConfig& config, const Loader& loader, const Start& start);
 
 // Lines for every part of the environment that differs and on which bit-exact resume depends.
 std::vector<std::string> environment_notes(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now);

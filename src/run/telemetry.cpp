@@ -1,8 +1,8 @@
 #include "run/telemetry.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -29,8 +29,6 @@ ProgressOptions console_of(const RunConfig& config) {
 
 }  // namespace
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 ExpertMetrics expert_metrics(const nn::ExpertLoads& loads) {
   ExpertMetrics out;
   std::map<std::int64_t, at::Tensor> by_block;
@@ -50,12 +48,11 @@ ExpertMetrics expert_metrics(const nn::ExpertLoads& loads) {
 }
 
 Telemetry::Telemetry(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
-                     std::string device_name)
-    : config_(config),
-      updates_(timeline.updates()),
-      device_name_(std::move(device_name)),
-      log_(folder.metrics()),
-      progress_(console_of(config)) {
+                     std::string device_name, bool speaks)
+    : config_(config), updates_(timeline.updates()), device_name_(std::move(device_name)) {
+  if (!speaks) return;
+  log_ = std::make_unique<MetricsLog>(folder.metrics());
+  progress_ = std::make_unique<Progress>(console_of(config));
   if (config.logging.tensorboard) tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
 }
 
@@ -91,6 +88,7 @@ MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& r
   if (const auto share = mfu(throughput_.flops_per_second(), device_name_)) line.emplace_back("mfu", *share);
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
+  add_rank_metrics(line);
   line.emplace_back("loss_by_source", loss_by_source());
   line.emplace_back("stream_rms", result.stream_rms);
   line.emplace_back("flops_per_token_by_call", report.flops_by_call);
@@ -108,10 +106,29 @@ MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& r
 
 bool Telemetry::logs(std::int64_t n) const { return n % std::max<std::int64_t>(1, config_.logging.every) == 0 || n == updates_; }
 
+// Of the updates since the last line. A rank that is slower than the others makes all of them wait.
+void Telemetry::add_rank_metrics(MetricsLine& line) const {
+  if (seconds_by_rank_.empty()) return;
+  const auto slowest = std::max_element(seconds_by_rank_.begin(), seconds_by_rank_.end());
+  const double mean = std::accumulate(seconds_by_rank_.begin(), seconds_by_rank_.end(), 0.0) / static_cast<double>(seconds_by_rank_.size());
+  line.emplace_back("world_size", static_cast<std::int64_t>(seconds_by_rank_.size()));
+  line.emplace_back("communication_exposed", timed_ > 0 ? waited_for_ranks_ / timed_ : 0.0);
+  line.emplace_back("slowest_rank", static_cast<std::int64_t>(slowest - seconds_by_rank_.begin()));
+  line.emplace_back("slowest_rank_ratio", mean > 0 ? *slowest / mean : 1.0);
+}
+
+void Telemetry::note(const std::string& text) {
+  if (progress_) progress_->note(text);
+}
+
 void Telemetry::step(const StepReport& report, const UpdateResult& result) {
+  if (!log_) return;
   throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
   waited_ += report.loader_wait;
   timed_ += report.seconds;
+  waited_for_ranks_ += result.seconds_waited;
+  seconds_by_rank_.resize(result.seconds_by_rank.size());
+  for (std::size_t rank = 0; rank < seconds_by_rank_.size(); ++rank) seconds_by_rank_[rank] += result.seconds_by_rank[rank];
   add_by_source(result);
   if (report.blocks != expert_blocks_) expert_loads_ = {};  // a grown model's experts are others
   expert_blocks_ = report.blocks;
@@ -127,7 +144,7 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
   state.blocks = report.blocks;
   state.calls = report.calls;
   state.eta = throughput_.seconds_per_step() * static_cast<double>(state.total - state.step);
-  progress_.update(state);
+  progress_->update(state);
 
   if (result.spike) {
     event(result.skipped ? "skip" : "spike", report.step, {{"loss", result.loss}, {"grad_norm", result.grad_norm}},
@@ -136,8 +153,9 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
   }
   if (!logs(report.step)) return;
   const auto by_source = loss_by_source();
-  log_.append(step_line(report, result));
-  waited_ = timed_ = 0;
+  log_->append(step_line(report, result));
+  waited_ = timed_ = waited_for_ranks_ = 0;
+  seconds_by_rank_.clear();
   source_losses_.clear();
   expert_loads_ = {};
   source_targets_.clear();
@@ -155,10 +173,11 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
 }
 
 void Telemetry::event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note) {
+  if (!log_) return;
   MetricsLine line{{"event", name}, {"step", step}};
   line.insert(line.end(), fields.begin(), fields.end());
-  log_.append(line);
-  if (!note.empty()) progress_.note(note);
+  log_->append(line);
+  if (!note.empty()) progress_->note(note);
 }
 
 void Telemetry::validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets) {
@@ -169,6 +188,8 @@ void Telemetry::validation(std::int64_t step, const std::string& source, double 
   tensorboard_->flush();
 }
 
-void Telemetry::finish() { progress_.finish(); }
+void Telemetry::finish() {
+  if (progress_) progress_->finish();
+}
 
 }  // namespace meristem

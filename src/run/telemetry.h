@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/timeline.h"
+#include "core/clock.h"
 #include "data/sequence_sampler.h"
 #include "metrics/jsonl.h"
 #include "metrics/progress.h"
@@ -18,9 +19,6 @@
 #include "step/update.h"
 
 namespace meristem {
-
-// Seconds of a clock that only goes forward.
-double seconds_now();
 
 // How uneven the loads of experts are, and how many experts a call really uses.
 struct ExpertMetrics {
@@ -34,9 +32,10 @@ ExpertMetrics expert_metrics(const nn::ExpertLoads& loads);
 
 class Telemetry {
  public:
-  // resumed_after: the step that the run goes on after, or nothing for a new one.
+  // resumed_after: the step that the run goes on after, or nothing for a new one. speaks: false on all ranks but the first; then nothing is
+  // written or shown.
   Telemetry(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
-            std::string device_name);
+            std::string device_name, bool speaks = true);
 
   struct StepReport {
     std::int64_t step = 0, tokens = 0;
@@ -54,7 +53,7 @@ class Telemetry {
   // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
   void event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note);
   void validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets);
-  void note(const std::string& text) { progress_.note(text); }
+  void note(const std::string& text);
   // After a growth the speed of earlier steps says nothing about the next ones.
   void forget_speed() { throughput_.reset(); }
   void finish();
@@ -62,18 +61,20 @@ class Telemetry {
  private:
   MetricsLine step_line(const StepReport& report, const UpdateResult& result) const;
   void add_by_source(const UpdateResult& result);
+  void add_rank_metrics(MetricsLine& line) const;
   // Nats per target of each source since the last log line; sources without a target are not there.
   std::map<std::string, double> loss_by_source() const;
 
   const RunConfig& config_;
   std::int64_t updates_;  // of the run
   std::string device_name_;
-  MetricsLog log_;
+  std::unique_ptr<MetricsLog> log_;  // these three where it speaks
   std::unique_ptr<EventWriter> tensorboard_;
-  Progress progress_;
+  std::unique_ptr<Progress> progress_;
   Throughput throughput_;
   // Since the last log line: a source of small weight is not in every step.
-  double waited_ = 0, timed_ = 0;
+  double waited_ = 0, timed_ = 0, waited_for_ranks_ = 0;
+  std::vector<double> seconds_by_rank_;
   std::vector<double> source_losses_;  // sums of nats
   std::vector<std::int64_t> source_targets_;
   nn::ExpertLoads expert_loads_;  // an update's own hang on which few sequences it read

@@ -28,27 +28,56 @@ void naming(const std::string& place, Action&& action) {
 
 }  // namespace
 
-Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts)
+Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts,
+                   std::shared_ptr<Ranks> ranks, at::Device device, std::unique_ptr<RunFolder::Lock> lock)
     : config_(config),
       timeline_(timeline),
       registry_(registry),
       start_(std::move(start)),
-      device_(pick_device()),
+      ranks_(std::move(ranks)),
+      device_(device),
       sequences_per_step_(config.batch.tokens / config.data.sequence_length),
-      loader_(parts.make_loader(config, timeline)),
+      micro_(micro_batches_of(config, ranks_->size())),
+      loader_(parts.make_loader(config, timeline, *ranks_)),
       environment_(environment_of(config, device_name(device_))),
       live_(starting_model()),
       updater_(make_updater()),
-      folder_(RunFolder::open(config, start_.new_run)),
+      lock_(std::move(lock)),
+      folder_(open_folder()),
       cut_(cut_metrics()),
-      telemetry_(config, timeline, folder_, resumed_after(), device_name(device_)),
+      telemetry_(config, timeline, folder_, resumed_after(), device_name(device_), ranks_->first()),
       checkpointing_(config, timeline, folder_, resumed_after(), parts.make_checkpoint_folder) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
   return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
 }
 
+// The first rank makes it, and the others find it made.
+RunFolder Training::open_folder() {
+  agree_on_start(*ranks_, config_, *loader_, start_);
+  std::optional<RunFolder> opened;
+  if (ranks_->first()) opened = RunFolder::open(config_, start_.new_run, lock_);
+  ranks_->meet("run folder", "");
+  if (opened) return *opened;
+  const RunFolder folder = RunFolder::existing(config_);
+  if (!is_folder(folder.root())) {
+    throw InputError(fmt::format("run.out: {} is not seen here; all ranks need the same file system", folder.root().string()));
+  }
+  return folder;
+}
+
 ExitCode Training::train() {
+  try {
+    return train_spans();
+  } catch (const NonFiniteError&) {
+    throw;  // all ranks found it in the same sums
+  } catch (const std::exception& error) {
+    ranks_->fail(error.what());
+    throw;
+  }
+}
+
+ExitCode Training::train_spans() {
   begin();
   for (const Span& span : timeline_.spans()) {
     if (owes_validation_ && span.from_step < state_.step && state_.step <= span.until_step && !validate(span)) return stop();
@@ -57,7 +86,7 @@ ExitCode Training::train() {
     enter(span);
     while (state_.step < span.until_step) {
       const bool whole = one_update(span);
-      if (stop_requested() && (!whole || state_.step < timeline_.updates())) return stop();
+      if (stop_asked() && (!whole || state_.step < timeline_.updates())) return stop();
       if (stops_early(config_, state_)) return end_early(span);
     }
   }
@@ -65,13 +94,13 @@ ExitCode Training::train() {
 }
 
 MetricsCut Training::cut_metrics() const {
-  return start_.new_run ? MetricsCut{} : truncate_after(folder_.metrics(), resumed_after().value_or(-1));
+  return start_.new_run || !ranks_->first() ? MetricsCut{} : truncate_after(folder_.metrics(), resumed_after().value_or(-1));
 }
 
 std::unique_ptr<LiveModel> Training::starting_model() {
-  auto live = start_.checkpoint
-                  ? load_checkpoint_state()
-                  : std::make_unique<LiveModel>(config_, timeline_, registry_, device_, timeline_.stages().front().blocks, !start_.initial);
+  auto live = start_.checkpoint ? load_checkpoint_state()
+                                : std::make_unique<LiveModel>(config_, timeline_, registry_, device_, timeline_.stages().front().blocks,
+                                                              !start_.initial, ranks_);
   if (start_.initial) load_initial(*start_.initial, config_, *live);
   loader_->check_supply(timeline_.updates());
   state_.seed = config_.run.seed;  // a branch may have another than its checkpoint
@@ -81,12 +110,13 @@ std::unique_ptr<LiveModel> Training::starting_model() {
 }
 
 void Training::begin() {
-  replace_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
+  if (ranks_->first()) replace_file_durably(folder_.root() / "environment.json", nlohmann::json(environment_).dump(2) + "\n");
   for (const std::string& note : start_.notes) telemetry_.note(note);
   const bool begins = start_.new_run || !start_.checkpoint;  // a resumed run has said it already
   if (start_.checkpoint) {
     for (const std::string& note : environment_notes(state_.environment, environment_)) telemetry_.note("warning: " + note);
-    owes_validation_ = !start_.from_trunk && validation_due() && !has_event(folder_.metrics(), "validation", state_.step);
+    const bool told = !ranks_->first() || has_event(folder_.metrics(), "validation", state_.step);
+    owes_validation_ = !start_.from_trunk && validation_due() && ranks_->first_says("validation told", told ? "yes" : "no") == "no";
     telemetry_.event("resume", state_.step,
                      {{"checkpoint", std::filesystem::absolute(start_.checkpoint_path).string()}, {"lost_lines", cut_.lost}},
                      fmt::format("resuming after step {} from {}", state_.step, start_.checkpoint_path.string()));
@@ -127,7 +157,7 @@ std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   for (const Span& span : timeline_.spans()) {
     if (span.from_step < state_.step) phase_ = span.phase;
   }
-  auto live = std::make_unique<LiveModel>(config_, timeline_, registry_, device_, state_.blocks, false);
+  auto live = std::make_unique<LiveModel>(config_, timeline_, registry_, device_, state_.blocks, false, ranks_);
   const std::string path = start_.checkpoint_path.string();
   naming(path, [&] { live->load(tensors_of(start_.checkpoint->model), tensors_of(start_.checkpoint->optimizer)); });
   spikes_ = SpikeDetector(state_.recent_losses, state_.recent_grad_norms);
@@ -149,6 +179,7 @@ void Training::enter(const Span& span) {
 
 void Training::grow(const Stage& stage) {
   settle();
+  updater_->await_weights();
   updater_.reset();  // its graphs point into the model that goes
   const double begin = seconds_now();
   const std::int64_t before = live_->blocks();
@@ -170,7 +201,8 @@ void Training::grow(const Stage& stage) {
 ExitCode Training::stop() {
   save();
   checkpointing_.finish();
-  telemetry_.note(fmt::format("stopped by signal {} after step {}; saved. Go on with --resume auto", stop_signal(), state_.step));
+  const std::string signal = stop_signal() != 0 ? fmt::format("signal {}", stop_signal()) : "a signal to another rank";
+  telemetry_.note(fmt::format("stopped by {} after step {}; saved. Go on with --resume auto", signal, state_.step));
   telemetry_.finish();
   return ExitCode::kInterrupted;
 }
@@ -190,7 +222,7 @@ ExitCode Training::end() {
     telemetry_.note(fmt::format("best validation loss {:.4f} after step {}: {}", state_.early_stop->best_loss, state_.early_stop->best_step,
                                 (folder_.checkpoints() / checkpoint_name(state_.early_stop->best_step)).string()));
   }
-  const std::string trouble = draw_plots(folder_);
+  const std::string trouble = ranks_->first() ? draw_plots(folder_) : "";
   if (!trouble.empty()) telemetry_.note(trouble);
   for (const SourceUse& use : loader_->use()) {
     telemetry_.note(fmt::format("source {}: {} tokens, {:.3g} epochs", use.name, grouped_digits(use.tokens), use.epochs));
@@ -208,17 +240,13 @@ const StageCost& Training::cost_under(const DepthPlan& plan) {
 
 // False where a stop request cut its validation short.
 bool Training::one_update(const Span& span) {
-  const std::int64_t micro = std::min(config_.batch.micro_sequences, sequences_per_step_);
   const DepthPlan plan = timeline_.plan_of_update(span, state_.step + 1);
   const StageCost& cost = cost_under(plan);
   const double begin = seconds_now(), waited = loader_->seconds_waited();
   if (unreported_.empty()) unreported_since_ = begin;
-  const UpdateInput input{state_.step + 1,
-                          plan,
-                          timeline_.learning_rate(state_.step + 1),
-                          sequences_per_step_ / micro,
-                          micro,
-                          telemetry_.logs(state_.step + 1)};
+  const UpdateInput input{
+      state_.step + 1, plan, timeline_.learning_rate(state_.step + 1), micro_.count, micro_.sequences, telemetry_.logs(state_.step + 1),
+      stop_requested()};
   updater_->queue([&](std::int64_t rows) { return loader_->next(rows); }, input);
   // A CPU has the result by now; a GPU is asked when somebody wants to know.
   const auto results = updater_->uses_graphs() ? std::vector<UpdateResult>{} : updater_->finish();
@@ -235,6 +263,7 @@ bool Training::one_update(const Span& span) {
 // Results come one by one from a step that waits, else many at a time: their updates share the time that they took together.
 void Training::report(const std::vector<UpdateResult>& results) {
   if (results.empty()) return;
+  for (const UpdateResult& result : results) some_rank_stops_ = some_rank_stops_ || result.stop_asked;
   const double each = (seconds_now() - unreported_since_) / static_cast<double>(results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (updater_->uses_graphs()) unreported_[i].seconds = each;
@@ -248,13 +277,17 @@ bool Training::after_update(const Span& span) {
   const bool whole = !validation_due() || validate(span);
   if (config_.logging.sample_tokens > 0 && now(config_.logging.sample_every)) sample(span);
   if (checkpointing_.due(state_.step) || improved_) save();
+  const std::int64_t period = config_.parallel.check_replicas_every;
+  if (period > 0 && state_.step % period == 0) updater_->check_replicas();
   return whole;
 }
 
 // False, and nothing said, where a stop request came: the resumed run owes it.
 bool Training::validate(const Span& span) {
   settle();
-  const auto losses = meristem::validate(live_->model(), span.plan, config_, device_, stop_requested);
+  updater_->await_weights();
+  const auto losses = meristem::validate(live_->model(), span.plan, config_, device_, *ranks_, stop_requested);
+  some_rank_stops_ = some_rank_stops_ || losses.empty();
   for (const ValidationLoss& loss : losses) telemetry_.validation(state_.step, loss.source, loss.loss, loss.targets);
   owes_validation_ = false;
   improved_ = config_.early_stop && !losses.empty() &&
@@ -264,11 +297,13 @@ bool Training::validate(const Span& span) {
 
 void Training::sample(const Span& span) {
   settle();
-  write_sample(live_->model(), span.plan, config_, folder_, device_, state_.step);
+  updater_->await_weights();
+  if (ranks_->first()) write_sample(live_->model(), span.plan, config_, folder_, device_, state_.step);
 }
 
 void Training::save() {
   settle();
+  updater_->await_weights();
   state_.blocks = live_->blocks();
   state_.loader = loader_->position().to_json();
   state_.recent_losses = spikes_.losses();

@@ -16,6 +16,7 @@
 #include "run/run.h"
 #include "run/run_folder.h"
 #include "run/start.h"
+#include "run/stopping.h"
 #include "run/telemetry.h"
 #include "step/live_model.h"
 #include "step/update.h"
@@ -24,10 +25,12 @@ namespace meristem {
 
 class Training {
  public:
-  // All that the start can fail on stands before the run folder is touched.
-  Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts);
+  // All that the start can fail on stands before the run folder is touched. `lock`: of the run folder, where it is there already.
+  Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts,
+           std::shared_ptr<Ranks> ranks, at::Device device, std::unique_ptr<RunFolder::Lock> lock);
 
-  // To schedule.steps: kOk; or kInterrupted after a stop request was honoured with a checkpoint.
+  // To schedule.steps: kOk; or kInterrupted after a stop request was honoured with a checkpoint. Where this rank fails alone, the others
+  // hear of it before anything here is taken down.
   ExitCode train();
 
  private:
@@ -36,6 +39,8 @@ class Training {
   MetricsCut cut_metrics() const;
   std::unique_ptr<LiveModel> starting_model();
   std::unique_ptr<LiveModel> load_checkpoint_state();
+  RunFolder open_folder();
+  ExitCode train_spans();
   void begin();
   void say_packing(bool event);
   void enter(const Span& span);
@@ -56,13 +61,16 @@ class Training {
   void report(const std::vector<UpdateResult>& results);
   void settle() { report(updater_->finish()); }
   std::unique_ptr<Updater> make_updater();
+  bool stop_asked() const { return live_->ranks().several() ? some_rank_stops_ : stop_requested(); }
 
   const RunConfig& config_;
   const Timeline& timeline_;
   const ModelRegistry& registry_;
   Start start_;
+  std::shared_ptr<Ranks> ranks_;
   at::Device device_;
-  std::int64_t sequences_per_step_;
+  std::int64_t sequences_per_step_;  // of all ranks
+  MicroBatches micro_;               // of this one
   std::unique_ptr<Loader> loader_;
   std::map<std::string, std::string> environment_;
 
@@ -73,11 +81,13 @@ class Training {
   std::unique_ptr<LiveModel> live_;
   std::unique_ptr<Updater> updater_;  // of live_
 
+  std::unique_ptr<RunFolder::Lock> lock_;  // the first rank's
   RunFolder folder_;
   MetricsCut cut_;
   Telemetry telemetry_;
   Checkpointing checkpointing_;
 
+  bool some_rank_stops_ = false;                                      // as all ranks agree
   bool owes_validation_ = false;                                      // of the step resumed from: a stop request had cut it short
   std::map<std::pair<std::int64_t, std::int64_t>, StageCost> costs_;  // by blocks and calls
   std::vector<Telemetry::StepReport> unreported_;                     // of updates whose results are still on the device

@@ -27,9 +27,27 @@ std::vector<std::int32_t> prompt_of(const RunConfig& config) {
   return prompt;
 }
 
+constexpr std::int64_t kRoundsBetweenStops = 4;  // of one batch a rank
+
+bool any_rank(Ranks& ranks, bool here, at::Device device) {
+  if (!ranks.several()) return here;
+  const at::Tensor flag = torch::full({1}, here ? 1.0 : 0.0, torch::dtype(torch::kDouble).device(device));
+  ranks.sum(flag).wait();
+  return flag.item<double>() > 0;
+}
+
+void add_over_ranks(Ranks& ranks, double& loss, std::int64_t& targets, at::Device device) {
+  if (!ranks.several()) return;
+  const at::Tensor sums = torch::tensor({loss, static_cast<double>(targets)}, torch::kDouble).to(device);
+  ranks.sum(sums).wait();
+  const at::Tensor host = sums.cpu();
+  loss = host[0].item<double>();
+  targets = static_cast<std::int64_t>(host[1].item<double>());
+}
+
 }  // namespace
 
-std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device,
+std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device, Ranks& ranks,
                                      const std::function<bool()>& stop) {
   torch::NoGradGuard no_grad;
   std::vector<ValidationLoss> losses;
@@ -38,11 +56,14 @@ std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const 
                             config.data.validation.tokens, config.data.packing == Packing::kBestFit);
     double loss = 0;
     std::int64_t targets = 0;
-    while (const auto host = reader.next(config.batch.micro_sequences)) {
-      if (stop()) return {};
+    for (std::int64_t batch = 0; const auto host = reader.next(config.batch.micro_sequences); ++batch) {
+      const bool begins_round = batch % (ranks.several() ? ranks.size() * kRoundsBetweenStops : 1) == 0;
+      if (begins_round && any_rank(ranks, stop(), device)) return {};
+      if (batch % ranks.size() != ranks.rank()) continue;
       loss += model.loss(to_device(*host, device).batch, plan).loss_sum.item<double>();
       targets += std::count_if(host->targets.begin(), host->targets.end(), [](std::int32_t target) { return target >= 0; });
     }
+    add_over_ranks(ranks, loss, targets, device);
     losses.push_back({name, targets > 0 ? loss / static_cast<double>(targets) : 0, targets});
   }
   return losses;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/run_config.h"
+#include "distributed/ranks.h"
 #include "models/model.h"
 #include "run/run_folder.h"
 
@@ -16,8 +17,9 @@ struct ValidationLoss {
   std::int64_t targets = 0;
 };
 
-// Every source in config order. Deterministic: the same tokens in the same order every time. Empty where stop() ended it early.
-std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device,
+// Every source in config order. Deterministic: the same tokens in the same order every time. Ranks share the batches out; all of them get
+// the whole result. Empty where stop() of any rank ended it early.
+std::vector<ValidationLoss> validate(Model& model, const DepthPlan& plan, const RunConfig& config, at::Device device, Ranks& ranks,
                                      const std::function<bool()>& stop);
 
 // Writes samples/step-N.json {"step", "prompt_ids", "ids"}. The prompt is the first tokens of the first validation source, or of the first

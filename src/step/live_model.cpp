@@ -1,5 +1,12 @@
 #include "step/live_model.h"
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include <torch/torch.h>
+
+#include "distributed/replica_sync.h"
 #include "growth/remap.h"
 #include "nn/depth_attention.h"
 
@@ -29,6 +36,49 @@ ModelConfig model_of(const RunConfig& config, const Timeline& timeline, std::int
   return model;
 }
 
+// Brings tensors together of which each rank has a part and zeros elsewhere, many at a time, and hands them on in order.
+class Joiner {
+ public:
+  Joiner(Ranks& ranks, const LiveModel::Take& take) : ranks_(ranks), take_(take) {}
+
+  void join(const std::string& name, const at::Tensor& part) {
+    waiting_.emplace_back(name, part);
+    bytes_ += part.nbytes();
+    if (bytes_ >= kBytesAtOnce) flush();
+  }
+  // One that every rank has whole.
+  void pass_on(const std::string& name, const at::Tensor& whole) {
+    flush();
+    take_(name, whole);
+  }
+  void flush() {
+    if (waiting_.empty()) return;
+    std::vector<at::Tensor> bits;
+    std::vector<std::int64_t> counts;
+    for (const auto& [name, part] : waiting_) {
+      bits.push_back(part.contiguous().view({-1}).view(at::kInt));
+      counts.push_back(bits.back().numel());
+    }
+    const at::Tensor all = at::cat(bits);
+    ranks_.join_bits(all);
+    const std::vector<at::Tensor> joined = all.split_with_sizes(counts);
+    for (std::size_t i = 0; i < waiting_.size(); ++i) {
+      const auto& [name, part] = waiting_[i];
+      // A copy: a part of the joined bits need not be aligned for eight bytes.
+      take_(name, joined[i].clone().view(part.scalar_type()).view(part.sizes()));
+    }
+    waiting_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  static constexpr std::size_t kBytesAtOnce = std::size_t{64} << 20;
+  Ranks& ranks_;
+  const LiveModel::Take& take_;
+  std::vector<std::pair<std::string, at::Tensor>> waiting_;
+  std::size_t bytes_ = 0;
+};
+
 }  // namespace
 
 ModelBuild model_build(const RunConfig& config, const Timeline& timeline, at::Device device) {
@@ -41,16 +91,23 @@ ModelBuild model_build(const RunConfig& config, const Timeline& timeline, at::De
 }
 
 LiveModel::LiveModel(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, at::Device device,
-                     std::int64_t blocks, bool fresh)
-    : LiveModel(config, model_of(config, timeline, blocks), model_build(config, timeline, device), registry, fresh) {}
+                     std::int64_t blocks, bool fresh, std::shared_ptr<Ranks> ranks)
+    : LiveModel(config, model_of(config, timeline, blocks), model_build(config, timeline, device), registry, fresh, std::move(ranks)) {}
 
-LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild build, const ModelRegistry& registry, bool fresh)
-    : config_(config), model_config_(std::move(model)), build_(std::move(build)), registry_(registry) {
+LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild build, const ModelRegistry& registry, bool fresh,
+                     std::shared_ptr<Ranks> ranks)
+    : config_(config),
+      model_config_(std::move(model)),
+      build_(std::move(build)),
+      registry_(registry),
+      ranks_(std::move(ranks)),
+      sharded_(shards_optimizer(config.parallel, *ranks_)) {
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
   model_ = registry.make(model_config_, build_, config.data.sequence_length);
-  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer);
+  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer, ranks_->size());
   if (fresh) parameters_->load_masters(nn::initial_values(*model_, static_cast<std::uint64_t>(config.run.seed)));
-  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, build_.paths.adamw);
+  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, build_.paths.adamw,
+                                           owned_pieces(parameters_->layout(), config.parallel, *ranks_));
 }
 
 void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer) {
@@ -58,13 +115,55 @@ void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer)
   optimizer_->load_state(optimizer);
 }
 
+void LiveModel::each_weight(const Take& take) const {
+  torch::NoGradGuard no_grad;
+  Joiner joiner(*ranks_, take);
+  const std::vector<FlatPiece> own = owned_pieces(parameters_->layout(), config_.parallel, *ranks_);
+  for (const FlatEntry& entry : parameters_->entries()) {
+    const at::Tensor master = parameters_->view(parameters_->master(), entry);
+    // With bf16 weights the masters stand still where others own them.
+    if (!sharded_ || !parameters_->half().defined() || entry.stays_fp32) {
+      joiner.pass_on(entry.name, master);
+      continue;
+    }
+    const at::Tensor whole = at::zeros_like(master);
+    for (const FlatPiece& piece : own) {
+      const std::int64_t begin = std::max(entry.offset, piece.offset),
+                         end = std::min(entry.offset + entry.count, piece.offset + piece.count);
+      if (begin >= end) continue;
+      whole.view({-1}).narrow(0, begin - entry.offset, end - begin).copy_(parameters_->master().narrow(0, begin, end - begin));
+    }
+    joiner.join(entry.name, whole);
+  }
+  joiner.flush();
+}
+
+void LiveModel::each_state(const Take& take) const {
+  torch::NoGradGuard no_grad;
+  Joiner joiner(*ranks_, take);
+  for (const std::string& name : optimizer_->names()) {
+    if (sharded_) {
+      joiner.join(name, optimizer_->kept(name));
+    } else {
+      joiner.pass_on(name, optimizer_->kept(name));
+    }
+  }
+  joiner.flush();
+}
+
 std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const {
   ModelConfig model = model_config_;
   model.blocks = static_cast<std::int64_t>(source_of.size());
-  std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false));
-  NamedTensors state = remap(optimizer_->state(), source_of);
+  std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false, ranks_));
+  NamedTensors weights, state;
+  const auto into = [this](NamedTensors& tensors) {
+    return [&](const std::string& name, const at::Tensor& tensor) { tensors.add(name, sharded_ ? tensor.cpu() : tensor); };
+  };
+  each_weight(into(weights));
+  each_state(into(state));
+  state = remap(state, source_of);
   if (zero_moments) zero_inserted_moments(state, source_of, state_prefixes(config_.optimizer));
-  next->load(remap(parameters_->masters(), source_of), state);
+  next->load(remap(weights, source_of), state);
   return next;
 }
 

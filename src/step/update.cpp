@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/text.h"
 #include "ops/adamw.h"
@@ -45,43 +46,56 @@ void UpdateSums::add(const at::Tensor& losses_N, const at::Tensor& targets_N, co
   by_source_[1].index_add_(0, source, targets_S);
 }
 
-Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs, Reduce reduce)
+Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs)
     : live_(live),
       config_(config.optimizer),
       spikes_(spikes),
-      reduce_(std::move(reduce)),
       device_(live.parameters().master().device()),
       sums_(std::max<std::size_t>(config.data.sources.size(), 1), device_),
       stopped_(torch::zeros({}, torch::dtype(torch::kBool).device(device_))),
       stream_rms_(torch::zeros({DepthPlan::kMaxCalls + 1}, kSums.device(device_))) {
+  if (live.ranks().several()) {
+    replicas_ = std::make_unique<ReplicaSync>(live.parameters(), live.ranks(), config.parallel);
+    live.model().before_reading([this](std::int64_t part) { replicas_->await_weights(part); });
+  }
   if (!graphs) return;
   inputs_ = std::make_unique<InputPipeline>(std::move(graphs->copies), device_);
   graphs_ = std::make_unique<GraphCache>(std::move(graphs->capture));
 }
 
+Updater::~Updater() { live_.model().before_reading({}); }
+
 void Updater::queue(const NextBatch& next, const UpdateInput& input) {
+  const double begin = seconds_now(), waited = live_.ranks().seconds_waited();
   live_.parameters().zero_grad();
   live_.model().begin_update(input.plan);
   sums_.clear();
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
-    micro_batch(next(input.micro_sequences), input.plan, input.record_stream && micro == 0);  // one micro-batch tells enough
+    const HostBatch host = next(input.micro_sequences);
+    micro_batch(host, input.plan, input.record_stream && micro == 0, micro + 1 == input.micro_batches);  // one micro-batch tells enough
   }
-  const at::Tensor loads = reduced(live_.model().expert_counts());
+  const Reduced all = reduced(input.stop_asked, seconds_now() - begin - (live_.ranks().seconds_waited() - waited));
 
   // Losses and gradients are sums: one division by the targets of all. Device scalars throughout, in float64 as a host would compute them.
   const at::Tensor targets = sums_.targets().clamp_min(1);
   const at::Tensor loss = sums_.loss() / targets;
-  const at::Tensor norm = ops::gradient_norm(live_.parameters().grad(), live_.paths().adamw).to(torch::kDouble) / targets;
+  const at::Tensor norm = (all.squares.defined() ? all.squares.sqrt() : own_norm()) / targets;
   const at::Tensor counts = counted(loss, norm);
   const at::Tensor scale = gradient_scale(norm, targets, counts);
   live_.optimizer().step(torch::full({}, input.learning_rate, scale.options()), scale);
-  live_.model().after_step(counts, loads);
-  queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector()})});
+  if (replicas_) replicas_->gather_weights();
+  live_.model().after_step(counts, all.loads);
+  queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector(), all.of_ranks}),
+                     live_.ranks().seconds_waited() - waited});
 }
 
+at::Tensor Updater::own_norm() const { return ops::gradient_norm(live_.parameters().grad(), live_.paths().adamw).to(torch::kDouble); }
+
 // The one thing that differs between plain and captured micro-batches.
-void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool record) {
-  if (!graphs_) return forward_backward(to_device(host, device_), plan, record);
+void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool record, bool last) {
+  if (replicas_ && last) replicas_->arm();
+  if (!graphs_ || (replicas_ && last)) return forward_backward(to_device(host, device_), plan, record);
+  if (replicas_) await_weights();  // a graph waits for nothing but its stream
   const StaticInputs& buffers = inputs_->load(host);
   graphs_->run({plan.calls(), buffers.shape, record}, [this, &buffers, plan, record] { forward_backward(buffers.inputs, plan, record); });
 }
@@ -98,15 +112,34 @@ void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan,
   if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.size())).copy_(torch::stack(rms));
 }
 
-// Gradients, sums and expert loads become those of all ranks; returns the loads. One rank has them already.
-at::Tensor Updater::reduced(const at::Tensor& loads) {
-  if (!reduce_) return loads;
-  const at::Tensor flat_loads = loads.defined() ? loads.flatten().to(torch::kDouble) : torch::empty({0}, sums_.vector().options());
-  const at::Tensor all = torch::cat({sums_.vector(), flat_loads});
-  reduce_(live_.parameters().grad(), all);
-  const std::vector<at::Tensor> parts = all.split_with_sizes({sums_.vector().numel(), flat_loads.numel()});
+// Gradients, sums and expert loads become those of all ranks. One rank has them already.
+Updater::Reduced Updater::reduced(bool stop_asked, double seconds) {
+  const at::Tensor loads = live_.model().expert_counts();
+  const at::TensorOptions options = sums_.vector().options();
+  if (!replicas_) return {{}, loads, torch::empty({0}, options)};
+  replicas_->finish_gradients();
+  const int ranks = live_.ranks().size();
+  std::vector<double> own(1 + static_cast<std::size_t>(ranks));
+  own[0] = stop_asked ? 1 : 0;
+  own[1 + static_cast<std::size_t>(live_.ranks().rank())] = seconds;
+  const at::Tensor flat_loads = loads.defined() ? loads.flatten().to(torch::kDouble) : torch::empty({0}, options),
+                   of_ranks = torch::tensor(own, torch::kDouble).to(device_, /*non_blocking=*/true),
+                   squares = replicas_->own_squares(live_.paths().adamw).view({1});
+  const at::Tensor all = torch::cat({sums_.vector(), flat_loads, of_ranks, squares});
+  live_.ranks().sum(all).wait();
+  const std::vector<at::Tensor> parts = all.split_with_sizes({sums_.vector().numel(), flat_loads.numel(), of_ranks.numel(), 1});
   sums_.vector().copy_(parts[0]);
-  return loads.defined() ? parts[1].to(torch::kLong).view_as(loads) : loads;
+  return {parts[3].squeeze(0), loads.defined() ? parts[1].to(torch::kLong).view_as(loads) : loads, parts[2]};
+}
+
+void Updater::await_weights() {
+  if (replicas_) replicas_->await_weights();
+}
+
+void Updater::check_replicas() {
+  if (!replicas_) return;
+  const std::string difference = replicas_->difference();
+  if (!difference.empty()) throw SystemError(difference + ": the ranks no longer train one model; go on from the last checkpoint");
 }
 
 // [] bool: whether the update changes anything. The same on all ranks, since it follows from what they have added up.
@@ -156,6 +189,12 @@ UpdateResult Updater::result_of(const Queued& update, const double* numbers) {
   const double* sums = numbers + 3;
   result.targets = static_cast<std::int64_t>(sums[1]);
   const auto sources = static_cast<std::size_t>(sums_.vector().numel() - 2) / 2;
+  result.seconds_waited = update.seconds_waited;
+  if (replicas_) {
+    const double* of_ranks = sums + 2 + 2 * sources;
+    result.stop_asked = of_ranks[0] > 0;
+    result.seconds_by_rank.assign(of_ranks + 1, of_ranks + 1 + live_.ranks().size());
+  }
   for (std::size_t s = 0; s < sources; ++s) {
     const double loss = sums[2 + s], targets = sums[2 + sources + s];
     result.targets_by_source.push_back(static_cast<std::int64_t>(targets));

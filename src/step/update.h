@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/batch.h"
+#include "distributed/replica_sync.h"
 #include "step/graphs.h"
 #include "step/live_model.h"
 #include "step/spikes.h"
@@ -22,6 +23,7 @@ struct UpdateInput {
   std::int64_t micro_batches = 1;
   std::int64_t micro_sequences = 1;
   bool record_stream = false;  // measure the residual stream on the first micro-batch
+  bool stop_asked = false;     // this rank was asked to stop: all of them hear of it with the results
 };
 
 struct UpdateResult {
@@ -29,7 +31,10 @@ struct UpdateResult {
   double grad_norm = 0;  // of the mean loss, before clipping
   std::int64_t targets = 0;
   bool spike = false, skipped = false;
-  std::vector<double> loss_by_source;  // nats per target, by source index; NaN where the update had none of it
+  bool stop_asked = false;              // some rank was, before this update
+  std::vector<double> seconds_by_rank;  // until each rank waited for the others; host time; empty for one rank
+  double seconds_waited = 0;            // of this rank for the others, in this update
+  std::vector<double> loss_by_source;   // nats per target, by source index; NaN where the update had none of it
   std::vector<std::int64_t> targets_by_source;
   std::vector<double> stream_rms;  // RMS of the residual stream after the embedding and after each call; empty unless recorded
 };
@@ -54,16 +59,16 @@ class UpdateSums {
   at::Tensor vector_, by_source_;  // by_source_ [2, sources]: a view of what follows the totals
 };
 
-// Adds up over ranks, in place: the flat gradients (fp32), and one vector (float64) of the UpdateSums and then the expert loads. Queued on
-// the current stream.
-using Reduce = std::function<void(const at::Tensor& gradients, const at::Tensor& sums)>;
-
 // Of a model as it is: a growth makes another one, with an Updater of its own.
 class Updater {
  public:
-  // `graphs`: micro-batches run as captured graphs on this device; none: plainly. `reduce`: none at one rank. `live` and `spikes` outlive
-  // it.
-  Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs = {}, Reduce reduce = {});
+  // `graphs`: micro-batches run as captured graphs on this device; none: plainly. With several ranks the last one of an update runs
+  // plainly, since gradients travel while it does. `live` and `spikes` outlive it.
+  Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs = {});
+
+  ~Updater();
+  Updater(const Updater&) = delete;
+  Updater& operator=(const Updater&) = delete;
 
   bool uses_graphs() const { return graphs_ != nullptr; }
 
@@ -76,15 +81,28 @@ class Updater {
   // queue() and finish(), for those who know of no earlier update.
   UpdateResult run(const NextBatch& next, const UpdateInput& input);
 
+  // Waits until the weights of all ranks are here: before anybody but an update reads them.
+  void await_weights();
+  // Compares the weights of all ranks. SystemError that names the first tensor in which two ranks differ.
+  void check_replicas();
+
  private:
   struct Queued {
     UpdateInput input;
-    at::Tensor numbers;  // [3 + 2 + 2 sources] float64: loss, gradient norm, whether it counted, and the sums
+    at::Tensor numbers;  // float64: loss, gradient norm, whether it counted, the sums; with several ranks stop requests and seconds by rank
+    double seconds_waited = 0;
+  };
+  // What an update adds up to, over its micro-batches and ranks.
+  struct Reduced {
+    at::Tensor squares;   // [] float64, of the summed gradients; undefined at one rank
+    at::Tensor loads;     // as Model::expert_counts
+    at::Tensor of_ranks;  // [1 + ranks] float64: stop requests, seconds by rank; empty at one rank
   };
 
-  void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record);
+  void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record, bool last);
   void forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record);
-  at::Tensor reduced(const at::Tensor& loads);
+  Reduced reduced(bool stop_asked, double seconds);
+  at::Tensor own_norm() const;
   at::Tensor counted(const at::Tensor& loss, const at::Tensor& norm);
   at::Tensor gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const;
   UpdateResult result_of(const Queued& update, const double* numbers);
@@ -92,8 +110,8 @@ class Updater {
   LiveModel& live_;
   OptimizerConfig config_;
   SpikeDetector& spikes_;
-  Reduce reduce_;
   at::Device device_;
+  std::unique_ptr<ReplicaSync> replicas_;  // with several ranks alone
   std::unique_ptr<InputPipeline> inputs_;  // with graphs alone
   std::unique_ptr<GraphCache> graphs_;
   UpdateSums sums_;

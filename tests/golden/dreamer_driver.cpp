@@ -31,7 +31,8 @@ int main(int count, char** arguments) {
     out.add("weight." + info.name, info.tensor);
     if (info.tensor.grad().defined()) out.add("gradient." + info.name, info.tensor.grad());
   }
-  const NamedTensors host = host_copy(out);
+  NamedTensors host;
+  for (const auto& [name, tensor] : out) host.add(name, host_copy(tensor));
   write_safetensors(arguments[2], views_of(host));
   const double flops = stage_cost(config, builtin_registry(), {0, 0, config.model.blocks, plan, {}}).flops.forward;
   std::cout << fmt::format("{{\"calls\": [{}], \"flops_per_token_forward\": {}}}\n", fmt::join(plan.calls(), ", "), flops);

@@ -21,7 +21,7 @@ RunParts parts_with(const std::string& fault) {
   if (fault == "published-first") {
     parts.make_checkpoint_folder = test::make_published_first;
   } else if (fault == "drops-position") {
-    parts.make_loader = [](const RunConfig& config, const Timeline&) {  // whose phases begin at steps
+    parts.make_loader = [](const RunConfig& config, const Timeline&, const Ranks&) {  // whose phases begin at steps
       return std::make_unique<ForgetfulLoader>(config.data, config.phases, config.batch.tokens / config.data.sequence_length,
                                                config.model.vocab_size, config.run.seed);
     };

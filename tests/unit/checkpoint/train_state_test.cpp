@@ -46,7 +46,7 @@ TEST_CASE("a wrong state names file and key path") {
 TEST_CASE("a state from the future names both versions") {
   const std::string text = replaced(train_state_json(TrainState{}), "\"format_version\": 1", "\"format_version\": 9, \"new\": 0");
   const std::string message = message_of<InputError>([&] { parse_train_state(text, "state.json"); });
-  CHECK(contains(message, "state.json: format_version: found 9, this program reads up to 1"));
+  CHECK(contains(message, "state.json: format_version: found 9, this program reads up to 2"));
 }
 
 TEST_CASE("what JSON cannot hold is not written") {
