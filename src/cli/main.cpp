@@ -89,7 +89,7 @@ int run_program(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);                              // a file that may not grow is a failed write, as on a full disk
-  ::setenv("TORCH_CPP_LOG_LEVEL", "ERROR", /*overwrite=*/0);  // LibTorch tells of every attempt to connect
+  ::setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);  // LibTorch tells of every attempt to connect
   try {
     return run_program(argc, argv);
   } catch (const Error& error) {

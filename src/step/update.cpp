@@ -83,8 +83,8 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   const at::Tensor counts = counted(loss, norm);
   const at::Tensor scale = gradient_scale(norm, targets, counts);
   live_.optimizer().step(torch::full({}, input.learning_rate, scale.options()), scale);
-  if (replicas_) replicas_->gather_weights();
   live_.model().after_step(counts, all.loads);
+  if (replicas_) replicas_->gather_weights();  // the last to write weights
   queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector(), all.of_ranks}),
                      live_.ranks().seconds_waited() - waited});
 }

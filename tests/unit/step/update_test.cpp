@@ -153,28 +153,6 @@ TEST_CASE("many micro-batches are one large batch: sums are divided once, by the
   CHECK(test::max_error(one.parameters().grad(), many.parameters().grad()) < 1e-4 * one.parameters().grad().abs().max().item<double>());
 }
 
-TEST_CASE("what is added up between backward and the division counts as if it were here: the seam of several ranks") {
-  const RunConfig config = with_experts();
-  LiveModel alone = two_blocks(config), first = two_blocks(config), second = two_blocks(config);
-  SpikeDetector a, b, c;
-  const DepthPlan plan = DepthPlan::plain(2);
-  const UpdateResult whole = Updater(alone, config, a).run(first_rows, {1, plan, 1e-3, 1, 8});
-  // The second rank's gradients and sums, kept where a reduction would take them from.
-  at::Tensor gradients, sums;
-  const Reduce keep = [&](const at::Tensor& g, const at::Tensor& s) { gradients = g.clone(), sums = s.clone(); };
-  Updater(second, config, c, {}, keep).run([](std::int64_t) { return rows(4, 4); }, {1, plan, 1e-3, 1, 4});
-  const Reduce add = [&](const at::Tensor& g, const at::Tensor& s) { at::Tensor(g).add_(gradients), at::Tensor(s).add_(sums); };
-  const UpdateResult reduced = Updater(first, config, b, {}, add).run(first_rows, {1, plan, 1e-3, 1, 4});
-  CHECK(reduced.targets == whole.targets);
-  CHECK(reduced.targets_by_source == whole.targets_by_source);
-  CHECK(reduced.loss == Approx(whole.loss).epsilon(1e-6));
-  CHECK(reduced.grad_norm == Approx(whole.grad_norm).epsilon(1e-5));
-  for (const auto& [depth, call] : alone.model().expert_loads().by_depth) {
-    CHECK(torch::equal(call.counts_E, first.model().expert_loads().by_depth.at(depth).counts_E));
-    CHECK_FALSE(torch::equal(call.counts_E, second.model().expert_loads().by_depth.at(depth).counts_E));
-  }
-}
-
 TEST_CASE("a batch without a target leaves the weights to decay alone") {
   const RunConfig config = small_run("fp32");
   LiveModel live = two_blocks(config);
