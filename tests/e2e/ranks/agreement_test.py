@@ -25,7 +25,7 @@ WORLDS = (2, 4)
 PROMISED = 1e-6
 QUIET = ("logging.tensorboard=false", "logging.sample_tokens=0", "data.validation.every=0", "checkpoint.every=0", f"schedule.steps={UPDATES}", "schedule.warmup=1",
          f"batch.tokens={SEQUENCES * SEQUENCE}", "parallel.bucket_mb=0.02", "parallel.check_replicas_every=10")
-LOOP = ("model.blocks=6", "model.depth_plan=0-1, (2-3)x2, 4-5", "model.loop.injection=concat", "model.loop.backprop_last=2",
+LOOP = ("model.blocks=6", "model.tie_embeddings=false", "parallel.bucket_mb=0.004", "model.depth_plan=0-1, (2-3)x2, 4-5", "model.loop.injection=concat", "model.loop.backprop_last=2",
         "model.loop.repeats={kind: poisson_lognormal, mean: 2, sigma: 0.5, max: 4}", "memory.activation_checkpointing={every: 2}",
         'growth.plans=["(0-1)x2", "0, (1-2)x2, 3", "0-1, (2-3)x2, 4-5"]')
 DREAMER = ("model.architecture=dreamer", "model.blocks=3", "model.depth_plan=(0-2)x2", "model.depth_attention={kind: separate, heads: 2}",
