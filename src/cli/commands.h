@@ -4,15 +4,19 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "checkpoint/store.h"
 #include "config/run_config.h"
 #include "core/errors.h"
 #include "models/registry.h"
 #include "optim/flat_parameters.h"
+#include "run/scale.h"
 
 namespace meristem::cli {
 
@@ -43,5 +47,27 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
 
 // The plan that the user asked for, checked against the model's blocks; `trained` where `text` is empty.
 DepthPlan plan_or(const std::string& text, const DepthPlan& trained, std::int64_t blocks);
+
+// plan --gpus; in plan_forecast.cpp.
+
+struct ForecastOptions {
+  std::optional<std::int64_t> gpus, node_size;
+  std::optional<double> gbps, flops_per_second, node_gbps, dollars_per_hour;
+  std::optional<std::string> gpu;
+};
+void add_forecast_options(CLI::App& command, ForecastOptions& options);
+// InputError that names an option.
+void check_forecast_options(const ForecastOptions& options);
+
+struct Forecast {
+  Cluster cluster;
+  Timeline timeline;
+  RunForecast asked;
+  std::vector<RunForecast> table;  // over numbers of GPUs that can share the batch
+};
+// options.gpus is given and the options are checked. InputError where so many ranks cannot share the batch.
+Forecast forecast_of(const RunConfig& config, const ForecastOptions& options);
+nlohmann::ordered_json to_json(const RunConfig& config, const Forecast& forecast);
+void print(const RunConfig& config, const Forecast& forecast);
 
 }  // namespace meristem::cli

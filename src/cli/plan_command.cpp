@@ -183,6 +183,7 @@ void add_plan(CLI::App& app, Action& run) {
     std::string config;
     std::vector<std::string> overrides;
     bool json = false, match = false;
+    ForecastOptions forecast;
   };
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("plan", "Count parameters, FLOPs, cache and memory before paying for them");
@@ -190,19 +191,25 @@ void add_plan(CLI::App& app, Action& run) {
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->add_flag("--match", arguments->match, "Search baselines that match a Dreamer-style model's FLOPs, parameters and KV memory");
+  add_forecast_options(*command, arguments->forecast);
   command->callback([arguments, &run] {
     run = [arguments] {
+      check_forecast_options(arguments->forecast);
       const RunConfig config = load_config(arguments->config, arguments->overrides, initial_model);
       const RunCost cost = cost_of(config, builtin_registry());
       std::optional<Match> match;
       if (arguments->match) match = match_baselines(config, builtin_registry());
+      std::optional<Forecast> forecast;
+      if (arguments->forecast.gpus) forecast = forecast_of(config, arguments->forecast);
       if (arguments->json) {
         auto json = to_json(config, cost);
         if (match) json["match"] = to_json(*match);
+        if (forecast) json["forecast"] = to_json(config, *forecast);
         fmt::print("{}\n", json.dump(2));
       } else {
         print_table(config, cost);
         if (match) print_match(*match);
+        if (forecast) print(config, *forecast);
       }
       return ExitCode::kOk;
     };

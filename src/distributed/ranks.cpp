@@ -164,7 +164,7 @@ void Ranks::join_bits(const at::Tensor& x) {
 void Ranks::explain(const std::string& error) {
   std::string why;
   try {
-    for (int i = 0; i < 20 && why.empty(); ++i) {  // whoever failed may be saying so just now
+    for (int i = 0; i < 5 && why.empty(); ++i) {  // whoever failed may be saying so just now
       why = Watch::failure(*engine_->words, rank());
       if (why.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -316,7 +316,7 @@ void Ranks::fail(const std::string& reason) {
     Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')));
     engine_->store->add("left", 1);
     // Rank 0 serves the store: the others need it to hear this.
-    const double deadline = seconds_now() + 5;
+    const double deadline = seconds_now() + 3;
     while (first() && !place_.agent_hosts_store && seconds_now() < deadline && engine_->store->add("left", 0) < size()) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }

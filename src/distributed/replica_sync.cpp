@@ -1,7 +1,6 @@
 #include "distributed/replica_sync.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -9,29 +8,6 @@
 #include "ops/adamw.h"
 
 namespace meristem {
-namespace {
-
-// The part of the model that reads a parameter first: "blocks.3.…" block 3; norm and head last; the embedding and all else first.
-std::int64_t part_of_name(const std::string& name) {
-  if (name.rfind("norm.", 0) == 0 || name.rfind("head.", 0) == 0) return ReplicaSync::kHead;
-  constexpr std::string_view kBlocks = "blocks.";
-  if (name.rfind(kBlocks, 0) != 0) return -1;
-  std::int64_t block = -1;
-  std::from_chars(name.data() + kBlocks.size(), name.data() + name.size(), block);
-  return block;
-}
-
-std::int64_t first_part_of(const FlatLayout& layout, const FlatBucket& bucket) {
-  std::int64_t first = ReplicaSync::kHead;
-  for (const FlatEntry& entry : layout.entries) {
-    const bool inside = entry.offset < bucket.offset + bucket.count && entry.offset + entry.count > bucket.offset;
-    if (inside) first = std::min(first, part_of_name(entry.name));
-  }
-  return first;
-}
-
-}  // namespace
-
 std::vector<FlatPiece> owned_pieces(const FlatLayout& layout, const ParallelConfig& config, const Ranks& ranks) {
   std::vector<FlatPiece> own;
   if (!shards_optimizer(config, ranks)) return own;
@@ -53,7 +29,6 @@ ReplicaSync::ReplicaSync(FlatParameters& parameters, Ranks& ranks, const Paralle
   for (FlatBucket& flat : buckets_of(parameters.layout(), ranks.size(), config.bucket_mb)) {
     for (const std::size_t entry : flat.entries) buckets_with_[entry].push_back(buckets_.size());
     Bucket bucket;
-    bucket.first_part = first_part_of(parameters.layout(), flat);
     bucket.flat = std::move(flat);
     buckets_.push_back(std::move(bucket));
   }
@@ -145,7 +120,7 @@ void ReplicaSync::share_fp32_weights() {
 void ReplicaSync::await_weights(std::int64_t part) {
   for (; gathered_ < buckets_.size(); ++gathered_) {
     Bucket& bucket = buckets_[buckets_.size() - 1 - gathered_];
-    if (bucket.first_part > part) return;
+    if (bucket.flat.first_part > part) return;
     bucket.gather.wait();
   }
 }

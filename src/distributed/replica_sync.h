@@ -37,11 +37,10 @@ class ReplicaSync {
 
   // Starts to bring updated weights back; nothing where every rank updated all of them. Whoever reads weights waits first:
   void gather_weights();
-  // for those of a part of the model, embedding -1, block i, head and norm kHead,
-  static constexpr std::int64_t kHead = std::int64_t{1} << 62;
+  // for those of a part of the model and of all before it (FlatEntry::part),
   void await_weights(std::int64_t part);
   // or for all.
-  void await_weights() { await_weights(kHead); }
+  void await_weights() { await_weights(kLastPart); }
 
   // Compares bits on all ranks: "rank 2 differs from rank 0 in blocks.3.attention.qkv.weight", or empty. Waits.
   std::string difference();
@@ -49,9 +48,8 @@ class ReplicaSync {
  private:
   struct Bucket {
     FlatBucket flat;
-    std::int64_t first_part = 0;  // of those that have weights in it
-    std::size_t waits_for = 0;    // gradients
-    at::Tensor wire;              // bf16: what travels
+    std::size_t waits_for = 0;  // gradients
+    at::Tensor wire;            // bf16: what travels
     Pending sum, gather;
   };
   void told(std::size_t entry);

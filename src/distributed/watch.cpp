@@ -130,9 +130,13 @@ void Watch::guard() {
 
 // At once: whatever the training thread waits for will not come, and no collective may be issued any more.
 void Watch::end(const std::string& why) const {
-  std::fflush(stdout);
-  fmt::print(stderr, "meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", why);
-  std::fflush(stderr);
+  std::thread([] {  // whoever reads the terminal or the pipe may have stopped reading
+    std::this_thread::sleep_for(2s);
+    ::_exit(1);
+  })
+      .detach();
+  const std::string line = fmt::format("meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", why);
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
   ::_exit(1);
 }
 

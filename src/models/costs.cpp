@@ -6,8 +6,6 @@
 #include <optional>
 #include <vector>
 
-#include "optim/optimizer.h"
-
 namespace meristem {
 namespace {
 
@@ -53,6 +51,39 @@ FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t co
 
 double bytes_of(std::optional<Precision> type) { return type == Precision::kBf16 ? 2 : 4; }
 
+// Which calls of a plan backward comes to, and which of them run again there.
+class Backward {
+ public:
+  Backward(const RunConfig& config, const DepthPlan& plan) : config_(config), plan_(plan) {}
+
+  // Behind a truncation nothing is kept, and before the loop only what an injection leads to.
+  bool reaches(std::int64_t r) const {
+    if (first_learning() == 0) return true;
+    if (plan_.loop()->holds(r)) return plan_.loop()->repeat_of(r) >= first_learning();
+    return r >= plan_.loop()->end() || config_.model.loop.injection != Injection::kNone;
+  }
+  bool checkpointed(std::int64_t r) const {
+    const std::int64_t every = config_.memory.activation_checkpointing.every;
+    return every > 0 && r % every == 0;
+  }
+
+ private:
+  // First repeat that gradients flow through.
+  std::int64_t first_learning() const {
+    const auto& last = config_.model.loop.backprop_last;
+    return plan_.loop() && last ? std::max<std::int64_t>(0, plan_.loop()->repeats - *last) : 0;
+  }
+
+  const RunConfig& config_;
+  const DepthPlan& plan_;
+};
+
+// The block that a parameter belongs to; nothing where it is none's.
+std::optional<std::int64_t> block_of(const ParameterInfo& info) {
+  if (info.name.rfind("blocks.", 0) != 0) return std::nullopt;
+  return std::stoll(info.name.substr(7));
+}
+
 // What one micro-batch holds at its peak.
 struct ActivationMemory {
   double peak = 0;            // bytes beside weights, optimizer state and flat gradients
@@ -66,6 +97,7 @@ class MicroBatchWalk {
       : config_(config),
         model_(model),
         plan_(plan),
+        backward_(config, plan),
         element_(bytes_of(config.precision.compute)),
         tokens_(static_cast<double>(config.batch.micro_sequences * config.data.sequence_length)),
         width_(static_cast<double>(config.model.width)) {
@@ -80,10 +112,10 @@ class MicroBatchWalk {
     const std::vector<BlockGradient> gradients = block_gradients();
     double pending = 0;     // of blocks that were called after r and are called again before
     double remembered = 0;  // gradients of what calls up to r left for later ones
-    for (std::int64_t r = 0; r < plan_.num_calls(); ++r) remembered += reaches(r) ? remembered_by(r) : 0;
+    for (std::int64_t r = 0; r < plan_.num_calls(); ++r) remembered += backward_.reaches(r) ? remembered_by(r) : 0;
     for (std::int64_t r = plan_.num_calls() - 1; r >= 0; --r) {
-      if (!reaches(r)) continue;
-      const BlockGradient& gradient = gradients[static_cast<std::size_t>(block_of(r))];
+      if (!backward_.reaches(r)) continue;
+      const BlockGradient& gradient = gradients[static_cast<std::size_t>(called(r))];
       memory.loop_gradients = std::max(memory.loop_gradients, pending);
       memory.peak = std::max(memory.peak, kept + pending + remembered + call_backward(r, gradient));
       remembered -= remembered_by(r);
@@ -96,34 +128,18 @@ class MicroBatchWalk {
   }
 
  private:
-  std::int64_t block_of(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
-  nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(block_of(r), {config_.data.sequence_length, r}); }
+  std::int64_t called(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
+  nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(called(r), {config_.data.sequence_length, r}); }
   double saved_by(std::int64_t r) const {
     const nn::CallCost cost = cost_of(r);
     return tokens_ * (element_ * cost.saved_elements + 4 * (cost.saved_fp32 + (element_ == 4 ? 0 : cost.saved_casts)));
   }
   // Keys and values that call r leaves for later calls.
   double remembered_by(std::int64_t r) const { return element_ * tokens_ * cost_of(r).memory_elements; }
-  bool checkpointed(std::int64_t r) const {
-    const std::int64_t every = config_.memory.activation_checkpointing.every;
-    return every > 0 && r % every == 0;
-  }
-
-  // First repeat that gradients flow through.
-  std::int64_t first_learning() const {
-    const auto& last = config_.model.loop.backprop_last;
-    return plan_.loop() && last ? std::max<std::int64_t>(0, plan_.loop()->repeats - *last) : 0;
-  }
-  // Whether backward comes to call r. Behind a truncation nothing is kept, and before the loop only what an injection leads to.
-  bool reaches(std::int64_t r) const {
-    if (first_learning() == 0) return true;
-    if (plan_.loop()->holds(r)) return plan_.loop()->repeat_of(r) >= first_learning();
-    return r >= plan_.loop()->end() || config_.model.loop.injection != Injection::kNone;
-  }
 
   double kept_by(std::int64_t r) const {
-    if (!reaches(r)) return 0;
-    double kept = checkpointed(r) ? bytes_of(config_.precision.residual) * tokens_ * width_ + remembered_by(r) : saved_by(r);
+    if (!backward_.reaches(r)) return 0;
+    double kept = backward_.checkpointed(r) ? bytes_of(config_.precision.residual) * tokens_ * width_ + remembered_by(r) : saved_by(r);
     if (plan_.loop() && plan_.loop()->begins_repeat(r)) kept += element_ * tokens_ * model_.injection_cost().saved_elements;
     return kept;
   }
@@ -149,21 +165,21 @@ class MicroBatchWalk {
   double call_backward(std::int64_t r, const BlockGradient& gradient) const {
     const double tied = config_.model.tie_embeddings ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
     const double again = std::max(saved_by(r) * 4 / 3, saved_by(r) / 3 + gradient.bytes);
-    return element_ * tokens_ * width_ + tied + (checkpointed(r) ? again : gradient.largest);
+    return element_ * tokens_ * width_ + tied + (backward_.checkpointed(r) ? again : gradient.largest);
   }
   std::vector<BlockGradient> block_gradients() const {
     std::vector<BlockGradient> gradients(static_cast<std::size_t>(plan_.max_block() + 1));
     for (const ParameterInfo& info : model_.parameter_infos()) {
-      if (info.name.rfind("blocks.", 0) != 0) continue;
-      const auto block = static_cast<std::size_t>(std::stoll(info.name.substr(7)));
+      if (!block_of(info)) continue;
+      const auto block = static_cast<std::size_t>(*block_of(info));
       if (block >= gradients.size()) continue;
       const double bytes = element_ * static_cast<double>(info.tensor.numel());
       gradients[block].bytes += bytes;
       gradients[block].largest = std::max(gradients[block].largest, bytes);
     }
     for (std::int64_t r = 0; r < plan_.num_calls(); ++r) {
-      if (!reaches(r)) continue;
-      BlockGradient& gradient = gradients[static_cast<std::size_t>(block_of(r))];
+      if (!backward_.reaches(r)) continue;
+      BlockGradient& gradient = gradients[static_cast<std::size_t>(called(r))];
       if (gradient.first < 0) gradient.first = r;
       gradient.last = r;
     }
@@ -173,6 +189,7 @@ class MicroBatchWalk {
   const RunConfig& config_;
   const Model& model_;
   const DepthPlan& plan_;
+  Backward backward_;
   double element_, tokens_, width_;
   std::vector<double> kept_;
 };
@@ -192,7 +209,51 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   return memory;
 }
 
+// A block's gradients are complete when backward is in the first call that it reaches, from the block's last parameter to its first; all at
+// the end where the call runs again there.
+std::vector<ParameterUse> parameter_uses(const RunConfig& config, const std::vector<ParameterInfo>& parameters, const DepthPlan& plan) {
+  const Backward backward(config, plan);
+  std::map<std::int64_t, ParameterUse> blocks;
+  for (std::int64_t r = plan.num_calls() - 1; r >= 0; --r) {
+    ParameterUse& use = blocks[plan.calls()[static_cast<std::size_t>(r)]];
+    use.first_use = r;
+    if (backward.reaches(r)) use.complete_in = r;
+  }
+  std::map<std::int64_t, double> sizes, behind;  // of a block, and of those of its parameters that are complete by then
+  for (const ParameterInfo& info : parameters) sizes[block_of(info).value_or(-1)] += static_cast<double>(info.tensor.numel());
+  std::vector<ParameterUse> uses(parameters.size());
+  for (std::size_t i = parameters.size(); i-- > 0;) {
+    const ParameterInfo& info = parameters[i];
+    if (const auto block = block_of(info)) {
+      uses[i] = blocks[*block];
+      behind[*block] += static_cast<double>(info.tensor.numel());
+      if (!backward.checkpointed(uses[i].complete_in)) uses[i].share = behind[*block] / sizes[*block];
+    } else if (info.name.rfind("norm.", 0) == 0 || info.name.rfind("head.", 0) == 0) {
+      uses[i].complete_in = uses[i].first_use = plan.num_calls();
+    }  // the embedding, tied or not, is complete at the very end; so is the map of an injection, about
+  }
+  return uses;
+}
+
 }  // namespace
+
+UpdateRun update_run(const RunConfig& config, const ModelRegistry& registry, const Stage& stage) {
+  const auto model = build_without_storage(config, registry, stage.blocks);
+  const FlopCount flops = count_flops(*model, stage.plan, config.data.sequence_length);
+  const Backward backward(config, stage.plan);
+  UpdateRun run;
+  for (std::int64_t r = 0; r < stage.plan.num_calls(); ++r) {
+    const double once = flops.by_call[static_cast<std::size_t>(r)];
+    run.calls.push_back({once, backward.reaches(r) ? once * (backward.checkpointed(r) ? 3 : 2) : 0});
+    run.run_flops += run.calls.back().forward + run.calls.back().backward;
+  }
+  run.head = {3 * flops.head, 0};
+  run.run_flops += run.head.forward;
+  run.train_flops = flops.train;
+  run.parameters = model->parameter_infos();
+  run.uses = parameter_uses(config, run.parameters, stage.plan);
+  return run;
+}
 
 StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, const Stage& stage) {
   const auto model = build_without_storage(config, registry, stage.blocks);

@@ -9,6 +9,7 @@
 
 #include "config/timeline.h"
 #include "models/registry.h"
+#include "optim/optimizer.h"
 
 namespace meristem {
 
@@ -51,6 +52,32 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
 // All stages. Memory is that of the stage's most demanding plan, phases and drawn repeats counted; the growth peak of each growth
 // attributed to the stage it leads to.
 std::vector<StageCost> stage_costs(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
+
+// An update's work as it is run, for a forecast of its time.
+
+// FLOPs per token. A call that runs again in backward counts there; one behind a truncation has no backward. The head makes its gradients
+// in forward.
+struct CallRun {
+  double forward = 0, backward = 0;
+};
+
+// When backward completes a parameter's gradient, and who reads the parameter first.
+struct ParameterUse {
+  std::int64_t complete_in = -1;  // the backward of this call; the number of calls: before the last call's begins; -1: at its very end
+  double share = 1;               // of that call's backward, which has run by then
+  std::int64_t first_use = -1;    // this call; the number of calls: the head; -1: before the first call
+};
+
+struct UpdateRun {
+  std::vector<CallRun> calls;
+  CallRun head;
+  double train_flops = 0, run_flops = 0;  // per token: as FlopCount::train, and as run
+  std::vector<ParameterInfo> parameters;  // without storage
+  std::vector<ParameterUse> uses;         // of each parameter
+};
+
+// Of a model with the stage's blocks under its plan.
+UpdateRun update_run(const RunConfig& config, const ModelRegistry& registry, const Stage& stage);
 
 // Training FLOPs of the whole run: over spans, so that phases with their own plans count as they run, and
 // with the repeats that are drawn.

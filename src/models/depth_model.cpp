@@ -5,6 +5,7 @@
 #include <map>
 
 #include "models/calls.h"
+#include "optim/flat_parameters.h"
 
 namespace meristem {
 namespace {
@@ -52,7 +53,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   const auto reads = [this](std::int64_t part) {
     if (before_reading_) before_reading_(part);
   };
-  reads(-1);
+  reads(kFirstPart);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
@@ -70,7 +71,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     h_ND = run_call(h_ND, call.block, call);
     record(h_ND);
   }
-  reads(config_.blocks);
+  reads(kLastPart);
   return h_ND;
 }
 

@@ -67,8 +67,8 @@ class Model : public nn::Module {
   // While set, forward passes append the RMS of the residual stream, [] of its type, after the embedding and after each call. Reads alone.
   void record_stream(std::vector<at::Tensor>* stream_rms) { stream_rms_ = stream_rms; }
 
-  // While set, forward passes say which weights they are about to read: -1 the embedding's, i block i's at each of its calls, then
-  // `blocks` the final norm's and the head's.
+  // While set, forward passes say which weights they are about to read (FlatEntry::part): kFirstPart, i for block i at each of its calls,
+  // then kLastPart.
   void before_reading(std::function<void(std::int64_t part)> told) { before_reading_ = std::move(told); }
 
  protected:

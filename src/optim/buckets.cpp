@@ -29,7 +29,8 @@ void cut_evenly(const Region& region, int ranks, std::int64_t elements, std::vec
   TORCH_CHECK((region.end - region.begin) % unit == 0, "the flat layout is not padded for ", ranks, " ranks");
   for (std::int64_t end = region.end; end > region.begin;) {
     const std::int64_t begin = std::max(region.begin, end - size), part = (end - begin) / ranks;
-    FlatBucket bucket{region.rule, begin, end - begin, {}, {}};
+    FlatBucket bucket;
+    bucket.rule = region.rule, bucket.offset = begin, bucket.count = end - begin;
     for (int rank = 0; rank < ranks; ++rank) bucket.pieces.push_back({begin + rank * part, part, rank});
     buckets.push_back(std::move(bucket));
     end = begin;
@@ -79,7 +80,8 @@ void cut_by_matrix(const FlatLayout& layout, const Region& region, int ranks, st
   assign(pieces, work, ranks);
   for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) {
     FlatBucket* bucket = buckets.empty() || buckets.back().rule != region.rule ? nullptr : &buckets.back();
-    if (bucket == nullptr || bucket->count >= elements) bucket = &buckets.emplace_back(FlatBucket{region.rule, 0, 0, {}, {}});
+    if (bucket == nullptr || bucket->count >= elements) bucket = &buckets.emplace_back();
+    bucket->rule = region.rule;
     bucket->offset = piece->offset;
     bucket->count += piece->count;
     bucket->pieces.insert(bucket->pieces.begin(), *piece);
@@ -103,21 +105,17 @@ std::vector<FlatBucket> buckets_of(const FlatLayout& layout, int ranks, double b
       cut_evenly(region, ranks, elements, buckets);
     }
   }
-  // A bucket is complete when the parameter is that the model uses first: parameters stand in that order.
-  std::vector<std::size_t> used_at(layout.entries.size());
   for (FlatBucket& bucket : buckets) {
     for (std::size_t e = 0; e < layout.entries.size(); ++e) {
       const FlatEntry& entry = layout.entries[e];
       const bool inside = entry.offset < bucket.offset + bucket.count && entry.offset + entry.count > bucket.offset;
-      if (inside && entry.learns) bucket.entries.push_back(e);
+      if (!inside) continue;
+      bucket.first_part = std::min(bucket.first_part, entry.part);
+      if (entry.learns) bucket.entries.push_back(e);
     }
   }
-  const auto first_use = [&](const FlatBucket& bucket) {
-    std::size_t first = layout.entries.size();
-    for (const std::size_t e : bucket.entries) first = std::min(first, layout.entries[e].place);
-    return first;
-  };
-  std::stable_sort(buckets.begin(), buckets.end(), [&](const auto& a, const auto& b) { return first_use(a) > first_use(b); });
+  // A bucket's last gradient is that of the part which the forward pass reads first.
+  std::stable_sort(buckets.begin(), buckets.end(), [](const auto& a, const auto& b) { return a.first_part > b.first_part; });
   return buckets;
 }
 

@@ -18,6 +18,7 @@ struct FlatPiece {
 struct FlatBucket {
   UpdateRule rule = UpdateRule::kAdamw;
   std::int64_t offset = 0, count = 0;
+  std::int64_t first_part = kLastPart;  // that reads a parameter in it
   // Side by side, all of the bucket. AdamW works element by element: one piece a rank, all of one size, in the order of ranks. Muon needs
   // whole matrices: a piece for each matrix (experts: a few of them together), which the rank has that had the least work so far.
   std::vector<FlatPiece> pieces;

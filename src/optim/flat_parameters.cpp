@@ -21,6 +21,12 @@ std::string owner_of(const std::string& name) {
   return name.rfind("blocks.", 0) == 0 ? name.substr(0, name.find('.', first + 1)) : name.substr(0, first);
 }
 
+std::int64_t part_of(const std::string& name) {
+  const std::string owner = owner_of(name);
+  if (owner == "norm" || owner == "head") return kLastPart;
+  return owner.rfind("blocks.", 0) == 0 ? std::stoll(owner.substr(std::string("blocks.").size())) : kFirstPart;
+}
+
 // Name, rule and decay of the range that a parameter belongs to.
 FlatRange range_of(const ParameterInfo& info, const OptimizerConfig& config) {
   const bool muon = config.kind == OptimizerKind::kMuon && info.role == Role::kLinear,
@@ -70,7 +76,7 @@ FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerC
     for (const std::size_t i : members.at(range.name)) {
       const ParameterInfo& info = infos[i];
       layout.entries.push_back({info.name, info.tensor.sizes().vec(), layout.count, info.tensor.numel(), r, info.packed_rows, i,
-                                stays_fp32(info.role), info.role != Role::kBalance});
+                                part_of(info.name), stays_fp32(info.role), info.role != Role::kBalance});
       layout.count += aligned(info.tensor.numel());
     }
     range.count = layout.count - range.offset;

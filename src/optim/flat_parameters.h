@@ -17,13 +17,18 @@ namespace meristem {
 // Ranges and the pieces of buckets begin at multiples of so many elements: 64 bytes in bf16, 128 in fp32.
 inline constexpr std::int64_t kFlatAlign = 32;
 
+// The parts of a model in the order in which a forward pass reads them: what is no block's and may be read before one (embedding,
+// injection), blocks 0, 1, …, and the final norm and the head.
+inline constexpr std::int64_t kFirstPart = -1, kLastPart = std::int64_t{1} << 62;
+
 struct FlatEntry {
   std::string name;
   std::vector<std::int64_t> shape;
   std::int64_t offset = 0, count = 0;  // elements in the flat buffers
   std::size_t range = 0;
   MatrixRows packed_rows;
-  std::size_t place = 0;    // among the model's parameters, which stand in the order in which it uses them
+  std::size_t place = 0;    // among the model's parameters
+  std::int64_t part = 0;    // of the model that reads it first: kFirstPart, block i, or kLastPart
   bool stays_fp32 = false;  // the model reads the fp32 master, whatever its compute type
   bool learns = true;       // false: no gradient ever comes
 };

@@ -80,6 +80,23 @@ double update_workspace(const std::vector<ParameterInfo>& infos, const Optimizer
   return static_cast<double>(largest * ops::kMuonWorkspaceBytes);
 }
 
+ElementWork update_work(const FlatEntry& entry, UpdateRule rule, const OptimizerConfig& config, bool half) {
+  // Gradients are cleared, and read once for the norm.
+  ElementWork work{8.0 + (half ? 2 : 0), 0};
+  if (rule == UpdateRule::kAdamw) {
+    work.bytes += 28;  // one pass: gradient read, master and both moments read and written
+    return work;
+  }
+  work.bytes += 112;  // a chain of operators: momentum, what counts of it, the orthogonal update in bf16, the scaled sum
+  const std::int64_t rows = entry.shape[entry.shape.size() - 2], columns = entry.shape.back();
+  double multiplications = 0;
+  for (const std::int64_t packed : entry.packed_rows.empty() ? MatrixRows{rows} : entry.packed_rows) {
+    multiplications += newton_schulz_work(1, packed, columns);
+  }
+  work.flops = 2 * static_cast<double>(config.muon->ns_steps) * multiplications / static_cast<double>(rows * columns);
+  return work;
+}
+
 Optimizer::Optimizer(FlatParameters& parameters, const OptimizerConfig& config, ops::Path adamw, const std::vector<FlatPiece>& own)
     : parameters_(parameters), config_(config), adamw_path_(adamw), keeps_all_(own.empty()) {
   for (const UpdateRule rule : rules_of(config)) {

@@ -23,6 +23,13 @@ NamedTensors state_layout(const std::vector<ParameterInfo>& infos, const Optimiz
 // Bytes that an update takes beside state, weights and gradients while it runs.
 double update_workspace(const std::vector<ParameterInfo>& infos, const OptimizerConfig& config);
 
+// What an update does for each element of a parameter once gradients are complete: bytes that pass through memory, and Muon's FLOPs.
+// half: weights have a bf16 copy.
+struct ElementWork {
+  double bytes = 0, flops = 0;
+};
+ElementWork update_work(const FlatEntry& entry, UpdateRule rule, const OptimizerConfig& config, bool half);
+
 // The prefixes of all that is kept, "exp_avg." for example. A fresh state is all zeros.
 std::vector<std::string> state_prefixes(const OptimizerConfig& config);
 

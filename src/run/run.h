@@ -35,6 +35,8 @@ ExitCode run_variants(const RunVariants& variants, const StartRequest& request, 
 
 // Prints phases and growth stages with expected times and peak memory. One step is run where the plan fits in this machine's memory, else
 // shapes are checked without storage, and that is said.
-void dry_run(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry);
+// Of several ranks, one is tried out: its share of the batch and what it would hold; and what checkpoints take. InputError where they
+// cannot share the batch, a rank does not fit into the GPU that is here, or the disk is too small.
+void dry_run(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, std::int64_t ranks = 1);
 
 }  // namespace meristem

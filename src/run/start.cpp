@@ -217,7 +217,11 @@ std::unique_ptr<Loader> make_loader(const RunConfig& config, const Timeline& tim
 MicroBatches micro_batches_of(const RunConfig& config, int ranks) {
   const std::int64_t sequences = config.batch.tokens / config.data.sequence_length;
   if (sequences % ranks != 0) {
-    throw InputError(fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly", sequences, ranks));
+    std::int64_t fewer = std::min<std::int64_t>(ranks, sequences), more = ranks + 1;
+    while (sequences % fewer != 0) --fewer;
+    while (more <= sequences && sequences % more != 0) ++more;
+    throw InputError(fmt::format("batch.tokens: an update has {} sequences, which {} ranks cannot share evenly; {}{} can", sequences, ranks,
+                                 fewer, more <= sequences ? fmt::format(" or {}", more) : ""));
   }
   const std::int64_t own = sequences / ranks;
   std::int64_t micro = std::min(config.batch.micro_sequences, own);

@@ -36,8 +36,9 @@ inline std::uint16_t free_port() {
     if (!(__VA_ARGS__)) throw std::logic_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " + #__VA_ARGS__); \
   } while (false)
 
-// Runs body(ranks) once a rank, each in a thread of its own; then rethrows what the lowest rank threw.
-inline void as_ranks(int count, const std::function<void(std::shared_ptr<Ranks>)>& body, ParallelConfig config = {}) {
+// Runs body(ranks) once a rank, each in a thread of its own; then rethrows what the lowest rank threw. leaves: false where one of them
+// fails.
+inline void as_ranks(int count, const std::function<void(std::shared_ptr<Ranks>)>& body, ParallelConfig config = {}, bool leaves = true) {
   config.timeout_seconds = 60;
   const std::uint16_t port = free_port();
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(count));
@@ -47,7 +48,7 @@ inline void as_ranks(int count, const std::function<void(std::shared_ptr<Ranks>)
       try {
         const std::shared_ptr<Ranks> ranks = Ranks::join({rank, count, rank, "127.0.0.1", port, false, 0}, at::kCPU, config);
         body(ranks);
-        ranks->leave();
+        if (leaves) ranks->leave();
       } catch (...) {
         errors[static_cast<std::size_t>(rank)] = std::current_exception();
       }

@@ -120,13 +120,14 @@ TEST_CASE("facts that differ are refused on all ranks, with the rank that differ
 }
 
 TEST_CASE("a rank that fails is named to those who wait for it") {
-  as_ranks(2, [](std::shared_ptr<Ranks> ranks) {
+  const auto body = [](std::shared_ptr<Ranks> ranks) {
     if (ranks->rank() == 1) {
       ranks->fail("no room on disk\nand more");
       return;
     }
     RANK_CHECK(message_of<SystemError>([&] { ranks->meet("checkpoint", ""); }) == "rank 1 failed: no room on disk");
-  });
+  };
+  as_ranks(2, body, {}, /*leaves=*/false);
 }
 
 TEST_CASE("missing ranks and a port in use are said") {

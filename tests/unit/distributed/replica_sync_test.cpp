@@ -1,7 +1,9 @@
 // Buckets and what travels in them, on parameters of no model: the step's tests have models.
 #include "distributed/replica_sync.h"
 
-#include <mutex>
+#include <chrono>
+#include <cmath>
+#include <thread>
 
 #include <torch/torch.h>
 
@@ -27,13 +29,15 @@ struct Stack {
       add("blocks." + std::to_string(block) + ".down.weight", {16, 48}, Role::kLinear);
     }
     add("norm.weight", {16}, Role::kNorm);
+    add("injection.weight", {16, 32}, Role::kLinear);
     flat = std::make_unique<FlatParameters>(infos, compute, config, ranks);
   }
 
   // Gradients of a chain through all parameters, the first of them last in backward.
   void backward(double scale) {
     at::Tensor h = infos[0].tensor.to(at::kFloat).sum();
-    for (std::size_t i = 1; i < infos.size(); ++i) h = 0.5 * h + (infos[i].tensor.to(at::kFloat) * (scale + static_cast<double>(i))).sum();
+    for (std::size_t i = 1; i < infos.size(); ++i)
+      h = 0.5 * h + (infos[i].tensor.to(at::kFloat) * (scale + 1.01 * static_cast<double>(i))).sum();
     h.backward();
   }
 
@@ -109,7 +113,7 @@ TEST_CASE("updated weights come back from their owners to the bit, in bf16 with 
           if (compute != at::kFloat) stack.flat->half().narrow(0, piece.offset, piece.count).copy_(values);
         }
         sync.gather_weights();
-        sync.await_weights(-1);
+        sync.await_weights(kFirstPart);
         sync.await_weights();
         for (const FlatEntry& entry : stack.flat->entries()) {
           const at::Tensor values = (torch::arange(entry.offset, entry.offset + entry.count, torch::kFloat) * 1.001).view(entry.shape);
@@ -119,6 +123,32 @@ TEST_CASE("updated weights come back from their owners to the bit, in bf16 with 
         RANK_CHECK(sync.difference().empty());
       });
     }
+  }
+}
+
+TEST_CASE("whoever waits for a part has its weights and those of all parts before it, the injection's among the first") {
+  for (const std::int64_t part : {kFirstPart, std::int64_t{0}, std::int64_t{1}, std::int64_t{2}, kLastPart}) {
+    as_ranks(2, [&](std::shared_ptr<Ranks> ranks) {
+      ParallelConfig config;
+      config.bucket_mb = 0.003;
+      Stack stack({}, 2);
+      ReplicaSync sync(*stack.flat, *ranks, config);
+      torch::NoGradGuard no_grad;
+      stack.flat->master().fill_(NAN);
+      for (const FlatPiece& piece : owned_pieces(stack.flat->layout(), config, *ranks)) {
+        stack.flat->master().narrow(0, piece.offset, piece.count).fill_(1);
+      }
+      // The other one is late: what is not waited for is not here.
+      if (ranks->rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      sync.gather_weights();
+      sync.await_weights(part);
+      bool here = true;
+      for (const FlatEntry& entry : stack.flat->entries()) {
+        if (entry.part <= part) here = here && stack.infos[entry.place].tensor.eq(1).all().item<bool>();
+      }
+      sync.await_weights();
+      RANK_CHECK(here);
+    });
   }
 }
 
