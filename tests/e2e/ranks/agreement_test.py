@@ -18,7 +18,7 @@ import ranks
 import tiny_run
 
 PROGRAM, DRIVER = sys.argv[1:3]
-UPDATES, SEQUENCE, SEQUENCES = 50, 32, 8
+UPDATES, SEQUENCE, SEQUENCES = 50, ranks.SEQUENCE, 8
 SPLITS = (1, 2, 8)  # sequences of a micro-batch on one rank
 OF_RANKS = 2        # and on each of several
 WORLDS = (2, 4)
@@ -35,18 +35,6 @@ DREAMER = ("model.architecture=dreamer", "model.blocks=3", "model.depth_plan=(0-
 # Muon turns gradients into rotations, and rounding in their smallest directions along with the rest: it is not smooth enough.
 MODELS = {"decoder": (), "muon": ("optimizer.kind=muon",), "looped": LOOP, "dreamer": DREAMER}
 SMOOTH = ("decoder", "looped", "dreamer", "masked")
-
-
-def write_data(folder):
-    """Documents that count upwards, by 7 or by 11, so that there is something to learn. In `masked` every document fills one sequence, and no token of two in five
-    of them is trained on."""
-    folder.mkdir()
-    counted = {name: [[(first + by * i) % tiny_run.VOCAB for i in range(20 + first % 50)] for first in range(count)]
-               for name, by, count in (("one", 7, 60), ("two", 11, 40), ("held", 7, 6))}
-    for name, documents in counted.items():
-        tiny_run.write_shard(folder / name, tiny_run.VOCAB, documents)
-    documents = [[(first + 7 * i) % tiny_run.VOCAB for i in range(SEQUENCE)] for first in range(50)]
-    tiny_run.write_shard(folder / "masked", tiny_run.VOCAB, documents, [np.full(SEQUENCE, first % 5 >= 2) for first in range(50)])
 
 
 def optimizer_of(folder, step):
@@ -74,7 +62,7 @@ class Case(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(temporary.cleanup)
         cls.root = Path(temporary.name)
-        write_data(cls.root / "data")
+        ranks.write_data(cls.root / "data")
 
     def train(self, name, world, micro, *overrides):
         config = tiny_run.write_config(self.root, out=name, name=f"{name}.yaml")

@@ -13,14 +13,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 
+import numpy as np  # noqa: E402
 import tiny_run  # noqa: E402
 
 DEADLINE = 100  # seconds: all that the program promises to notice within a minute, on a machine that is busy
+SEQUENCE = 32   # tokens, as tiny_run's config has it
 
 
 class End(namedtuple("End", "code out err")):
     def errors(self):
         return [line for line in self.err.splitlines() if line.startswith("meristem: error: ")]
+
+
+def write_data(folder):
+    """Documents that count upwards, by 7 or by 11, so that there is something to learn. In `masked` every document fills one sequence, and no token of two in five
+    of them is trained on."""
+    folder.mkdir()
+    counted = {name: [[(first + by * i) % tiny_run.VOCAB for i in range(20 + first % 50)] for first in range(count)]
+               for name, by, count in (("one", 7, 60), ("two", 11, 40), ("held", 7, 6))}
+    for name, documents in counted.items():
+        tiny_run.write_shard(folder / name, tiny_run.VOCAB, documents)
+    documents = [[(first + 7 * i) % tiny_run.VOCAB for i in range(SEQUENCE)] for first in range(50)]
+    tiny_run.write_shard(folder / "masked", tiny_run.VOCAB, documents, [np.full(SEQUENCE, first % 5 >= 2) for first in range(50)])
 
 
 def free_port():

@@ -10,7 +10,6 @@ from pathlib import Path
 import ranks
 import storm
 import tiny_run
-from agreement_test import write_data
 
 PROGRAM = sys.argv[1]
 # Updates long enough that a stop comes where it should.
@@ -23,7 +22,7 @@ class Resume(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.root = Path(temporary.name)
-        write_data(self.root / "data")
+        ranks.write_data(self.root / "data")
 
     def config(self, name):
         return tiny_run.write_config(self.root, out=name, name=f"{name}.yaml"), self.root / name / "tiny"
