@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "evaluation.evaluate",
     "plot": "reports.plot",
     "report": "reports.report",
+    "launch": "launch.run",  # `train … --nproc N`: the words of the program's command follow
     "encoding-worker": "text.encoding",  # started by `data tokenize`
 }
 CHAT = {"data tokenize": "chat.tokenizing", "generate": "chat.session"}  # the same commands, with --chat

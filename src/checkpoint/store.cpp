@@ -80,7 +80,8 @@ std::vector<std::string> optimizer_parts(const Manifest& manifest) {
 
 void verify_listing(const fs::path& folder, const Manifest& manifest) {
   std::vector<std::string> expected = optimizer_parts(manifest);
-  expected.insert(expected.end(), {kModel, kState});
+  expected.insert(expected.begin(), kModel);
+  expected.push_back(kState);
   for (const std::string& name : expected) verify_file(folder, manifest, name);
   for (const auto& [name, digest] : manifest.files) {
     if (std::find(expected.begin(), expected.end(), name) == expected.end()) {

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,6 +61,31 @@ std::string commit_of(const char* root) {
   return std::getline(ref, line) ? line : "unknown";
 }
 
+// ---- The lock's file says who holds it.
+
+std::string holder_of(int descriptor) {
+  char text[512] = {};
+  const ssize_t bytes = ::pread(descriptor, text, sizeof text - 1, 0);
+  const std::string holder(text, bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  return holder.empty() ? "it is starting" : holder.substr(0, holder.find('\n'));
+}
+
+void write_holder(const fs::path& path, int descriptor) {
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const std::string text = fmt::format("{}, process {}\n", host, ::getpid());
+  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+    throw_errno(path, "cannot be written");
+  }
+}
+
+bool is_at(const fs::path& path, int descriptor) {
+  struct stat opened {
+  }, there{};
+  return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &there) == 0 && opened.st_ino == there.st_ino &&
+         opened.st_dev == there.st_dev;
+}
+
 }  // namespace
 
 std::map<std::string, std::string> environment_of(const RunConfig& config, const std::string& device) {
@@ -74,27 +100,33 @@ std::map<std::string, std::string> environment_of(const RunConfig& config, const
 
 RunFolder RunFolder::existing(const RunConfig& config) { return RunFolder(fs::path(config.run.out) / config.run.name); }
 
-RunFolder::Lock::~Lock() { ::close(descriptor_); }
+RunFolder::Lock::~Lock() {
+  ::unlink(path_.c_str());
+  ::close(descriptor_);
+}
 
 std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
   if (!is_folder(root_)) return nullptr;
   const fs::path path = root_ / kLock;
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (descriptor < 0) throw_errno(path, "cannot be opened");
-  auto lock = std::make_unique<Lock>(descriptor);
-  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) throw_errno(path, "cannot be locked");
-    std::string holder = read_file(path);
-    holder.erase(std::find(holder.begin(), holder.end(), '\n'), holder.end());
-    throw InputError(fmt::format("{}: another job is running in this folder ({})", root_.string(), holder.empty() ? "it starts" : holder));
+  for (;;) {
+    const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0) throw_errno(path, "cannot be opened");
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+      const int reason = errno;
+      const std::string holder = holder_of(descriptor);
+      ::close(descriptor);
+      errno = reason;
+      if (reason != EWOULDBLOCK) throw_errno(path, "cannot be locked");
+      throw InputError(fmt::format("{}: another job is running in this folder ({})", root_.string(), holder));
+    }
+    if (!is_at(path, descriptor)) {  // its holder has just removed it: the next one is another file
+      ::close(descriptor);
+      continue;
+    }
+    auto lock = std::make_unique<Lock>(path, descriptor);
+    write_holder(path, descriptor);
+    return lock;
   }
-  char host[256] = {};
-  ::gethostname(host, sizeof host - 1);
-  const std::string text = fmt::format("{}, process {}\n", host, ::getpid());
-  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-    throw_errno(path, "cannot be written");
-  }
-  return lock;
 }
 
 void RunFolder::refuse_if_used() const {

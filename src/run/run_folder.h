@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/run_config.h"
@@ -13,15 +14,17 @@ namespace meristem {
 
 class RunFolder {
  public:
-  // While it lives no other job uses the folder. The lock dies with the process: a dead job holds none.
+  // While it lives no other job uses the folder: the file `lock` in it is locked, and gone afterwards. The lock dies with the process: a
+  // dead job holds none, though its file stays.
   class Lock {
    public:
-    explicit Lock(int descriptor) : descriptor_(descriptor) {}
+    Lock(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
     ~Lock();
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
 
    private:
+    std::filesystem::path path_;
     int descriptor_;
   };
 

@@ -23,7 +23,7 @@ TABLE = {
     "optim": "core config ops",
     "models": "core depth config nn optim",
     "data": "core config",
-    "distributed": "core config optim",
+    "distributed": "core config ops optim",
     "checkpoint": "core depth config",
     "interop": "core config checkpoint",
     "metrics": "core",

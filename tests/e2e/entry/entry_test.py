@@ -210,6 +210,9 @@ class EntryTest(unittest.TestCase):
             self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python {words}"])
         clone.run("meristem", "data", "tokenize", "a b.txt")
         self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python data tokenize a b.txt"])
+        for words in ("train r.yaml a=b --nproc 2", "train --nproc=2 r.yaml --max-restarts 3"):
+            clone.run("meristem", *words.split())
+            self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python launch {words}"])
         self.assertIn("binary generate c --prompt-ids 1,2", clone.run("meristem", "generate", "c", "--prompt-ids", "1,2").stdout)
         self.assertEqual(clone.called("python"), [])
 
