@@ -17,7 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr const char* kFailed = "failed";
-constexpr auto kBeat = 1s;
+constexpr std::chrono::milliseconds kBeat = 1s;  // not in seconds: a tenth of it would be none
 constexpr double kGraceSeconds = 3;  // for this rank's own account of the same failure
 
 std::string beat_key(int rank) { return fmt::format("beat/{}", rank); }

@@ -121,7 +121,7 @@ def difference(folder, reference):
     last, other = tiny_run.published(folder)[-1], tiny_run.published(reference)[-1]
     if last.name != other.name:
         return f"{last}: the last checkpoint, {other.name} is expected"
-    for name in ("model.safetensors", "optimizer-0.safetensors"):
+    for name in ("model.safetensors", *(path.name for path in sorted(other.glob("optimizer-*.safetensors")))):
         if (last / name).read_bytes() != (other / name).read_bytes():
             return f"{last / name}: other bytes than without a kill"
     if left := tiny_run.pending(folder):

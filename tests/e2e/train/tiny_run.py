@@ -15,6 +15,8 @@ from text_commands import write_shard  # noqa: E402
 from text.shards import xxh3_file  # noqa: E402
 
 VOCAB, STEPS, GROWTHS = 61, 60, (20, 40)
+# What a clock says, in lines of metrics.jsonl.
+CLOCKED = ("tokens_per_second", "flops_per_second", "memory", "loader_wait", "seconds", "communication_exposed", "slowest_rank", "slowest_rank_ratio")
 
 CONFIG = """\
 run: {{name: tiny, seed: 3, out: {out}}}
@@ -66,7 +68,7 @@ def numbers(folder):
         values = json.loads(line, parse_float=str, parse_int=str)
         if values.get("event") in ("resume", "checkpoint"):
             continue
-        for key in ("tokens_per_second", "flops_per_second", "memory", "loader_wait", "seconds"):
+        for key in CLOCKED:
             values.pop(key, None)
         kept.append(values)
     return kept
@@ -102,7 +104,8 @@ def trouble_of(checkpoint):
     """What is wrong with a published checkpoint, None where it is whole: read here, without the program."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
-        names = {"model.safetensors", "optimizer-0.safetensors", "state.json"}
+        parts = sum(name.startswith("optimizer-") for name in manifest["files"])
+        names = {"model.safetensors", "state.json", *(f"optimizer-{part}.safetensors" for part in range(max(1, parts)))}
         if set(manifest["files"]) != names:
             return f"{checkpoint}: manifest.json lists {sorted(manifest['files'])}"
         for name, said in manifest["files"].items():
