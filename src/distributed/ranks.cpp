@@ -278,7 +278,9 @@ std::vector<std::string> Ranks::meet(const std::string& name, const std::string&
     for (int other = 0; other < size(); ++other) {
       while (!engine_->words->check({key(other, round)})) {
         if (failed_) throw SystemError("this rank has failed");
-        if (const std::string failed = Watch::failure(*engine_->words, rank()); !failed.empty()) throw SystemError(failed);
+        const std::string failed = Watch::failure(*engine_->words, rank());
+        // It may have said its words here before it failed.
+        if (!failed.empty() && !engine_->words->check({key(other, round)})) throw SystemError(failed);
         if (seconds_now() > deadline) {
           throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other,
                                         places_.at(static_cast<std::size_t>(other)), number_text(timeout_)));
@@ -308,6 +310,20 @@ void Ranks::agree(const std::string& name, const std::map<std::string, std::stri
     throw InputError(fmt::format("ranks differ in {}: rank {} ({}) has {}, rank 0 has {}", fact, fmt::join(others, ", "),
                                  places_.at(first_other), said[first_other], said.front()));
   }
+}
+
+void Ranks::first_does(const std::string& name, const std::function<void()>& action) {
+  std::string refusal;
+  if (first()) {
+    try {
+      action();
+    } catch (const InputError& error) {
+      if (!several()) throw;
+      refusal = error.what();
+    }
+  }
+  refusal = first_says(name, refusal);
+  if (!refusal.empty()) throw InputError(refusal);
 }
 
 void Ranks::fail(const std::string& reason) {

@@ -84,6 +84,9 @@ class Ranks {
   // Rank 0's answer, on all ranks.
   std::string first_says(const std::string& name, const std::string& mine) { return meet(name, first() ? mine : "").front(); }
 
+  // Rank 0 does it, and where that throws an InputError, so do the others: it is everybody's.
+  void first_does(const std::string& name, const std::function<void()>& action);
+
   // Tells the others why this rank is about to end, so that they end too.
   void fail(const std::string& reason);
   // The orderly end: waits until all have come to it.

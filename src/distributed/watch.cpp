@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 
 constexpr const char* kFailed = "failed";
 constexpr std::chrono::milliseconds kBeat = 1s;  // not in seconds: a tenth of it would be none
-constexpr double kGraceSeconds = 3;  // for this rank's own account of the same failure
+constexpr double kGraceSeconds = 3;              // for this rank's own account of the same failure
 
 std::string beat_key(int rank) { return fmt::format("beat/{}", rank); }
 
@@ -116,6 +116,7 @@ void Watch::look_after_others() {
     if (seconds_now() - heard.at < silence_seconds_) continue;
     const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
     post_failure(*store_, -1, why);
+    std::this_thread::sleep_for(3 * kBeat);  // rank 0 may serve the store: the others have to hear of it first
     end(why);
   }
 }

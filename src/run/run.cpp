@@ -65,8 +65,9 @@ ExitCode train_with(std::shared_ptr<Ranks> ranks, at::Device device, const RunCo
                     const ModelRegistry& registry, const RunParts& parts) {
   const Timeline timeline(config);
   const RunFolder existing = RunFolder::existing(config);
-  if (ranks->first()) existing.refuse_if_running();
+  ranks->first_does("look at the lock", [&] { existing.refuse_if_running(); });
   Start start = decide_start(config, timeline, request, registry);
+  agree_on_start(*ranks, config, start);
   if (is_finished(config, timeline, start, existing)) {
     ranks->meet("finished", "");
     return ranks->first() ? say_finished(timeline, start.checkpoint->state, existing) : ExitCode::kOk;

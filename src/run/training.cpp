@@ -53,15 +53,14 @@ std::unique_ptr<Updater> Training::make_updater() {
 
 // The first rank makes it, and the others find it made.
 RunFolder Training::open_folder() {
-  agree_on_start(*ranks_, config_, *loader_, start_);
+  agree_on_data(*ranks_, *loader_);
   std::optional<RunFolder> opened;
-  if (ranks_->first()) {
+  ranks_->first_does("open the run folder", [&] {
     opened = RunFolder::open(config_, start_.new_run, lock_);
     if (folder_entries(opened->checkpoints()) != start_.seen) {
       throw InputError(fmt::format("{}: another job has just written a checkpoint here; start again", opened->root().string()));
     }
-  }
-  ranks_->meet("run folder", "");
+  });
   if (opened) return *opened;
   const RunFolder folder = RunFolder::existing(config_);
   if (!is_folder(folder.root())) {
