@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <thread>
 
@@ -186,13 +187,50 @@ Ranks::~Ranks() = default;
 
 std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(RankPlace{})); }
 
+namespace {
+
+// Ends the process where connecting does not end by itself: something that is no store may listen at the port, and never answer.
+class JoinDeadline {
+ public:
+  JoinDeadline(const RankPlace& place, double seconds) {
+    thread_ = std::thread([this, place, seconds] {
+      std::unique_lock lock(mutex_);
+      if (changed_.wait_for(lock, to_milliseconds(seconds), [this] { return joined_; })) return;
+      const std::string line =
+          fmt::format("meristem: error: {}rank 0 cannot be reached at {}:{} within {} s: what listens there does not answer\n",
+                      place.rank > 0 ? fmt::format("[rank {}] ", place.rank) : "", place.master, place.port, number_text(seconds));
+      [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+      ::_exit(1);
+    });
+  }
+  ~JoinDeadline() {
+    {
+      const std::lock_guard lock(mutex_);
+      joined_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool joined_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
 std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, const ParallelConfig& config) {
   std::shared_ptr<Ranks> ranks(new Ranks(place));
   if (!ranks->several()) return ranks;
   ++g_joins;
   ranks->on_gpu_ = device.is_cuda();
   ranks->timeout_ = config.timeout_seconds;
-  ranks->open_store(config);
+  {
+    const JoinDeadline deadline(place, 2 * config.join_seconds + 2);
+    ranks->open_store(config);
+  }
   const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";
   ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
   if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);

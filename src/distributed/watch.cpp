@@ -90,8 +90,10 @@ void Watch::listen() {
     try {
       beat();
       answered_ = seconds_now();
-    } catch (const std::exception&) {
-      // The guard counts how long the store has not answered.
+    } catch (const std::exception& error) {  // the guard counts how long the store has not answered
+      const std::string text = error.what();
+      const std::lock_guard lock(mutex_);
+      trouble_ = text.substr(0, text.find('\n'));
     }
     for (int i = 0; i < 10 && !stop_; ++i) std::this_thread::sleep_for(kBeat / 10);
   }
@@ -125,7 +127,10 @@ void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
     if (stop_ || seconds_now() - answered_ < silence_seconds_) continue;
-    end(fmt::format("the store on the machine of {} has not answered for {:.0f} s", named(places_, 0), silence_seconds_));
+    std::unique_lock lock(mutex_);
+    const std::string trouble = trouble_.empty() ? "" : fmt::format(" ({})", trouble_);
+    lock.unlock();
+    end(fmt::format("the store on the machine of {} has not answered for {:.0f} s{}", named(places_, 0), silence_seconds_, trouble));
   }
 }
 

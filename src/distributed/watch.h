@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,6 +47,8 @@ class Watch {
   std::vector<Heard> heard_;
   std::atomic<bool> stop_{false};
   std::atomic<double> answered_;  // when the store last did
+  std::mutex mutex_;
+  std::string trouble_;  // what its last failure was
   std::thread listener_, guard_;
 };
 
