@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -225,6 +226,7 @@ std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, co
   std::shared_ptr<Ranks> ranks(new Ranks(place));
   if (!ranks->several()) return ranks;
   ++g_joins;
+  std::signal(SIGPIPE, SIG_IGN);  // a rank that is gone is an error to be told, not an end without words
   ranks->on_gpu_ = device.is_cuda();
   ranks->timeout_ = config.timeout_seconds;
   {

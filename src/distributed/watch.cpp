@@ -102,9 +102,11 @@ void Watch::listen() {
 void Watch::beat() {
   store_->add(beat_key(rank_), 1);
   look_after_others();
-  if (failure(*store_, rank_).empty()) return;
+  const std::string why = failure(*store_, rank_);
+  if (why.empty()) return;
+  ending_ = true;
   std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
-  if (!stop_) end(failure(*store_, rank_));
+  if (!stop_) end(why);
 }
 
 // Rank 0 looks after all, the others after rank 0: a thousand ranks ask the store two thousand times a second.
@@ -117,6 +119,7 @@ void Watch::look_after_others() {
     if (beats != heard.beats) heard = {beats, seconds_now()};
     if (seconds_now() - heard.at < silence_seconds_) continue;
     const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
+    ending_ = true;
     post_failure(*store_, -1, why);
     std::this_thread::sleep_for(3 * kBeat);  // rank 0 may serve the store: the others have to hear of it first
     end(why);
@@ -126,7 +129,7 @@ void Watch::look_after_others() {
 void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
-    if (stop_ || seconds_now() - answered_ < silence_seconds_) continue;
+    if (stop_ || ending_ || seconds_now() - answered_ < silence_seconds_) continue;
     std::unique_lock lock(mutex_);
     const std::string trouble = trouble_.empty() ? "" : fmt::format(" ({})", trouble_);
     lock.unlock();

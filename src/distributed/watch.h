@@ -45,8 +45,8 @@ class Watch {
     double at = 0;  // seconds
   };
   std::vector<Heard> heard_;
-  std::atomic<bool> stop_{false};
-  std::atomic<double> answered_;  // when the store last did
+  std::atomic<bool> stop_{false}, ending_{false};  // ending: the listener knows why, and waits a moment
+  std::atomic<double> answered_;                   // when the store last did
   std::mutex mutex_;
   std::string trouble_;  // what its last failure was
   std::thread listener_, guard_;
