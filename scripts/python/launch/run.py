@@ -73,8 +73,12 @@ def main(argv):
     if 0 < gpus < ranks:
         raise UserError(f"--nproc {ranks}: this machine shows {gpus} GPU{'s' if gpus > 1 else ''}, and each rank needs one of its own")
     share_cores(ranks)
+    program = os.environ["MERISTEM_BINARY"]
+    if "--dry-run" in arguments:  # tries one rank of so many, in this process
+        asked = any(word.partition("=")[0] == "--ranks" for word in arguments)
+        os.execv(program, [program, *arguments, *([] if asked or ranks == 1 else ["--ranks", str(ranks)])])
 
     from launch.agent import launch  # PyTorch takes a second or two to load: bad arguments need not wait for it
 
     with log_folder(own.get("--logs")) as folder:
-        return launch([os.environ["MERISTEM_BINARY"], *arguments], ranks, restarts, folder)
+        return launch([program, *arguments], ranks, restarts, folder)

@@ -185,6 +185,13 @@ class Starts(Case):
         self.assertEqual(self.end(), (2, "note\r\nmeristem: error: why\r\n"))
         self.assertTrue(self.out.read_text().endswith(" True\n"))
 
+    def test_a_dry_run_tries_one_rank_of_so_many(self):
+        self.environment["MERISTEM_BINARY"] = "/bin/echo"
+        for words, become in (("train x --dry-run --nproc 4", "train x --dry-run --ranks 4"), ("train x --dry-run --nproc 1", "train x --dry-run"),
+                              ("train x --ranks=64 --dry-run --nproc 4", "train x --ranks=64 --dry-run")):
+            self.assertEqual(self.run_ranks(words), (0, ""))
+            self.assertEqual(self.out.read_text(), become + "\n")
+
     def test_the_entry_in_a_process_of_its_own(self):
         done = subprocess.run([sys.executable, SCRIPTS, "launch", "train", "*:exit:75", "--nproc", "2"], env=os.environ | self.environment, capture_output=True,
                               text=True, timeout=DEADLINE)
