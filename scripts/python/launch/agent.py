@@ -145,8 +145,10 @@ class Agent(LocalElasticAgent):
         blamed = BLAMED.match(self.output.error_of(first))
         if blamed and int(blamed[1]) in failed:
             first = int(blamed[1])  # it was slower to end than the one that it made leave
-        code = self.ended[first]
         said = self.output.error_of(first)
+        if 0 in failed and said == f"[rank {first}] {self.output.error_of(0)}" and self.ended[0] == self.ended[first]:
+            first, said = 0, self.output.error_of(0)  # all of them say so: it is nobody's own
+        code = self.ended[first]
         if code < 0 and -code in self.stops.sent:  # before it could obey: it ended as it would have alone
             self.code, self.line = 128 - code, None
         elif code < 0:

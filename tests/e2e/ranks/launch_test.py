@@ -128,9 +128,12 @@ class Ends(Case):
         for code in (0, 75, 1, 2, 3, 4):
             with self.subTest(code):
                 self.forget()
-                error = "" if code in (0, 75) else "*:error:why"
+                error = "" if code in (0, 75) else "0:error:late 1:error:why"
                 found, err = self.run_ranks(f"{error} 1:exit:{code} *:after:1 *:exit:{code}", "--nproc", "2")
                 self.assertEqual((found, err), (code, "meristem: error: [rank 1] why\n" if error else ""))
+
+    def test_what_all_ranks_say_is_no_ranks_own(self):
+        self.assertEqual(self.run_ranks("*:error:why 1:exit:2 *:after:1 *:exit:2", "--nproc", "2"), (2, "meristem: error: why\n"))
 
     def test_the_rank_that_failed_first_speaks_though_others_end_before_it(self):
         for blame in ("rank 2 failed: x", "rank 2 (host, process 7) is gone", "rank 2 (host, process 7) has not been heard of for 30 s"):
