@@ -65,10 +65,7 @@ ExitCode train_with(std::shared_ptr<Ranks> ranks, at::Device device, const RunCo
                     const ModelRegistry& registry, const RunParts& parts) {
   const Timeline timeline(config);
   const RunFolder existing = RunFolder::existing(config);
-  std::unique_ptr<RunFolder::Lock> lock;
-  // Before anything in the folder is read: a job that runs there changes it.
-  if (ranks->first() && request.resume != "none") lock = existing.lock();
-  ranks->meet("lock", "");
+  if (ranks->first()) existing.refuse_if_running();
   Start start = decide_start(config, timeline, request, registry);
   if (is_finished(config, timeline, start, existing)) {
     ranks->meet("finished", "");
@@ -76,7 +73,7 @@ ExitCode train_with(std::shared_ptr<Ranks> ranks, at::Device device, const RunCo
   }
   const std::int64_t from_step = start.checkpoint ? start.checkpoint->state.step : 0;
   require_free_disk(std::filesystem::path(config.run.out) / config.run.name, checkpoint_disk_need(config, timeline, registry, from_step));
-  return Training(config, timeline, registry, std::move(start), parts, ranks, device, std::move(lock)).train();
+  return Training(config, timeline, registry, std::move(start), parts, ranks, device).train();
 }
 
 }  // namespace

@@ -70,13 +70,16 @@ std::string holder_of(int descriptor) {
   return holder.empty() ? "it is starting" : holder.substr(0, holder.find('\n'));
 }
 
-void write_holder(const fs::path& path, int descriptor) {
+[[noreturn]] void refuse_running(const fs::path& root, const std::string& holder) {
+  throw InputError(fmt::format("{}: another job is running in this folder ({})", root.string(), holder));
+}
+
+// For people: a full disk does not matter here, and is said of the next file.
+void write_holder(int descriptor) {
   char host[256] = {};
   ::gethostname(host, sizeof host - 1);
   const std::string text = fmt::format("{}, process {}\n", host, ::getpid());
-  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-    throw_errno(path, "cannot be written");
-  }
+  [[maybe_unused]] const bool written = ::ftruncate(descriptor, 0) == 0 && ::pwrite(descriptor, text.data(), text.size(), 0) > 0;
 }
 
 bool is_at(const fs::path& path, int descriptor) {
@@ -106,7 +109,6 @@ RunFolder::Lock::~Lock() {
 }
 
 std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
-  if (!is_folder(root_)) return nullptr;
   const fs::path path = root_ / kLock;
   for (;;) {
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -117,16 +119,25 @@ std::unique_ptr<RunFolder::Lock> RunFolder::lock() const {
       ::close(descriptor);
       errno = reason;
       if (reason != EWOULDBLOCK) throw_errno(path, "cannot be locked");
-      throw InputError(fmt::format("{}: another job is running in this folder ({})", root_.string(), holder));
+      refuse_running(root_, holder);
     }
     if (!is_at(path, descriptor)) {  // its holder has just removed it: the next one is another file
       ::close(descriptor);
       continue;
     }
     auto lock = std::make_unique<Lock>(path, descriptor);
-    write_holder(path, descriptor);
+    write_holder(descriptor);
     return lock;
   }
+}
+
+void RunFolder::refuse_if_running() const {
+  const int descriptor = ::open((root_ / kLock).c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  const bool held = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  const std::string holder = held ? holder_of(descriptor) : "";
+  ::close(descriptor);
+  if (held) refuse_running(root_, holder);
 }
 
 void RunFolder::refuse_if_used() const {
@@ -143,7 +154,7 @@ RunFolder RunFolder::open(const RunConfig& config, bool new_run, std::unique_ptr
   RunFolder folder = existing(config);
   if (new_run) folder.refuse_if_used();
   create_folder(folder.root_);
-  if (!lock) lock = folder.lock();
+  lock = folder.lock();
   if (new_run) folder.refuse_if_used();  // another job may have been as quick, and be gone again
   for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
   if (config.logging.tensorboard) create_folder(folder.tensorboard());

@@ -30,7 +30,7 @@ class RunFolder {
 
   // OUT/NAME. new_run: InputError where it exists and holds anything. Otherwise an existing folder is used as it is.
   // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
-  // `lock` is taken where it is not held yet.
+  // Takes the lock, and gives it back where it fails.
   static RunFolder open(const RunConfig& config, bool new_run, std::unique_ptr<Lock>& lock);
 
   // The paths alone: nothing is created or written.
@@ -39,8 +39,10 @@ class RunFolder {
   // InputError where it exists and holds anything.
   void refuse_if_used() const;
 
-  // Of a folder that exists; none where there is none yet. InputError says who holds it.
+  // Of a folder that exists. InputError says who holds it.
   std::unique_ptr<Lock> lock() const;
+  // The same, but nothing is written and nothing held: before anything in the folder is read.
+  void refuse_if_running() const;
 
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }

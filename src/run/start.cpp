@@ -269,6 +269,7 @@ Start decide_start(const RunConfig& config, const Timeline& timeline, const Star
     throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
   }
   Start start;
+  const std::vector<std::string> seen = folder_entries(fs::path(config.run.out) / config.run.name / "checkpoints");
   if (request.resume == "auto") {
     start = from_own_newest(config, request.branch, registry);
   } else if (!request.branch.empty()) {
@@ -276,6 +277,7 @@ Start decide_start(const RunConfig& config, const Timeline& timeline, const Star
   } else if (request.resume != "none") {
     start = from_named(config, request.resume, registry);
   }
+  start.seen = seen;
   if (start.checkpoint) refuse_other_depth(timeline, *start.checkpoint, start.checkpoint_path);
   if (!start.checkpoint && config.initial) start.initial = open_initial(config, timeline);
   return start;

@@ -42,6 +42,7 @@ struct Start {
   std::filesystem::path checkpoint_path;
   std::optional<Initial> initial;  // from the beginning, with these weights
   bool new_run = true;             // the run folder must not exist yet
+  std::vector<std::string> seen;   // what stood in its checkpoints/ when this was decided
   bool from_trunk = false;         // the checkpoint is another run's: nothing of this run has happened yet
   std::vector<std::string> notes;  // lines to be said aloud: skipped damaged checkpoints, a changed machine
 };

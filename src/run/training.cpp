@@ -29,7 +29,7 @@ void naming(const std::string& place, Action&& action) {
 }  // namespace
 
 Training::Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts,
-                   std::shared_ptr<Ranks> ranks, at::Device device, std::unique_ptr<RunFolder::Lock> lock)
+                   std::shared_ptr<Ranks> ranks, at::Device device)
     : config_(config),
       timeline_(timeline),
       registry_(registry),
@@ -42,7 +42,6 @@ Training::Training(const RunConfig& config, const Timeline& timeline, const Mode
       environment_(environment_of(config, device_name(device_))),
       live_(starting_model()),
       updater_(make_updater()),
-      lock_(std::move(lock)),
       folder_(open_folder()),
       cut_(cut_metrics()),
       telemetry_(config, timeline, folder_, resumed_after(), device_name(device_), ranks_->first()),
@@ -56,7 +55,12 @@ std::unique_ptr<Updater> Training::make_updater() {
 RunFolder Training::open_folder() {
   agree_on_start(*ranks_, config_, *loader_, start_);
   std::optional<RunFolder> opened;
-  if (ranks_->first()) opened = RunFolder::open(config_, start_.new_run, lock_);
+  if (ranks_->first()) {
+    opened = RunFolder::open(config_, start_.new_run, lock_);
+    if (folder_entries(opened->checkpoints()) != start_.seen) {
+      throw InputError(fmt::format("{}: another job has just written a checkpoint here; start again", opened->root().string()));
+    }
+  }
   ranks_->meet("run folder", "");
   if (opened) return *opened;
   const RunFolder folder = RunFolder::existing(config_);

@@ -25,9 +25,9 @@ namespace meristem {
 
 class Training {
  public:
-  // All that the start can fail on stands before the run folder is touched. `lock`: of the run folder, where it is there already.
+  // All that the start can fail on stands before the run folder is touched.
   Training(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry, Start start, const RunParts& parts,
-           std::shared_ptr<Ranks> ranks, at::Device device, std::unique_ptr<RunFolder::Lock> lock);
+           std::shared_ptr<Ranks> ranks, at::Device device);
 
   // To schedule.steps: kOk; or kInterrupted after a stop request was honoured with a checkpoint. Where this rank fails alone, the others
   // hear of it before anything here is taken down.
