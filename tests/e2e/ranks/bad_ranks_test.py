@@ -121,6 +121,8 @@ class Folders(Case):
     def test_a_run_folder_in_use(self):
         for world in (1, 2):
             with self.subTest(world):
+                self.config = tiny_run.write_config(self.root, f"of-{world}")
+                self.folder = self.root / f"of-{world}" / "tiny"
                 job = self.start(world=world)
                 holder = [self.folder, socket.gethostname(), str(job.pid(0))]
                 for arguments in (["--resume", "auto"], ["--resume", "auto", "optimizer.lr=1e-4"]):
@@ -134,7 +136,6 @@ class Folders(Case):
                 job.stop()
                 job = self.start("--resume", "auto", world=world, at=tiny_run.last_step(self.folder) + 1)
                 job.stop()
-                shutil.rmtree(self.folder)
 
     def test_jobs_that_race_for_a_new_folder(self):
         for turn in range(4):
