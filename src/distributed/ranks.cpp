@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <future>
 #include <thread>
 
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -164,14 +165,14 @@ void Ranks::join_bits(const at::Tensor& x) {
 void Ranks::explain(const std::string& error) {
   std::string why;
   try {
-    for (int i = 0; i < 5 && why.empty(); ++i) {  // whoever failed may be saying so just now
-      why = Watch::failure(*engine_->words, rank());
-      if (why.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    for (int i = 0; i < 5; ++i) {  // whoever failed may be saying so just now
+      fail_with_others();
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
-    if (why.empty()) {
-      const std::vector<std::string> silent = Watch::silent(*engine_->words, rank(), places_);
-      if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
-    }
+    const std::vector<std::string> silent = Watch::silent(*engine_->words, rank(), places_);
+    if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
+  } catch (const Error&) {
+    throw;
   } catch (const std::exception&) {
     why = fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front());
   }
@@ -201,18 +202,26 @@ std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, co
 }
 
 void Ranks::open_store(const ParallelConfig& config) {
-  const auto connect = [&](bool serves) {
+  const auto connect = [place = place_, seconds = config.join_seconds](bool serves) {
     c10d::TCPStoreOptions options;
-    options.port = place_.port;
+    options.port = place.port;
     options.isServer = serves;
-    options.numWorkers = place_.size;
+    options.numWorkers = place.size;
     options.waitWorkers = false;
-    options.timeout = to_milliseconds(config.join_seconds);
-    return c10::make_intrusive<c10d::PrefixStore>(name_of_store(place_), c10::make_intrusive<c10d::TCPStore>(place_.master, options));
+    options.timeout = to_milliseconds(seconds);
+    return c10::make_intrusive<c10d::PrefixStore>(name_of_store(place), c10::make_intrusive<c10d::TCPStore>(place.master, options));
+  };
+  // Something else that listens on this port may take the connection and never say a word: then the thread is left to itself.
+  const auto connect_in_time = [&](bool serves) {
+    std::packaged_task<c10::intrusive_ptr<c10d::PrefixStore>()> task([connect, serves] { return connect(serves); });
+    auto store = task.get_future();
+    std::thread(std::move(task)).detach();
+    if (store.wait_for(to_milliseconds(config.join_seconds + 1)) != std::future_status::ready) throw SystemError("no answer");
+    return store.get();
   };
   const bool serves = first() && !place_.agent_hosts_store;
   try {
-    engine_->store = connect(serves);
+    engine_->store = connect_in_time(serves);
   } catch (const std::exception& error) {
     if (serves && std::string_view(error.what()).find("EADDRINUSE") != std::string_view::npos) {
       throw InputError(fmt::format("MASTER_PORT: {} is in use on this machine; choose another one", place_.port));
@@ -278,7 +287,7 @@ std::vector<std::string> Ranks::meet(const std::string& name, const std::string&
     for (int other = 0; other < size(); ++other) {
       while (!engine_->words->check({key(other, round)})) {
         if (failed_) throw SystemError("this rank has failed");
-        if (const std::string failed = Watch::failure(*engine_->words, rank()); !failed.empty()) throw SystemError(failed);
+        fail_with_others();
         if (seconds_now() > deadline) {
           throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other,
                                         places_.at(static_cast<std::size_t>(other)), number_text(timeout_)));
@@ -310,10 +319,17 @@ void Ranks::agree(const std::string& name, const std::map<std::string, std::stri
   }
 }
 
-void Ranks::fail(const std::string& reason) {
+void Ranks::fail_with_others() {
+  if (const auto failure = Watch::failure(*engine_->words, rank())) throw Error(failure->code, failure->why);
+}
+
+void Ranks::fail(const std::exception& error) {
   if (!several() || failed_.exchange(true)) return;
+  const std::string reason = error.what();
+  const auto* ours = dynamic_cast<const Error*>(&error);
   try {
-    Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')));
+    Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')),
+                        ours != nullptr ? ours->exit_code() : ExitCode::kInternal);
     engine_->store->add("left", 1);
     // Rank 0 serves the store: the others need it to hear this.
     const double deadline = seconds_now() + 3;

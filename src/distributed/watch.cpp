@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -17,8 +18,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr const char* kFailed = "failed";
+constexpr int kNobody = -1;                      // who failed cannot say so
 constexpr std::chrono::milliseconds kBeat = 1s;  // not in seconds: a tenth of it would be none
-constexpr double kGraceSeconds = 3;  // for this rank's own account of the same failure
+constexpr double kGraceSeconds = 3;              // for this rank's own account of the same failure
 
 std::string beat_key(int rank) { return fmt::format("beat/{}", rank); }
 
@@ -56,17 +58,19 @@ Watch::~Watch() {
   listener_.join();
 }
 
-void Watch::post_failure(c10d::Store& store, int rank, const std::string& reason) {
-  store.compareSet(kFailed, "", fmt::format("{} {}", rank, reason));
+void Watch::post_failure(c10d::Store& store, int rank, const std::string& reason, ExitCode code) {
+  store.compareSet(kFailed, "", fmt::format("{} {} {}", rank, static_cast<int>(code), reason));
 }
 
-std::string Watch::failure(c10d::Store& store, int rank) {
-  if (!store.check({kFailed})) return "";
-  const std::string text = store.get_to_str(kFailed);
-  const auto blank = text.find(' ');
-  const std::string who = text.substr(0, blank), reason = text.substr(blank + 1);
-  if (who == std::to_string(rank)) return "";
-  return who == "-1" ? reason : fmt::format("rank {} failed: {}", who, reason);
+std::optional<Watch::Failure> Watch::failure(c10d::Store& store, int rank) {
+  if (!store.check({kFailed})) return std::nullopt;
+  std::istringstream text(store.get_to_str(kFailed));
+  int who = 0, code = 0;
+  text >> who >> code >> std::ws;
+  if (who == rank) return std::nullopt;
+  std::string reason;
+  std::getline(text, reason);
+  return Failure{who == kNobody ? reason : fmt::format("rank {} failed: {}", who, reason), static_cast<ExitCode>(code)};
 }
 
 std::vector<std::string> Watch::silent(c10d::Store& store, int rank, const std::vector<std::string>& places) {
@@ -100,9 +104,10 @@ void Watch::listen() {
 void Watch::beat() {
   store_->add(beat_key(rank_), 1);
   look_after_others();
-  if (failure(*store_, rank_).empty()) return;
+  const std::optional<Failure> found = failure(*store_, rank_);  // the store may go with the rank that said so
+  if (!found) return;
   std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
-  if (!stop_) end(failure(*store_, rank_));
+  if (!stop_) end(*found);
 }
 
 // Rank 0 looks after all, the others after rank 0: a thousand ranks ask the store two thousand times a second.
@@ -114,9 +119,11 @@ void Watch::look_after_others() {
     Heard& heard = heard_[static_cast<std::size_t>(other)];
     if (beats != heard.beats) heard = {beats, seconds_now()};
     if (seconds_now() - heard.at < silence_seconds_) continue;
-    const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
-    post_failure(*store_, -1, why);
-    end(why);
+    const Failure silent{fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_),
+                         ExitCode::kInternal};
+    post_failure(*store_, kNobody, silent.why, silent.code);
+    if (rank_ == 0) std::this_thread::sleep_for(2 * kBeat);  // the store goes with this rank, and the others listen once a beat
+    if (!stop_) end(silent);
   }
 }
 
@@ -124,20 +131,22 @@ void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
     if (stop_ || seconds_now() - answered_ < silence_seconds_) continue;
-    end(fmt::format("the store on the machine of {} has not answered for {:.0f} s", named(places_, 0), silence_seconds_));
+    end({fmt::format("the store on the machine of {} has not answered for {:.0f} s", named(places_, 0), silence_seconds_),
+         ExitCode::kInternal});
   }
 }
 
 // At once: whatever the training thread waits for will not come, and no collective may be issued any more.
-void Watch::end(const std::string& why) const {
-  std::thread([] {  // whoever reads the terminal or the pipe may have stopped reading
+void Watch::end(const Failure& failure) const {
+  const int code = static_cast<int>(failure.code);
+  std::thread([code] {  // whoever reads the terminal or the pipe may have stopped reading
     std::this_thread::sleep_for(2s);
-    ::_exit(1);
+    ::_exit(code);
   })
       .detach();
-  const std::string line = fmt::format("meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", why);
+  const std::string line = fmt::format("meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", failure.why);
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
-  ::_exit(1);
+  ::_exit(code);
 }
 
 }  // namespace meristem

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <c10/util/intrusive_ptr.h>
+
+#include "core/errors.h"
 
 namespace c10d {
 class Store;
@@ -17,14 +20,20 @@ namespace meristem {
 
 class Watch {
  public:
+  // Why all ranks end: "rank 2 failed: REASON", and the exit code of all.
+  struct Failure {
+    std::string why;
+    ExitCode code;
+  };
+
   // `store`: a connection that nobody else uses. places: "host, process 123" by rank.
   Watch(c10::intrusive_ptr<c10d::Store> store, int rank, std::vector<std::string> places, double silence_seconds);
   ~Watch();  // stops listening
 
   // Says to all why this rank ends; the first one to say so is believed.
-  static void post_failure(c10d::Store& store, int rank, const std::string& reason);
-  // "rank 2 failed: REASON", or empty while nobody did.
-  static std::string failure(c10d::Store& store, int rank);
+  static void post_failure(c10d::Store& store, int rank, const std::string& reason, ExitCode code);
+  // What another rank has said; empty while nobody did.
+  static std::optional<Failure> failure(c10d::Store& store, int rank);
   // Ranks whose sign of life does not change within a few seconds, as "rank 2 (host, process 123)".
   static std::vector<std::string> silent(c10d::Store& store, int rank, const std::vector<std::string>& places);
 
@@ -33,7 +42,7 @@ class Watch {
   void guard();
   void beat();
   void look_after_others();
-  [[noreturn]] void end(const std::string& why) const;
+  [[noreturn]] void end(const Failure& failure) const;
 
   c10::intrusive_ptr<c10d::Store> store_;
   int rank_;

@@ -229,7 +229,7 @@ MicroBatches micro_batches_of(const RunConfig& config, int ranks) {
   return {own / micro, micro};
 }
 
-void agree_on_start(Ranks& ranks, const RunConfig& config, const Loader& loader, const Start& start) {
+void agree_on_start(Ranks& ranks, const RunConfig& config, const Start& start) {
   if (!ranks.several()) return;
   std::map<std::string, std::string> facts{
       {"the config", config_hash(config)}, {"the program", xxh3_hex(MappedFile("/proc/self/exe").bytes())}, {"the checkpoint", "none"}};
@@ -237,8 +237,14 @@ void agree_on_start(Ranks& ranks, const RunConfig& config, const Loader& loader,
     facts["the checkpoint"] =
         fmt::format("step {}, {}", start.checkpoint->state.step, xxh3_hex(MappedFile(start.checkpoint_path / "manifest.json").bytes()));
   }
-  for (const auto& [source, print] : loader.fingerprints()) facts["the data of source " + source] = print;
   ranks.agree("start", facts);
+}
+
+void agree_on_data(Ranks& ranks, const Loader& loader) {
+  if (!ranks.several()) return;
+  std::map<std::string, std::string> facts;
+  for (const auto& [source, print] : loader.fingerprints()) facts["the data of source " + source] = print;
+  ranks.agree("data", facts);
 }
 
 fs::path branch_origin(const fs::path& folder) {

@@ -67,8 +67,9 @@ struct MicroBatches {
 };
 MicroBatches micro_batches_of(const RunConfig& config, int ranks);
 
-// InputError, on all ranks, where they did not start the same run: config, program, data, checkpoint.
-void agree_on_start(Ranks& ranks, const RunConfig& config, const Loader& loader, const Start& start);
+// InputError, on all ranks, where they did not start the same run: config, program, checkpoint; and then the data.
+void agree_on_start(Ranks& ranks, const RunConfig& config, const Start& start);
+void agree_on_data(Ranks& ranks, const Loader& loader);
 
 // Lines for every part of the environment that differs and on which bit-exact resume depends.
 std::vector<std::string> environment_notes(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now);

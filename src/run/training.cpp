@@ -53,7 +53,7 @@ std::unique_ptr<Updater> Training::make_updater() {
 
 // The first rank makes it, and the others find it made.
 RunFolder Training::open_folder() {
-  agree_on_start(*ranks_, config_, *loader_, start_);
+  agree_on_data(*ranks_, *loader_);
   std::optional<RunFolder> opened;
   if (ranks_->first()) {
     opened = RunFolder::open(config_, start_.new_run, lock_);
@@ -76,7 +76,7 @@ ExitCode Training::train() {
   } catch (const NonFiniteError&) {
     throw;  // all ranks found it in the same sums
   } catch (const std::exception& error) {
-    ranks_->fail(error.what());
+    ranks_->fail(error);
     throw;
   }
 }
