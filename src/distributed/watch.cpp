@@ -106,6 +106,7 @@ void Watch::beat() {
   look_after_others();
   const std::optional<Failure> found = failure(*store_, rank_);  // the store may go with the rank that said so
   if (!found) return;
+  answered_ = seconds_now() + kGraceSeconds;  // the guard has nothing better to say
   std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
   if (!stop_) end(*found);
 }

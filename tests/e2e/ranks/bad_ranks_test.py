@@ -33,6 +33,11 @@ class Case(refusal.Case):
             self.assertEqual(tiny_run.snapshot(self.root), before, "files came, went or were changed")
         return [end.errors()[0] for end in ends.values()]
 
+    @staticmethod
+    def seen_by_rank_1(other, place):
+        """Rank 1 finds something else in this place. Both are ordinary starts of the program, none of them a fork of a server."""
+        return {0: ["env"], 1: [*UNSHARE, "sh", "-c", OVER, "sh", str(other), str(place)]}
+
 
 class Worlds(Case):
     def test_a_world_that_does_not_divide_the_batch(self):
@@ -71,7 +76,7 @@ class Worlds(Case):
         raw = bytearray(shard.read_bytes())
         raw[100] ^= 1
         other.write_bytes(raw)
-        self.refused_by_all(2, ["rank 1", "one"], "train", self.config, prefix={1: [*UNSHARE, "sh", "-c", OVER, "sh", str(other), str(shard)]})
+        self.refused_by_all(2, ["rank 1", "the data of source one"], "train", self.config, prefix=self.seen_by_rank_1(other, shard))
 
 
 class Ports(Case):
@@ -203,8 +208,8 @@ class Checkpoints(Case):
         empty = self.root / "older"
         shutil.copytree(self.folder / "checkpoints", empty)
         shutil.rmtree(empty / self.newest.name)
-        self.refused_by_all(2, ["rank 1", "checkpoint"], *self.train, "auto",
-                            prefix={1: [*UNSHARE, "sh", "-c", OVER, "sh", str(empty), str(self.folder / "checkpoints")]})
+        self.refused_by_all(2, ["rank 1", "the checkpoint"], *self.train, "auto",
+                            prefix=self.seen_by_rank_1(empty, self.folder / "checkpoints"))
 
 
 class Failures(Case):
