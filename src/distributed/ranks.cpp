@@ -2,8 +2,9 @@
 
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
+#include <csignal>
 #include <cstdlib>
-#include <future>
 #include <thread>
 
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -165,14 +166,14 @@ void Ranks::join_bits(const at::Tensor& x) {
 void Ranks::explain(const std::string& error) {
   std::string why;
   try {
-    for (int i = 0; i < 5; ++i) {  // whoever failed may be saying so just now
-      fail_with_others();
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    for (int i = 0; i < 5 && why.empty(); ++i) {  // whoever failed may be saying so just now
+      why = Watch::failure(*engine_->words, rank());
+      if (why.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
-    const std::vector<std::string> silent = Watch::silent(*engine_->words, rank(), places_);
-    if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
-  } catch (const Error&) {
-    throw;
+    if (why.empty()) {
+      const std::vector<std::string> silent = Watch::silent(*engine_->words, rank(), places_);
+      if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
+    }
   } catch (const std::exception&) {
     why = fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front());
   }
@@ -187,48 +188,76 @@ Ranks::~Ranks() = default;
 
 std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(RankPlace{})); }
 
+namespace {
+
+// Ends the process where connecting does not end by itself: something that is no store may listen at the port, and never answer.
+class JoinDeadline {
+ public:
+  JoinDeadline(const RankPlace& place, double seconds) {
+    thread_ = std::thread([this, place, seconds] {
+      std::unique_lock lock(mutex_);
+      if (changed_.wait_for(lock, to_milliseconds(seconds), [this] { return joined_; })) return;
+      const std::string line =
+          fmt::format("meristem: error: {}rank 0 cannot be reached at {}:{} within {} s: what listens there does not answer\n",
+                      place.rank > 0 ? fmt::format("[rank {}] ", place.rank) : "", place.master, place.port, number_text(seconds));
+      [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+      ::_exit(1);
+    });
+  }
+  ~JoinDeadline() {
+    {
+      const std::lock_guard lock(mutex_);
+      joined_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool joined_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
 std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, const ParallelConfig& config) {
   std::shared_ptr<Ranks> ranks(new Ranks(place));
   if (!ranks->several()) return ranks;
   ++g_joins;
+  std::signal(SIGPIPE, SIG_IGN);  // a rank that is gone is an error to be told, not an end without words
   ranks->on_gpu_ = device.is_cuda();
   ranks->timeout_ = config.timeout_seconds;
-  ranks->open_store(config);
+  {
+    const JoinDeadline deadline(place, 2 * config.join_seconds + 2);
+    ranks->open_store(config);
+  }
   const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";
   try {
     ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
-    if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
-    ranks->engine_->group = (device.is_cuda() ? nccl_group : gloo_group)(ranks->engine_->store, place, config.timeout_seconds);
   } catch (const Error& error) {
-    ranks->fail(error);
+    ranks->fail(error.what());  // those that have come should not have to guess
     throw;
-  } catch (const c10::Error&) {
-    throw SystemError(fmt::format("rank 0 at {}:{} has gone while ranks came together", place.master, place.port));
   }
+  if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
+  ranks->engine_->group = (device.is_cuda() ? nccl_group : gloo_group)(ranks->engine_->store, place, config.timeout_seconds);
   return ranks;
 }
 
 void Ranks::open_store(const ParallelConfig& config) {
-  const auto connect = [place = place_, seconds = config.join_seconds](bool serves) {
+  const auto connect = [&](bool serves) {
     c10d::TCPStoreOptions options;
-    options.port = place.port;
+    options.port = place_.port;
     options.isServer = serves;
-    options.numWorkers = place.size;
+    options.numWorkers = place_.size;
     options.waitWorkers = false;
-    options.timeout = to_milliseconds(seconds);
-    return c10::make_intrusive<c10d::PrefixStore>(name_of_store(place), c10::make_intrusive<c10d::TCPStore>(place.master, options));
-  };
-  // Something else that listens on this port may take the connection and never say a word: then the thread is left to itself.
-  const auto connect_in_time = [&](bool serves) {
-    std::packaged_task<c10::intrusive_ptr<c10d::PrefixStore>()> task([connect, serves] { return connect(serves); });
-    auto store = task.get_future();
-    std::thread(std::move(task)).detach();
-    if (store.wait_for(to_milliseconds(config.join_seconds + 1)) != std::future_status::ready) throw SystemError("no answer");
-    return store.get();
+    options.timeout = to_milliseconds(config.join_seconds);
+    return c10::make_intrusive<c10d::PrefixStore>(name_of_store(place_), c10::make_intrusive<c10d::TCPStore>(place_.master, options));
   };
   const bool serves = first() && !place_.agent_hosts_store;
   try {
-    engine_->store = connect_in_time(serves);
+    engine_->store = connect(serves);
   } catch (const std::exception& error) {
     if (serves && std::string_view(error.what()).find("EADDRINUSE") != std::string_view::npos) {
       throw InputError(fmt::format("MASTER_PORT: {} is in use on this machine; choose another one", place_.port));
@@ -245,7 +274,7 @@ void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) 
   const double deadline = seconds_now() + config.join_seconds;
   std::vector<int> missing;
   do {
-    fail_with_others();
+    if (const std::string failed = Watch::failure(*engine_->words, rank()); !failed.empty()) throw SystemError(failed);
     missing.clear();
     for (int other = 0; other < size(); ++other) {
       if (!engine_->store->check({key(other)})) missing.push_back(other);
@@ -296,7 +325,9 @@ std::vector<std::string> Ranks::meet(const std::string& name, const std::string&
     for (int other = 0; other < size(); ++other) {
       while (!engine_->words->check({key(other, round)})) {
         if (failed_) throw SystemError("this rank has failed");
-        fail_with_others();
+        const std::string failed = Watch::failure(*engine_->words, rank());
+        // It may have said its words here before it failed.
+        if (!failed.empty() && !engine_->words->check({key(other, round)})) throw SystemError(failed);
         if (seconds_now() > deadline) {
           throw SystemError(fmt::format("{}: rank {} ({}) did not come within {} s", name, other,
                                         places_.at(static_cast<std::size_t>(other)), number_text(timeout_)));
@@ -328,17 +359,24 @@ void Ranks::agree(const std::string& name, const std::map<std::string, std::stri
   }
 }
 
-void Ranks::fail_with_others() {
-  if (const auto failure = Watch::failure(*engine_->words, rank())) throw Error(failure->code, failure->why);
+void Ranks::first_does(const std::string& name, const std::function<void()>& action) {
+  std::string refusal;
+  if (first()) {
+    try {
+      action();
+    } catch (const InputError& error) {
+      if (!several()) throw;
+      refusal = error.what();
+    }
+  }
+  refusal = first_says(name, refusal);
+  if (!refusal.empty()) throw InputError(refusal);
 }
 
-void Ranks::fail(const std::exception& error) {
+void Ranks::fail(const std::string& reason) {
   if (!several() || failed_.exchange(true)) return;
-  const std::string reason = error.what();
-  const auto* ours = dynamic_cast<const Error*>(&error);
   try {
-    Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')),
-                        ours != nullptr ? ours->exit_code() : ExitCode::kInternal);
+    Watch::post_failure(*engine_->words, rank(), reason.substr(0, reason.find('\n')));
     engine_->store->add("left", 1);
     // Rank 0 serves the store: the others need it to hear this.
     const double deadline = seconds_now() + 3;

@@ -84,8 +84,11 @@ class Ranks {
   // Rank 0's answer, on all ranks.
   std::string first_says(const std::string& name, const std::string& mine) { return meet(name, first() ? mine : "").front(); }
 
-  // Tells the others why this rank is about to end, so that they end too, with the same exit code.
-  void fail(const std::exception& error);
+  // Rank 0 does it, and where that throws an InputError, so do the others: it is everybody's.
+  void first_does(const std::string& name, const std::function<void()>& action);
+
+  // Tells the others why this rank is about to end, so that they end too.
+  void fail(const std::string& reason);
   // The orderly end: waits until all have come to it.
   void leave();
 
@@ -94,7 +97,6 @@ class Ranks {
   explicit Ranks(const RankPlace& place);
   void open_store(const ParallelConfig& config);
   void wait_for_all(const std::string& here, const ParallelConfig& config);
-  void fail_with_others();  // throws what another rank has failed with, if one has
   [[noreturn]] void explain(const std::string& error);
 
   RankPlace place_;

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -18,7 +17,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr const char* kFailed = "failed";
-constexpr int kNobody = -1;                      // who failed cannot say so
 constexpr std::chrono::milliseconds kBeat = 1s;  // not in seconds: a tenth of it would be none
 constexpr double kGraceSeconds = 3;              // for this rank's own account of the same failure
 
@@ -58,19 +56,17 @@ Watch::~Watch() {
   listener_.join();
 }
 
-void Watch::post_failure(c10d::Store& store, int rank, const std::string& reason, ExitCode code) {
-  store.compareSet(kFailed, "", fmt::format("{} {} {}", rank, static_cast<int>(code), reason));
+void Watch::post_failure(c10d::Store& store, int rank, const std::string& reason) {
+  store.compareSet(kFailed, "", fmt::format("{} {}", rank, reason));
 }
 
-std::optional<Watch::Failure> Watch::failure(c10d::Store& store, int rank) {
-  if (!store.check({kFailed})) return std::nullopt;
-  std::istringstream text(store.get_to_str(kFailed));
-  int who = 0, code = 0;
-  text >> who >> code >> std::ws;
-  if (who == rank) return std::nullopt;
-  std::string reason;
-  std::getline(text, reason);
-  return Failure{who == kNobody ? reason : fmt::format("rank {} failed: {}", who, reason), static_cast<ExitCode>(code)};
+std::string Watch::failure(c10d::Store& store, int rank) {
+  if (!store.check({kFailed})) return "";
+  const std::string text = store.get_to_str(kFailed);
+  const auto blank = text.find(' ');
+  const std::string who = text.substr(0, blank), reason = text.substr(blank + 1);
+  if (who == std::to_string(rank)) return "";
+  return who == "-1" ? reason : fmt::format("rank {} failed: {}", who, reason);
 }
 
 std::vector<std::string> Watch::silent(c10d::Store& store, int rank, const std::vector<std::string>& places) {
@@ -94,8 +90,10 @@ void Watch::listen() {
     try {
       beat();
       answered_ = seconds_now();
-    } catch (const std::exception&) {
-      // The guard counts how long the store has not answered.
+    } catch (const std::exception& error) {  // the guard counts how long the store has not answered
+      const std::string text = error.what();
+      const std::lock_guard lock(mutex_);
+      trouble_ = text.substr(0, text.find('\n'));
     }
     for (int i = 0; i < 10 && !stop_; ++i) std::this_thread::sleep_for(kBeat / 10);
   }
@@ -104,11 +102,11 @@ void Watch::listen() {
 void Watch::beat() {
   store_->add(beat_key(rank_), 1);
   look_after_others();
-  const std::optional<Failure> found = failure(*store_, rank_);  // the store may go with the rank that said so
-  if (!found) return;
-  answered_ = seconds_now() + kGraceSeconds;  // the guard has nothing better to say
+  const std::string why = failure(*store_, rank_);
+  if (why.empty()) return;
+  ending_ = true;
   std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
-  if (!stop_) end(*found);
+  if (!stop_) end(why);
 }
 
 // Rank 0 looks after all, the others after rank 0: a thousand ranks ask the store two thousand times a second.
@@ -120,34 +118,35 @@ void Watch::look_after_others() {
     Heard& heard = heard_[static_cast<std::size_t>(other)];
     if (beats != heard.beats) heard = {beats, seconds_now()};
     if (seconds_now() - heard.at < silence_seconds_) continue;
-    const Failure silent{fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_),
-                         ExitCode::kInternal};
-    post_failure(*store_, kNobody, silent.why, silent.code);
-    if (rank_ == 0) std::this_thread::sleep_for(2 * kBeat);  // the store goes with this rank, and the others listen once a beat
-    if (!stop_) end(silent);
+    const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
+    ending_ = true;
+    post_failure(*store_, -1, why);
+    std::this_thread::sleep_for(3 * kBeat);  // rank 0 may serve the store: the others have to hear of it first
+    end(why);
   }
 }
 
 void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
-    if (stop_ || seconds_now() - answered_ < silence_seconds_) continue;
-    end({fmt::format("the store on the machine of {} has not answered for {:.0f} s", named(places_, 0), silence_seconds_),
-         ExitCode::kInternal});
+    if (stop_ || ending_ || seconds_now() - answered_ < silence_seconds_) continue;
+    std::unique_lock lock(mutex_);
+    const std::string trouble = trouble_.empty() ? "" : fmt::format(" ({})", trouble_);
+    lock.unlock();
+    end(fmt::format("the store on the machine of {} has not answered for {:.0f} s{}", named(places_, 0), silence_seconds_, trouble));
   }
 }
 
 // At once: whatever the training thread waits for will not come, and no collective may be issued any more.
-void Watch::end(const Failure& failure) const {
-  const int code = static_cast<int>(failure.code);
-  std::thread([code] {  // whoever reads the terminal or the pipe may have stopped reading
+void Watch::end(const std::string& why) const {
+  std::thread([] {  // whoever reads the terminal or the pipe may have stopped reading
     std::this_thread::sleep_for(2s);
-    ::_exit(code);
+    ::_exit(1);
   })
       .detach();
-  const std::string line = fmt::format("meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", failure.why);
+  const std::string line = fmt::format("meristem: error: {}{}\n", rank_ > 0 ? fmt::format("[rank {}] ", rank_) : "", why);
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
-  ::_exit(code);
+  ::_exit(1);
 }
 
 }  // namespace meristem

@@ -3,14 +3,12 @@
 #pragma once
 
 #include <atomic>
-#include <optional>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <c10/util/intrusive_ptr.h>
-
-#include "core/errors.h"
 
 namespace c10d {
 class Store;
@@ -20,20 +18,14 @@ namespace meristem {
 
 class Watch {
  public:
-  // Why all ranks end: "rank 2 failed: REASON", and the exit code of all.
-  struct Failure {
-    std::string why;
-    ExitCode code;
-  };
-
   // `store`: a connection that nobody else uses. places: "host, process 123" by rank.
   Watch(c10::intrusive_ptr<c10d::Store> store, int rank, std::vector<std::string> places, double silence_seconds);
   ~Watch();  // stops listening
 
   // Says to all why this rank ends; the first one to say so is believed.
-  static void post_failure(c10d::Store& store, int rank, const std::string& reason, ExitCode code);
-  // What another rank has said; empty while nobody did.
-  static std::optional<Failure> failure(c10d::Store& store, int rank);
+  static void post_failure(c10d::Store& store, int rank, const std::string& reason);
+  // "rank 2 failed: REASON", or empty while nobody did.
+  static std::string failure(c10d::Store& store, int rank);
   // Ranks whose sign of life does not change within a few seconds, as "rank 2 (host, process 123)".
   static std::vector<std::string> silent(c10d::Store& store, int rank, const std::vector<std::string>& places);
 
@@ -42,7 +34,7 @@ class Watch {
   void guard();
   void beat();
   void look_after_others();
-  [[noreturn]] void end(const Failure& failure) const;
+  [[noreturn]] void end(const std::string& why) const;
 
   c10::intrusive_ptr<c10d::Store> store_;
   int rank_;
@@ -53,8 +45,10 @@ class Watch {
     double at = 0;  // seconds
   };
   std::vector<Heard> heard_;
-  std::atomic<bool> stop_{false};
-  std::atomic<double> answered_;  // when the store last did
+  std::atomic<bool> stop_{false}, ending_{false};  // ending: the listener knows why, and waits a moment
+  std::atomic<double> answered_;                   // when the store last did
+  std::mutex mutex_;
+  std::string trouble_;  // what its last failure was
   std::thread listener_, guard_;
 };
 

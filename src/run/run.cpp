@@ -65,7 +65,7 @@ ExitCode train_with(std::shared_ptr<Ranks> ranks, at::Device device, const RunCo
                     const ModelRegistry& registry, const RunParts& parts) {
   const Timeline timeline(config);
   const RunFolder existing = RunFolder::existing(config);
-  if (ranks->first()) existing.refuse_if_running();
+  ranks->first_does("look at the lock", [&] { existing.refuse_if_running(); });
   Start start = decide_start(config, timeline, request, registry);
   agree_on_start(*ranks, config, start);
   if (is_finished(config, timeline, start, existing)) {
@@ -94,7 +94,7 @@ ExitCode run_training(const RunConfig& config, const StartRequest& request, cons
     ranks->leave();
     throw;
   } catch (const std::exception& error) {
-    ranks->fail(error);
+    ranks->fail(error.what());
     if (ranks->several()) new std::shared_ptr<Ranks>(ranks);  // its collectives may never end, and taking it down waits for them
     throw;
   }

@@ -231,8 +231,7 @@ MicroBatches micro_batches_of(const RunConfig& config, int ranks) {
 
 void agree_on_start(Ranks& ranks, const RunConfig& config, const Start& start) {
   if (!ranks.several()) return;
-  std::map<std::string, std::string> facts{
-      {"the config", config_hash(config)}, {"the program", xxh3_hex(MappedFile("/proc/self/exe").bytes())}, {"the checkpoint", "none"}};
+  std::map<std::string, std::string> facts{{"the config", config_hash(config)}, {"the checkpoint", "none"}};
   if (start.checkpoint) {
     facts["the checkpoint"] =
         fmt::format("step {}, {}", start.checkpoint->state.step, xxh3_hex(MappedFile(start.checkpoint_path / "manifest.json").bytes()));
@@ -242,7 +241,7 @@ void agree_on_start(Ranks& ranks, const RunConfig& config, const Start& start) {
 
 void agree_on_data(Ranks& ranks, const Loader& loader) {
   if (!ranks.several()) return;
-  std::map<std::string, std::string> facts;
+  std::map<std::string, std::string> facts{{"the program", xxh3_hex(MappedFile("/proc/self/exe").bytes())}};
   for (const auto& [source, print] : loader.fingerprints()) facts["the data of source " + source] = print;
   ranks.agree("data", facts);
 }

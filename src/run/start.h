@@ -67,8 +67,9 @@ struct MicroBatches {
 };
 MicroBatches micro_batches_of(const RunConfig& config, int ranks);
 
-// InputError, on all ranks, where they did not start the same run: config, program, checkpoint; and then the data.
+// InputError, on all ranks, where they did not start the same run: config, checkpoint.
 void agree_on_start(Ranks& ranks, const RunConfig& config, const Start& start);
+// The same of data and program.
 void agree_on_data(Ranks& ranks, const Loader& loader);
 
 // Lines for every part of the environment that differs and on which bit-exact resume depends.

@@ -28,7 +28,6 @@ void install_stop_handlers() {
   ::sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
   for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) ::sigaction(signal, &action, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);  // a terminal that went away, a rank that died: the write says so
 }
 
 bool stop_requested() { return g_signal != 0; }

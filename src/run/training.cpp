@@ -55,13 +55,12 @@ std::unique_ptr<Updater> Training::make_updater() {
 RunFolder Training::open_folder() {
   agree_on_data(*ranks_, *loader_);
   std::optional<RunFolder> opened;
-  if (ranks_->first()) {
+  ranks_->first_does("open the run folder", [&] {
     opened = RunFolder::open(config_, start_.new_run, lock_);
     if (folder_entries(opened->checkpoints()) != start_.seen) {
       throw InputError(fmt::format("{}: another job has just written a checkpoint here; start again", opened->root().string()));
     }
-  }
-  ranks_->meet("run folder", "");
+  });
   if (opened) return *opened;
   const RunFolder folder = RunFolder::existing(config_);
   if (!is_folder(folder.root())) {
@@ -76,7 +75,7 @@ ExitCode Training::train() {
   } catch (const NonFiniteError&) {
     throw;  // all ranks found it in the same sums
   } catch (const std::exception& error) {
-    ranks_->fail(error);
+    ranks_->fail(error.what());
     throw;
   }
 }

@@ -56,9 +56,7 @@ class Chaos:
         job = 0
         while self.left > 0 and not self.failures:
             self.job(number, job, out / f"job-{job}", network)
-            job += 1
-            if self.scripted:
-                return
+            job += 1  # scripted: the same again where a run ended before its last event
 
     def job(self, number, count, out, network):
         out.mkdir()

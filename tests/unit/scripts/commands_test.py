@@ -33,7 +33,7 @@ def call(main, *arguments):
 class Commands(unittest.TestCase):
     def test_each_explains_itself_under_its_name(self):
         for words in entry.COMMANDS:
-            if words != "encoding-worker":
+            if words not in ("encoding-worker", "launch"):  # started by other commands
                 with self.subTest(words):
                     code, out, err = call(entry.main, *words.split(), "--help")
                     self.assertEqual((code, err), (0, ""))
