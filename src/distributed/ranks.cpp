@@ -183,7 +183,7 @@ void Ranks::explain(const std::string& error) {
 
 // ---- The group
 
-Ranks::Ranks(const RankPlace& place) : place_(place), engine_(std::make_unique<Engine>()) {}
+Ranks::Ranks(const RankPlace& place) : place_(place), came_(place.size), engine_(std::make_unique<Engine>()) {}
 Ranks::~Ranks() = default;
 
 std::shared_ptr<Ranks> Ranks::alone() { return std::shared_ptr<Ranks>(new Ranks(RankPlace{})); }
@@ -234,7 +234,12 @@ std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, co
     ranks->open_store(config);
   }
   const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";
-  ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
+  try {
+    ranks->wait_for_all(fmt::format("{}, process {}{}", host_name(), ::getpid(), gpu), config);
+  } catch (const Error& error) {
+    ranks->fail(error.what());  // those that have come should not have to guess
+    throw;
+  }
   if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
   ranks->engine_->group = (device.is_cuda() ? nccl_group : gloo_group)(ranks->engine_->store, place, config.timeout_seconds);
   return ranks;
@@ -269,6 +274,7 @@ void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) 
   const double deadline = seconds_now() + config.join_seconds;
   std::vector<int> missing;
   do {
+    if (const std::string failed = Watch::failure(*engine_->words, rank()); !failed.empty()) throw SystemError(failed);
     missing.clear();
     for (int other = 0; other < size(); ++other) {
       if (!engine_->store->check({key(other)})) missing.push_back(other);
@@ -276,6 +282,7 @@ void Ranks::wait_for_all(const std::string& here, const ParallelConfig& config) 
     if (!missing.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   } while (!missing.empty() && seconds_now() < deadline);
   if (!missing.empty()) {
+    came_ = size() - static_cast<int>(missing.size());
     throw SystemError(fmt::format("rank {} of {} {} not come within {} s ({}:{})", fmt::join(missing, ", "), size(),
                                   missing.size() == 1 ? "has" : "have", number_text(config.join_seconds), place_.master, place_.port));
   }
@@ -373,7 +380,7 @@ void Ranks::fail(const std::string& reason) {
     engine_->store->add("left", 1);
     // Rank 0 serves the store: the others need it to hear this.
     const double deadline = seconds_now() + 3;
-    while (first() && !place_.agent_hosts_store && seconds_now() < deadline && engine_->store->add("left", 0) < size()) {
+    while (first() && !place_.agent_hosts_store && seconds_now() < deadline && engine_->store->add("left", 0) < came_) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   } catch (const std::exception&) {

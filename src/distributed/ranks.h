@@ -100,6 +100,7 @@ class Ranks {
   [[noreturn]] void explain(const std::string& error);
 
   RankPlace place_;
+  int came_;  // ranks, of all
   bool on_gpu_ = false;
   double timeout_ = 0, seconds_waited_ = 0;
   std::atomic<bool> failed_{false};  // this rank: who still waits here for others gives up

@@ -2,13 +2,17 @@
 state shared out or not, across growths, with ranks that have nothing to learn from.
 
 The bound on rounding is measured here: one rank whose updates are split into other micro-batches adds the same numbers in another order, too. Ranks may be twice
-as far from a single rank as the furthest two such splits are from each other. Where models are smooth enough both are also within the 1e-6 that is promised."""
+as far from a single rank as the furthest two such splits are from each other. Where models are smooth enough both are also within the 1e-6 that is promised.
+
+    agreement_test.py PROGRAM DATA_DRIVER [--long]      --long: every model in every way
+"""
 
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +22,16 @@ import ranks
 import tiny_run
 
 PROGRAM, DRIVER = sys.argv[1:3]
+LONG = "--long" in sys.argv
 UPDATES, SEQUENCE, SEQUENCES = 50, ranks.SEQUENCE, 8
 SPLITS = (1, 2, 8)  # sequences of a micro-batch on one rank
 OF_RANKS = 2        # and on each of several
-WORLDS = (2, 4)
+WAYS = {name: {(2, False), (2, True), (4, True)} for name in ("muon", "looped", "dreamer")} | {"decoder": {(2, False), (2, True), (4, False), (4, True)},
+                                                                                              "masked": {(2, False), (4, True)}}  # ranks, sharded
 PROMISED = 1e-6
 QUIET = ("logging.tensorboard=false", "logging.sample_tokens=0", "data.validation.every=0", "checkpoint.every=0", f"schedule.steps={UPDATES}", "schedule.warmup=1",
-         f"batch.tokens={SEQUENCES * SEQUENCE}", "parallel.bucket_mb=0.02", "parallel.check_replicas_every=10")
-LOOP = ("model.blocks=6", "model.tie_embeddings=false", "parallel.bucket_mb=0.004", "model.depth_plan=0-1, (2-3)x2, 4-5", "model.loop.injection=concat", "model.loop.backprop_last=2",
+         f"batch.tokens={SEQUENCES * SEQUENCE}", "parallel.bucket_mb=0.04", "parallel.check_replicas_every=10")
+LOOP = ("model.blocks=6", "model.tie_embeddings=false", "parallel.bucket_mb=0.02", "model.depth_plan=0-1, (2-3)x2, 4-5", "model.loop.injection=concat", "model.loop.backprop_last=2",
         "model.loop.repeats={kind: poisson_lognormal, mean: 2, sigma: 0.5, max: 4}", "memory.activation_checkpointing={every: 2}",
         'growth.plans=["(0-1)x2", "0, (1-2)x2, 3", "0-1, (2-3)x2, 4-5"]')
 DREAMER = ("model.architecture=dreamer", "model.blocks=3", "model.depth_plan=(0-2)x2", "model.depth_attention={kind: separate, heads: 2}",
@@ -71,9 +77,10 @@ class Case(unittest.TestCase):
 
     def of_all_kinds(self, model, *overrides):
         """{(world, sharded): folder}, and the folders of one rank's splits."""
-        splits = [self.train(f"{model}-1-{micro}", 1, micro, *overrides) for micro in SPLITS]
+        with ThreadPool(2) as pool:
+            splits = pool.map(lambda micro: self.train(f"{model}-1-{micro}", 1, micro, *overrides), SPLITS)
         runs = {(world, sharded): self.train(f"{model}-{world}-{sharded}", world, OF_RANKS, *overrides, f"parallel.shard_optimizer={sharded}".lower())
-                for world in WORLDS for sharded in (False, True)}
+                for world, sharded in sorted(set().union(*WAYS.values()) if LONG else WAYS[model])}
         return splits, runs
 
     def agree(self, model, splits, runs):
@@ -96,7 +103,7 @@ class Case(unittest.TestCase):
                 self.assertLessEqual(found, PROMISED, f"{model}, {world} ranks, sharded {sharded}: losses")
             self.assertLessEqual(gradients_apart(reference, folder), PROMISED, f"{model}, {world} ranks, sharded {sharded}: gradients of the first update")
         print(said, end=" ")
-        for world in WORLDS:
+        for world in {world for world, _ in runs if {(world, False), (world, True)} <= runs.keys()}:
             whole, shared = runs[world, False], runs[world, True]
             self.assertEqual(len(list((shared / "checkpoints").glob(f"*{UPDATES}/optimizer-*.safetensors"))), world)
             a, b = optimizer_of(whole, UPDATES), optimizer_of(shared, UPDATES)
@@ -145,4 +152,4 @@ class Agreement(Case):
 
 if __name__ == "__main__":
     os.environ.pop("RANK", None)
-    unittest.main(argv=sys.argv[:1] + sys.argv[3:], verbosity=2)
+    unittest.main(argv=sys.argv[:1] + [word for word in sys.argv[3:] if word != "--long"], verbosity=2)

@@ -33,6 +33,11 @@ class Case(refusal.Case):
             self.assertEqual(tiny_run.snapshot(self.root), before, "files came, went or were changed")
         return [end.errors()[0] for end in ends.values()]
 
+    @staticmethod
+    def seen_by_rank_1(other, place):
+        """Rank 1 finds something else in this place. Both are ordinary starts of the program, none of them a fork of a server."""
+        return {0: ["env"], 1: [*UNSHARE, "sh", "-c", OVER, "sh", str(other), str(place)]}
+
 
 class Worlds(Case):
     def test_a_world_that_does_not_divide_the_batch(self):
@@ -71,7 +76,7 @@ class Worlds(Case):
         raw = bytearray(shard.read_bytes())
         raw[100] ^= 1
         other.write_bytes(raw)
-        self.refused_by_all(2, ["rank 1", "one"], "train", self.config, prefix={1: [*UNSHARE, "sh", "-c", OVER, "sh", str(other), str(shard)]})
+        self.refused_by_all(2, ["rank 1", "the data of source one"], "train", self.config, prefix=self.seen_by_rank_1(other, shard))
 
 
 class Ports(Case):
@@ -121,6 +126,8 @@ class Folders(Case):
     def test_a_run_folder_in_use(self):
         for world in (1, 2):
             with self.subTest(world):
+                self.config = tiny_run.write_config(self.root, f"of-{world}")
+                self.folder = self.root / f"of-{world}" / "tiny"
                 job = self.start(world=world)
                 holder = [self.folder, socket.gethostname(), str(job.pid(0))]
                 for arguments in (["--resume", "auto"], ["--resume", "auto", "optimizer.lr=1e-4"]):
@@ -134,7 +141,6 @@ class Folders(Case):
                 job.stop()
                 job = self.start("--resume", "auto", world=world, at=tiny_run.last_step(self.folder) + 1)
                 job.stop()
-                shutil.rmtree(self.folder)
 
     def test_jobs_that_race_for_a_new_folder(self):
         for turn in range(4):
@@ -202,8 +208,8 @@ class Checkpoints(Case):
         empty = self.root / "older"
         shutil.copytree(self.folder / "checkpoints", empty)
         shutil.rmtree(empty / self.newest.name)
-        self.refused_by_all(2, ["rank 1", "checkpoint"], *self.train, "auto",
-                            prefix={1: [*UNSHARE, "sh", "-c", OVER, "sh", str(empty), str(self.folder / "checkpoints")]})
+        self.refused_by_all(2, ["rank 1", "the checkpoint"], *self.train, "auto",
+                            prefix=self.seen_by_rank_1(empty, self.folder / "checkpoints"))
 
 
 class Failures(Case):

@@ -22,8 +22,9 @@ import storm
 import tiny_run
 from bad_disks import can_mount
 
-SCRIPT = ((elastic.KillInWrite, elastic.FullDisk, elastic.Term, elastic.KillAtGrowth), (elastic.Flap, elastic.Cable, elastic.Kill),
-          (elastic.Freeze, elastic.KillAtGrowth, elastic.Pause, elastic.KillAll))
+# What nobody may notice comes last: a run may come to its end before it is certain that nobody did.
+SCRIPT = ((elastic.KillInWrite, elastic.FullDisk, elastic.Term, elastic.KillAtGrowth), (elastic.Cable, elastic.Kill, elastic.Flap),
+          (elastic.Freeze, elastic.KillAtGrowth, elastic.KillAll, elastic.Pause))
 STEPS_OF_SCRIPT = (3, 16, 28, 38)  # from when on the first, second, … may come
 DISK = "120m"
 
