@@ -118,6 +118,6 @@ def trouble_of(checkpoint):
 
 
 def snapshot(folder):
-    """Bytes and modification time of everything below, to see that nothing was touched; but for the lock, which says who was here last."""
+    """Bytes and modification time of everything below, to see that nothing was touched."""
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-            for path in sorted(folder.rglob("*")) if path.name != "lock"}
+            for path in sorted(folder.rglob("*"))}
