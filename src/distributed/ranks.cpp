@@ -230,7 +230,7 @@ std::shared_ptr<Ranks> Ranks::join(const RankPlace& place, at::Device device, co
   ranks->on_gpu_ = device.is_cuda();
   ranks->timeout_ = config.timeout_seconds;
   {
-    const JoinDeadline deadline(place, 2 * config.join_seconds + 2);
+    const JoinDeadline deadline(place, 2 * config.join_seconds + 6);  // two connections; on a busy machine an error takes seconds to say
     ranks->open_store(config);
   }
   const std::string gpu = device.is_cuda() ? fmt::format(", GPU {}", static_cast<int>(device.index())) : "";

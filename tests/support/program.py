@@ -15,9 +15,10 @@ _server = None
 
 
 def environment():
-    """Nothing of MERISTEM_*, and one thread: the models are too small for more, and a storm should not wait for the other core."""
+    """Nothing of MERISTEM_*, and one thread: the models are too small for more, and a storm should not wait for the other core. A resolver that does not answer is
+    given up soon: torch's store asks it for the name of whoever connects."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MERISTEM_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
+    return kept | {"OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:1"}
 
 
 def start(program, *arguments, **options):

@@ -1,6 +1,7 @@
 // Ranks as threads of one process, over a real store and real Gloo on the loopback.
 #pragma once
 
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -35,6 +36,10 @@ inline std::uint16_t free_port() {
   do {                                                                                                                        \
     if (!(__VA_ARGS__)) throw std::logic_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " + #__VA_ARGS__); \
   } while (false)
+
+// Torch's flight recorder is one for the process and has no lock: groups of several threads tear it. Ranks proper are processes.
+// Its store asks the resolver for the name of whoever connects, five seconds at a time where none answers.
+inline const int kEnvironmentOfThreads = ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1) + ::setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
 
 // Runs body(ranks) once a rank, each in a thread of its own; then rethrows what the lowest rank threw. leaves: false where one of them
 // fails.
