@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What communication costs on two ranks over a limited link, and whether `meristem plan` foretells it.
+"""What communication costs ranks over a limited link, and whether `meristem plan` foretells it.
 
-Two ranks live in network namespaces, joined by links of a set rate, one thread each. Their update is compared with that of one rank with the same batch of its own,
+The ranks live in network namespaces, joined by links of a set rate, one thread each. Their update is compared with that of one rank with the same batch of its own,
 which communicates nothing: short runs that alternate, the median of the rounds. The link is first made as slow as backward: what an update sends takes as long as two
 thirds of the single rank's update. There an update may take at most --most times as long as without communication. Then at --speeds times that rate the update
-must be within --near of what `plan --gpus 2 --gbps X --flops-per-second F` says, F as the single rank reached it.
+must be within --near of what `plan --gpus N --gbps X --flops-per-second F` says, F as the single rank reached it.
 
-A second core is busy while two ranks run: with --busy the single rank has another one like it beside it, which shows what sharing the machine's memory costs.
+The ranks share caches, memory and, where they are more, cores. So the single rank has others like it beside it, which compute as it does; --quiet leaves it alone.
 Prints a table; exit code 1 where a bound is broken, 4 where there can be no limited links here.
 """
 
@@ -67,21 +67,20 @@ class Bench:
         return last, 256 * self.options.sequences * world / last["tokens_per_second"]
 
     def alone(self):
-        if not self.options.busy:
-            return self.measure(1)
-        beside = subprocess.Popen([self.options.binary, "train", self.config(1)[0], "schedule.steps=100000"], env=tiny_run.environment(),
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        company = [subprocess.Popen([self.options.binary, "train", self.config(1)[0], "schedule.steps=100000"], env=tiny_run.environment(),
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(0 if self.options.quiet else self.options.ranks - 1)]
         try:
             return self.measure(1)
         finally:
-            beside.kill()
-            beside.wait()
+            for beside in company:
+                beside.kill()
+                beside.wait()
 
     def alternate(self, network, sharded):
-        """Medians over the rounds: seconds of the single rank, of two, the ratio, exposed share; and the single rank's FLOP/s."""
+        """Medians over the rounds: seconds of the single rank, of all ranks, the ratio, exposed share; and the single rank's FLOP/s."""
         rounds = []
         for number in range(self.options.rounds):
-            arms = [self.alone, lambda: self.measure(2, network, sharded)]
+            arms = [self.alone, lambda: self.measure(self.options.ranks, network, sharded)]
             found = [arm() for arm in (arms if number % 2 == 0 else reversed(arms))]
             rounds.append(found if number % 2 == 0 else found[::-1])
         alone, both = ([seconds for _, seconds in arm] for arm in zip(*rounds))
@@ -90,12 +89,13 @@ class Bench:
                 "flops": statistics.median(round[0][0]["flops_per_second"] for round in rounds)}
 
     def sent(self, parameters, sharded):
-        """Bytes that a rank of two sends, and receives, for an update: the sum of gradients; weights come back from the half of each."""
-        return 4 * parameters * (1.5 if sharded else 1)
+        """Bytes that a rank sends, and receives, for an update: gradients go round twice, once to be summed and once to be known; weights come back once."""
+        count = self.options.ranks
+        return 4 * parameters * (count - 1) / count * (3 if sharded else 2)
 
     def foretold(self, gbps, flops, sharded):
-        path, _ = self.config(2, sharded)
-        words = [self.options.binary, "plan", path, "--json", "--gpus", "2", "--gbps", f"{gbps:.6g}", "--node-size", "1", "--flops-per-second", f"{flops:.6g}"]
+        path, _ = self.config(self.options.ranks, sharded)
+        words = [self.options.binary, "plan", path, "--json", "--gpus", self.options.ranks, "--gbps", f"{gbps:.6g}", "--node-size", "1", "--flops-per-second", f"{flops:.6g}"]
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["forecast"]["update"]["seconds"]
@@ -105,7 +105,7 @@ class Bench:
         for sharded in (True, False):
             rate = 8 * self.sent(last["parameters"], sharded) / (2 / 3 * compute)
             for speed in self.options.speeds:
-                with links.Links(2, rate * speed) as network:
+                with links.Links(self.options.ranks, rate * speed) as network:
                     found = self.alternate(network, sharded)
                 plan = self.foretold(rate * speed / 1e9, found["flops"], sharded)
                 yield {"sharded": sharded, "speed": speed, "gbps": rate * speed / 1e9, **found, "plan": plan, "off": plan / found["both"] - 1}
@@ -120,6 +120,7 @@ def faults(row, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench/overlap", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=4, help="updates of each run before the timed ones")
     parser.add_argument("--speeds", type=float, nargs="+", default=[1, 0.5, 2], help="of the link, relative to backward")
@@ -128,7 +129,7 @@ def main():
     for name, default in (("width", 256), ("blocks", 6), ("inner", 704), ("sequences", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--bucket-mb", type=float, default=2)
-    parser.add_argument("--busy", action="store_true", help="the single rank has company")
+    parser.add_argument("--quiet", action="store_true", help="the single rank has no company")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--binary", default=os.environ.get("MERISTEM_BINARY"))
     options = parser.parse_args()
@@ -137,7 +138,7 @@ def main():
     if reason := links.reason_against():
         print(f"skipped: {reason}")
         return 4
-    print("optimizer  link             one rank   two ranks  ratio  exposed     plan      off")
+    print("optimizer  link             one rank   all ranks  ratio  exposed     plan      off")
     found, broken = [], []
     with tempfile.TemporaryDirectory() as folder:
         for row in Bench(options, Path(folder)).rows():

@@ -26,6 +26,7 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   const ModelRegistry registry = builtin_registry();
   const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(registry));
   CheckpointModel out;
+  out.folder = folder;
   out.config = config_of(checkpoint, folder);
   const Timeline timeline(out.config);
   out.config.model.blocks = checkpoint.state.blocks;

@@ -37,6 +37,7 @@ void add_export(CLI::App& app, Action& run);
 std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
 
 struct CheckpointModel {
+  std::filesystem::path folder;
   RunConfig config;  // as trained; model.blocks is the checkpoint's
   std::shared_ptr<Model> model;
   std::unique_ptr<FlatParameters> parameters;

@@ -1,6 +1,8 @@
-// Scores multiple-choice items given as token ids; scripts/meristem turns tasks and text into them, and scores into accuracies.
+// Scores multiple-choice items given as token ids, on one rank or shared out over several; scripts/meristem turns tasks and text into them,
+// and scores into accuracies.
 #include <cstdio>
 #include <memory>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -22,8 +24,7 @@ std::vector<std::int32_t> token_ids(const JsonCursor& list) {
 }
 
 // Lines {"context": [ids], "choices": [[ids], …]}.
-std::vector<ChoiceItem> read_items(const std::string& path) {
-  const std::string text = read_file(path, 4ull << 30);
+std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
   std::vector<ChoiceItem> items;
   std::size_t line = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -40,16 +41,21 @@ std::vector<ChoiceItem> read_items(const std::string& path) {
   return items;
 }
 
-ExitCode evaluate(const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
-  const at::Device device = pick_device();
-  const std::vector<ChoiceItem> items = read_items(file);
+ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
+  const std::string text = read_file(file, 4ull << 30);
+  const std::vector<ChoiceItem> items = parse_items(text, file);
   CheckpointModel opened = open_checkpoint_model(checkpoint, device, longest_positions(items));
   const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
-  if (longest_positions(items) > opened.config.data.sequence_length) {
+  ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(opened.folder / "manifest.json").bytes())},
+                       {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
+                       {"the depth plan", plan.print()}});
+  if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
                longest_positions(items));
   }
-  for (const auto& scores : score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device)) {
+  const auto all = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, ranks);
+  if (!ranks.first()) return ExitCode::kOk;
+  for (const auto& scores : all) {
     std::string line;
     for (const double score : scores) line += (line.empty() ? "" : ", ") + number_text(score);
     fmt::print("{{\"log_likelihoods\": [{}]}}\n", line);
@@ -69,8 +75,15 @@ void add_eval(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
   command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
-  command->callback(
-      [arguments, &run] { run = [arguments] { return evaluate(arguments->checkpoint, arguments->items, arguments->plan); }; });
+  command->callback([arguments, &run] {
+    run = [arguments] {
+      const RankPlace place = rank_place();
+      const at::Device device = pick_device(place.local_rank);
+      return as_rank(place, device, {}, [&](const std::shared_ptr<Ranks>& ranks) {
+        return evaluate(*ranks, device, arguments->checkpoint, arguments->items, arguments->plan);
+      });
+    };
+  });
 }
 
 }  // namespace meristem::cli

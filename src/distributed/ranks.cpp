@@ -162,9 +162,10 @@ void Ranks::join_bits(const at::Tensor& x) {
   sum(x.view({-1}).view(at::kInt)).wait();  // integers: no zero loses its sign, no value its last bit
 }
 
-// What went wrong, in terms of ranks: the engine only knows of connections.
+// What went wrong, in terms of ranks: the engine only knows of connections. It may know so late that the watch has heard, and rank 0 with
+// the store has left.
 void Ranks::explain(const std::string& error) {
-  std::string why;
+  std::string why = watch_ ? watch_->reason() : "";
   try {
     for (int i = 0; i < 5 && why.empty(); ++i) {  // whoever failed may be saying so just now
       why = Watch::failure(*engine_->words, rank());
@@ -397,6 +398,23 @@ void Ranks::leave() {
   const double deadline = seconds_now() + 10;
   while (first() && seconds_now() < deadline && engine_->store->add("left", 0) < size())
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+ExitCode as_rank(const RankPlace& place, at::Device device, const ParallelConfig& config,
+                 const std::function<ExitCode(std::shared_ptr<Ranks>)>& action) {
+  const std::shared_ptr<Ranks> ranks = Ranks::join(place, device, config);
+  try {
+    const ExitCode code = action(ranks);
+    ranks->leave();
+    return code;
+  } catch (const NonFiniteError&) {
+    ranks->leave();
+    throw;
+  } catch (const std::exception& error) {
+    ranks->fail(error.what());
+    if (ranks->several()) new std::shared_ptr<Ranks>(ranks);  // its collectives may never end, and taking it down waits for them
+    throw;
+  }
 }
 
 }  // namespace meristem

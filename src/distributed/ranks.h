@@ -17,6 +17,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "config/run_config.h"
+#include "core/errors.h"
 #include "optim/buckets.h"
 
 namespace meristem {
@@ -110,5 +111,11 @@ class Ranks {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<class Watch> watch_;
 };
+
+// Joins the ranks that `place` speaks of, does it, and leaves in order. Where it throws, the others hear why first; a NonFiniteError is met
+// by all of them alike. With several ranks the process has to end after a throw without running destructors of static storage: the others
+// may still be waited for.
+ExitCode as_rank(const RankPlace& place, at::Device device, const ParallelConfig& config,
+                 const std::function<ExitCode(std::shared_ptr<Ranks>)>& action);
 
 }  // namespace meristem

@@ -56,6 +56,16 @@ Watch::~Watch() {
   listener_.join();
 }
 
+std::string Watch::reason() const {
+  const std::lock_guard lock(mutex_);
+  return reason_;
+}
+
+void Watch::set_reason(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  reason_ = why;
+}
+
 void Watch::post_failure(c10d::Store& store, int rank, const std::string& reason) {
   store.compareSet(kFailed, "", fmt::format("{} {}", rank, reason));
 }
@@ -104,7 +114,7 @@ void Watch::beat() {
   look_after_others();
   const std::string why = failure(*store_, rank_);
   if (why.empty()) return;
-  ending_ = true;
+  set_reason(why);
   std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
   if (!stop_) end(why);
 }
@@ -119,7 +129,7 @@ void Watch::look_after_others() {
     if (beats != heard.beats) heard = {beats, seconds_now()};
     if (seconds_now() - heard.at < silence_seconds_) continue;
     const std::string why = fmt::format("{} has not been heard of for {:.0f} s", named(places_, other), silence_seconds_);
-    ending_ = true;
+    set_reason(why);
     post_failure(*store_, -1, why);
     std::this_thread::sleep_for(3 * kBeat);  // rank 0 may serve the store: the others have to hear of it first
     end(why);
@@ -129,7 +139,7 @@ void Watch::look_after_others() {
 void Watch::guard() {
   while (!stop_) {
     std::this_thread::sleep_for(kBeat / 10);
-    if (stop_ || ending_ || seconds_now() - answered_ < silence_seconds_) continue;
+    if (stop_ || !reason().empty() || seconds_now() - answered_ < silence_seconds_) continue;
     std::unique_lock lock(mutex_);
     const std::string trouble = trouble_.empty() ? "" : fmt::format(" ({})", trouble_);
     lock.unlock();

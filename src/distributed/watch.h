@@ -22,6 +22,9 @@ class Watch {
   Watch(c10::intrusive_ptr<c10d::Store> store, int rank, std::vector<std::string> places, double silence_seconds);
   ~Watch();  // stops listening
 
+  // Why this process is about to end, once the watch knows; empty before. The store may be gone by then.
+  std::string reason() const;
+
   // Says to all why this rank ends; the first one to say so is believed.
   static void post_failure(c10d::Store& store, int rank, const std::string& reason);
   // "rank 2 failed: REASON", or empty while nobody did.
@@ -34,6 +37,7 @@ class Watch {
   void guard();
   void beat();
   void look_after_others();
+  void set_reason(const std::string& why);
   [[noreturn]] void end(const std::string& why) const;
 
   c10::intrusive_ptr<c10d::Store> store_;
@@ -45,10 +49,11 @@ class Watch {
     double at = 0;  // seconds
   };
   std::vector<Heard> heard_;
-  std::atomic<bool> stop_{false}, ending_{false};  // ending: the listener knows why, and waits a moment
-  std::atomic<double> answered_;                   // when the store last did
-  std::mutex mutex_;
+  std::atomic<bool> stop_{false};
+  std::atomic<double> answered_;  // when the store last did
+  mutable std::mutex mutex_;
   std::string trouble_;  // what its last failure was
+  std::string reason_;
   std::thread listener_, guard_;
 };
 

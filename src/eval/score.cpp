@@ -1,6 +1,7 @@
 #include "eval/score.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -44,8 +45,7 @@ struct PendingChoices {
     scores.push_back(score);
   }
 
-  // Scores what waits, and forgets it.
-  void flush(Model& model, const DepthPlan& plan, at::Device device) {
+  void score(Model& model, const DepthPlan& plan, at::Device device) const {
     if (scores.empty()) return;
     const auto ints = [&](const std::vector<std::int32_t>& values) { return torch::tensor(values, torch::kInt).to(device); };
     const at::Tensor losses = model.loss({ints(inputs), ints(targets), ints(positions), documents}, plan).losses_N.to(torch::kDouble).cpu();
@@ -54,7 +54,6 @@ struct PendingChoices {
       *scores[s] = -losses.narrow(0, begin, documents.lengths[s]).sum().item<double>();
       begin += documents.lengths[s];
     }
-    *this = {};
   }
 };
 
@@ -69,20 +68,36 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items) {
 }
 
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
-                                               const std::vector<ChoiceItem>& items, at::Device device, std::int64_t batch_tokens) {
+                                               const std::vector<ChoiceItem>& items, at::Device device, Ranks& ranks,
+                                               std::int64_t batch_tokens) {
   check_items(items, vocab_size);
   torch::NoGradGuard no_grad;
-  std::vector<std::vector<double>> scores(items.size());
+  std::size_t choices = 0;
+  for (const ChoiceItem& item : items) choices += item.choices.size();
+  const at::Tensor flat = torch::zeros({static_cast<std::int64_t>(choices)}, torch::kDouble);
+  double* next = flat.data_ptr<double>();
   PendingChoices pending;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    scores[i].resize(items[i].choices.size());
-    for (std::size_t c = 0; c < items[i].choices.size(); ++c) {
-      const std::size_t tokens = items[i].context.size() + items[i].choices[c].size();
-      if (pending.inputs.size() + tokens > static_cast<std::size_t>(batch_tokens)) pending.flush(model, plan, device);
-      pending.add(items[i], items[i].choices[c], &scores[i][c]);
+  int turn = 0;  // whose batch it is
+  const auto flush = [&] {
+    if (std::exchange(turn, (turn + 1) % ranks.size()) == ranks.rank()) pending.score(model, plan, device);
+    pending = {};
+  };
+  for (const ChoiceItem& item : items) {
+    for (const auto& choice : item.choices) {
+      if (pending.inputs.size() + item.context.size() + choice.size() > static_cast<std::size_t>(batch_tokens)) flush();
+      pending.add(item, choice, next++);
     }
   }
-  pending.flush(model, plan, device);
+  flush();
+  const at::Tensor joined = flat.to(device);
+  ranks.sum(joined).wait();
+  const at::Tensor all = joined.cpu();
+  const double* score = all.data_ptr<double>();
+  std::vector<std::vector<double>> scores;
+  for (const ChoiceItem& item : items) {
+    scores.emplace_back(score, score + item.choices.size());
+    score += item.choices.size();
+  }
   return scores;
 }
 

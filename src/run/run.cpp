@@ -85,19 +85,9 @@ ExitCode run_training(const RunConfig& config, const StartRequest& request, cons
   const RankPlace place = rank_place();
   micro_batches_of(config, place.size);
   const at::Device device = pick_device(place.local_rank);
-  const std::shared_ptr<Ranks> ranks = Ranks::join(place, device, config.parallel);
-  try {
-    const ExitCode code = train_with(ranks, device, config, after_restarts(request, place.restarts), registry, parts);
-    ranks->leave();
-    return code;
-  } catch (const NonFiniteError&) {
-    ranks->leave();
-    throw;
-  } catch (const std::exception& error) {
-    ranks->fail(error.what());
-    if (ranks->several()) new std::shared_ptr<Ranks>(ranks);  // its collectives may never end, and taking it down waits for them
-    throw;
-  }
+  return as_rank(place, device, config.parallel, [&](std::shared_ptr<Ranks> ranks) {
+    return train_with(std::move(ranks), device, config, after_restarts(request, place.restarts), registry, parts);
+  });
 }
 
 ExitCode run_variants(const RunVariants& variants, const StartRequest& request, const ModelRegistry& registry) {

@@ -24,8 +24,7 @@ struct RunParts {
 };
 
 // Trains to schedule.steps, together with the other ranks where the environment names some. kOk, or kInterrupted after a stop request was
-// honoured with a checkpoint; all ranks return the same. Everything else throws; with several ranks the process then has to end without
-// running destructors of static storage, since the others may still be waited for.
+// honoured with a checkpoint; all ranks return the same. Everything else throws, as as_rank says.
 ExitCode run_training(const RunConfig& config, const StartRequest& request, const ModelRegistry& registry, const RunParts& parts = {});
 
 // Checks the start of every run before the first one begins, then trains them one after another; with resume auto finished ones are

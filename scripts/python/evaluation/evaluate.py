@@ -101,9 +101,11 @@ def write_item_ids(file, tokenizer, task):
             file.write(json.dumps({"context": context, "choices": [ids]}) + "\n")
 
 
-def log_likelihoods(checkpoint, path, plan):
-    """One number a line of `path`."""
-    command = [os.environ["MERISTEM_BINARY"], "eval", str(checkpoint), "--item-ids", str(path), *(["--plan", plan] if plan else [])]
+def log_likelihoods(checkpoint, path, plan, ranks):
+    """One number a line of `path`. With `ranks`, so many processes of this machine share the lines out."""
+    arguments = ["eval", str(checkpoint), "--item-ids", str(path), *(["--plan", plan] if plan else [])]
+    launched = [sys.executable, str(Path(__file__).parents[1]), "launch", *arguments, "--nproc", str(ranks)]
+    command = launched if ranks else [os.environ["MERISTEM_BINARY"], *arguments]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
         raise SystemExit(result.returncode)
@@ -141,6 +143,12 @@ def table(results):
     return "\n".join(lines)
 
 
+def is_first_rank():
+    """Under torchrun and srun every rank comes here, and the first one has the scores."""
+    rank = os.environ.get("RANK") or (os.environ.get("SLURM_PROCID") if os.environ.get("SLURM_STEP_NUM_TASKS") else None)
+    return rank in (None, "0")
+
+
 def evaluate(arguments, tokenizer):
     results = []
     tasks = tasks_of(arguments.tasks, arguments.items, arguments.shots, arguments.seed)
@@ -149,7 +157,9 @@ def evaluate(arguments, tokenizer):
         with path.open("w") as file:
             for task in tasks:
                 write_item_ids(file, tokenizer, task)
-        scores = log_likelihoods(arguments.checkpoint, path, arguments.plan)
+        scores = log_likelihoods(arguments.checkpoint, path, arguments.plan, arguments.nproc)
+    if not is_first_rank():
+        return results
     at = 0
     for task in tasks:
         count = sum(len(item.choices) for item in task.items)
@@ -167,9 +177,10 @@ def parse(argv):
     parser.add_argument("--seed", type=int, default=42, help="seed of the items and of the bootstrap")
     parser.add_argument("--plan", help='depth plan, e.g. "0-9, (10-13)x2, 14-23"')
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
+    parser.add_argument("--nproc", type=int, metavar="N", help="share the items out over N ranks on this machine: GPUs, or processes on its cores")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here too")
     arguments = parser.parse_args(argv)
-    for name, least in (("shots", 0), ("items", 1)):
+    for name, least in (("shots", 0), ("items", 1), ("nproc", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name}: found {value}; allowed: at least {least}")
@@ -183,6 +194,8 @@ def main(argv):
     arguments = parse(argv)
     tokenizer, _ = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
     results = evaluate(arguments, tokenizer)
+    if not is_first_rank():
+        return 0
     print(table(results))
     if arguments.json:
         document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "seed": arguments.seed, "results": results}

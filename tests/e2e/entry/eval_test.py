@@ -9,10 +9,11 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "tests" / "e2e" / "train"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e" / "train"), str(ROOT / "tests" / "e2e" / "ranks")]
 
 import generate_test  # noqa: E402
 import tiny_run  # noqa: E402
+from ranks import free_port  # noqa: E402
 from text_commands import SCRIPTS, call  # noqa: E402
 from evaluation import evaluate  # noqa: E402
 
@@ -61,6 +62,26 @@ class EvalTest(unittest.TestCase):
         self.assertEqual(score(plain), score(same))
         self.assertNotEqual(score(plain), score(looped))
         self.assertNotEqual(score(plain), score(shots))
+
+    def test_ranks_share_the_items_out_and_change_no_score(self):
+        tasks = ("--tasks", f"{self.file},copy-random", "--items", 8)  # several batches
+        alone, shown = self.results(*tasks)
+        for ranks in (1, 3):
+            self.assertEqual(self.results(*tasks, "--nproc", ranks), (alone, shown), ranks)
+        # Under torchrun and srun each rank is such a command of its own; the first one shows the table.
+        script = [sys.executable, SCRIPTS, "eval", self.folder, *map(str, tasks)]
+        port = free_port()
+        started = [subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tiny_run.environment() | {
+            "MERISTEM_BINARY": PROGRAM, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}) for rank in (0, 1)]
+        said = [process.communicate(timeout=120) for process in started]
+        self.assertEqual([(process.returncode, out) for process, (out, _) in zip(started, said)], [(0, shown), (0, "")], said)
+
+    def test_ranks_refuse_together(self):
+        for arguments, part in ((["--plan", "0-6"], "block 6"), (["--nproc", 0], "--nproc")):
+            result = subprocess.run([str(word) for word in (sys.executable, SCRIPTS, "eval", self.folder, "--tasks", self.file, "--nproc", 2, *arguments)], capture_output=True,
+                                    text=True, env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM}, timeout=120)
+            self.assertEqual((result.returncode, result.stdout, result.stderr.count("\n")), (2, "", 1), result.stderr)
+            self.assertIn(part, result.stderr)
 
     def test_bad_input_is_one_line_and_code_2(self):
         broken = self.root / "broken.jsonl"
