@@ -5,6 +5,7 @@
 #include <span>
 
 #include <fmt/format.h>
+#include <torch/torch.h>
 
 #include "cli/commands.h"
 #include "core/file.h"
@@ -41,6 +42,19 @@ std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& 
   return items;
 }
 
+// Scores of all batches on all ranks, each of which has scored some. The others' are zeros, so no sum is rounded.
+void join(Ranks& ranks, at::Device device, std::vector<std::vector<double>>& scores) {
+  std::vector<double> flat;
+  for (const auto& item : scores) flat.insert(flat.end(), item.begin(), item.end());
+  const at::Tensor sums = torch::tensor(flat, torch::kDouble).to(device);
+  ranks.sum(sums).wait();
+  const at::Tensor all = sums.cpu();
+  const double* next = all.data_ptr<double>();
+  for (auto& item : scores) {
+    for (double& score : item) score = *next++;
+  }
+}
+
 ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
@@ -53,11 +67,13 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
                longest_positions(items));
   }
-  const auto all = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, ranks);
+  const Share own{static_cast<std::size_t>(ranks.rank()), static_cast<std::size_t>(ranks.size())};
+  auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own);
+  join(ranks, device, scores);
   if (!ranks.first()) return ExitCode::kOk;
-  for (const auto& scores : all) {
+  for (const auto& item : scores) {
     std::string line;
-    for (const double score : scores) line += (line.empty() ? "" : ", ") + number_text(score);
+    for (const double score : item) line += (line.empty() ? "" : ", ") + number_text(score);
     fmt::print("{{\"log_likelihoods\": [{}]}}\n", line);
   }
   return std::fflush(stdout) == 0 ? ExitCode::kOk : ExitCode::kInternal;

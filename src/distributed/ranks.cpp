@@ -162,10 +162,15 @@ void Ranks::join_bits(const at::Tensor& x) {
   sum(x.view({-1}).view(at::kInt)).wait();  // integers: no zero loses its sign, no value its last bit
 }
 
-// What went wrong, in terms of ranks: the engine only knows of connections. It may know so late that the watch has heard, and rank 0 with
-// the store has left.
+// Rank 0 may have left with its store after the watch has heard why.
+std::string Ranks::why_store_is_gone() const {
+  const std::string heard = watch_ ? watch_->reason() : "";
+  return heard.empty() ? fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front()) : heard;
+}
+
+// What went wrong, in terms of ranks: the engine only knows of connections.
 void Ranks::explain(const std::string& error) {
-  std::string why = watch_ ? watch_->reason() : "";
+  std::string why;
   try {
     for (int i = 0; i < 5 && why.empty(); ++i) {  // whoever failed may be saying so just now
       why = Watch::failure(*engine_->words, rank());
@@ -176,7 +181,7 @@ void Ranks::explain(const std::string& error) {
       if (!silent.empty()) why = fmt::format("{} {} gone", fmt::join(silent, ", "), silent.size() == 1 ? "is" : "are");
     }
   } catch (const std::exception&) {
-    why = fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front());
+    why = why_store_is_gone();
   }
   if (why.empty()) why = "a collective failed: " + error.substr(0, error.find('\n'));
   throw SystemError(why);
@@ -341,7 +346,7 @@ std::vector<std::string> Ranks::meet(const std::string& name, const std::string&
   } catch (const Error&) {
     throw;
   } catch (const std::exception&) {
-    throw SystemError(fmt::format("the store on the machine of rank 0 ({}) does not answer", places_.front()));
+    throw SystemError(why_store_is_gone());
   }
   return said;
 }

@@ -98,6 +98,7 @@ class Ranks {
   explicit Ranks(const RankPlace& place);
   void open_store(const ParallelConfig& config);
   void wait_for_all(const std::string& here, const ParallelConfig& config);
+  std::string why_store_is_gone() const;
   [[noreturn]] void explain(const std::string& error);
 
   RankPlace place_;

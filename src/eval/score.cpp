@@ -1,7 +1,6 @@
 #include "eval/score.h"
 
 #include <algorithm>
-#include <utility>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -46,7 +45,7 @@ struct PendingChoices {
   }
 
   void score(Model& model, const DepthPlan& plan, at::Device device) const {
-    if (scores.empty()) return;
+    if (scores.empty()) return;  // an item longer than a batch stands at the start
     const auto ints = [&](const std::vector<std::int32_t>& values) { return torch::tensor(values, torch::kInt).to(device); };
     const at::Tensor losses = model.loss({ints(inputs), ints(targets), ints(positions), documents}, plan).losses_N.to(torch::kDouble).cpu();
     std::int64_t begin = 0;
@@ -68,36 +67,26 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items) {
 }
 
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
-                                               const std::vector<ChoiceItem>& items, at::Device device, Ranks& ranks,
+                                               const std::vector<ChoiceItem>& items, at::Device device, Share share,
                                                std::int64_t batch_tokens) {
   check_items(items, vocab_size);
   torch::NoGradGuard no_grad;
-  std::size_t choices = 0;
-  for (const ChoiceItem& item : items) choices += item.choices.size();
-  const at::Tensor flat = torch::zeros({static_cast<std::int64_t>(choices)}, torch::kDouble);
-  double* next = flat.data_ptr<double>();
+  std::vector<std::vector<double>> scores(items.size());
   PendingChoices pending;
-  int turn = 0;  // whose batch it is
+  std::size_t batch = 0;
   const auto flush = [&] {
-    if (std::exchange(turn, (turn + 1) % ranks.size()) == ranks.rank()) pending.score(model, plan, device);
+    if (batch++ % share.step == share.first) pending.score(model, plan, device);
     pending = {};
   };
-  for (const ChoiceItem& item : items) {
-    for (const auto& choice : item.choices) {
-      if (pending.inputs.size() + item.context.size() + choice.size() > static_cast<std::size_t>(batch_tokens)) flush();
-      pending.add(item, choice, next++);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    scores[i].resize(items[i].choices.size());
+    for (std::size_t c = 0; c < items[i].choices.size(); ++c) {
+      const std::size_t tokens = items[i].context.size() + items[i].choices[c].size();
+      if (pending.inputs.size() + tokens > static_cast<std::size_t>(batch_tokens)) flush();
+      pending.add(items[i], items[i].choices[c], &scores[i][c]);
     }
   }
   flush();
-  const at::Tensor joined = flat.to(device);
-  ranks.sum(joined).wait();
-  const at::Tensor all = joined.cpu();
-  const double* score = all.data_ptr<double>();
-  std::vector<std::vector<double>> scores;
-  for (const ChoiceItem& item : items) {
-    scores.emplace_back(score, score + item.choices.size());
-    score += item.choices.size();
-  }
   return scores;
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "distributed/ranks.h"
 #include "models/model.h"
 
 namespace meristem {
@@ -17,12 +16,17 @@ struct ChoiceItem {
 // Positions that the longest context with its longest choice takes.
 std::int64_t longest_positions(const std::vector<ChoiceItem>& items);
 
+// Batches 0, 1, … of a list of items: those that one of several scorers takes.
+struct Share {
+  std::size_t first = 0, step = 1;
+};
+
 // [item][choice]: sum of log-probabilities of the choice's tokens, natural logarithm, under `plan`. Contexts are read once a choice, in
-// batches of at most about `batch_tokens` tokens; the logits of a whole batch are never held (Model::loss). Ranks share the batches out;
-// all of them get all scores, which are those of one rank to the bit.
+// batches of at most about `batch_tokens` tokens; the logits of a whole batch are never held (Model::loss). Choices of batches outside
+// `share` have 0, and those inside are scored as they would be without it, to the bit.
 // InputError names the item where a context or choice is empty or an id is outside the vocabulary.
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
-                                               const std::vector<ChoiceItem>& items, at::Device device, Ranks& ranks,
+                                               const std::vector<ChoiceItem>& items, at::Device device, Share share = {},
                                                std::int64_t batch_tokens = 8192);
 
 }  // namespace meristem

@@ -37,7 +37,7 @@ TEST_CASE("a choice's score is the log-probability of its tokens, whatever it sh
   for (const char* text : {"0-2", "0, (1)x3, 2", "0, 2"}) {
     const DepthPlan plan = DepthPlan::parse(text);
     for (const std::int64_t batch_tokens : {1, 8, 1000}) {
-      const auto scores = score_choices(*model, plan, config.vocab_size, kItems, at::kCPU, *Ranks::alone(), batch_tokens);
+      const auto scores = score_choices(*model, plan, config.vocab_size, kItems, at::kCPU, {}, batch_tokens);
       REQUIRE(scores.size() == kItems.size());
       for (std::size_t i = 0; i < kItems.size(); ++i) {
         REQUIRE(scores[i].size() == kItems[i].choices.size());
@@ -54,7 +54,7 @@ TEST_CASE("items that cannot be scored are refused by their number") {
   const ModelConfig config = test::tiny_config();
   const auto model = test::make_model(config, test::build_of(at::kFloat, Path::kFused));
   const auto score = [&](std::vector<ChoiceItem> items) {
-    return score_choices(*model, DepthPlan::plain(config.blocks), config.vocab_size, items, at::kCPU, *Ranks::alone());
+    return score_choices(*model, DepthPlan::plain(config.blocks), config.vocab_size, items, at::kCPU);
   };
   CHECK_THROWS_WITH(score({kItems[0], {{}, {{1}}}}), Catch::Contains("item 1: the context has no token"));
   CHECK_THROWS_WITH(score({{{1}, {{2}, {}}}}), Catch::Contains("item 0: a choice has no token"));
