@@ -28,7 +28,6 @@ import links  # noqa: E402
 import ranks  # noqa: E402
 import tiny_run  # noqa: E402
 
-WINDOW = 20  # updates over which a line of metrics.jsonl averages
 CONFIG = """\
 run: {{name: {name}, seed: 1, out: {out}}}
 model: {{vocab_size: 256, width: {width}, blocks: {blocks}, attention: {{heads: 4}}, feed_forward: {{inner: {inner}}}}}
@@ -54,17 +53,18 @@ class Bench:
         self.runs += 1
         path = self.folder / f"run-{self.runs}.yaml"
         path.write_text(CONFIG.format(name=path.stem, out=self.folder / "runs", data=self.folder / "data", width=o.width, blocks=o.blocks, inner=o.inner,
-                                      updates=o.warmup + WINDOW, tokens=256 * o.sequences * world, sequences=o.sequences, bucket_mb=o.bucket_mb,
+                                      updates=o.warmup + o.updates, tokens=256 * o.sequences * world, sequences=o.sequences, bucket_mb=o.bucket_mb,
                                       sharded=str(sharded).lower()))
         return path, self.folder / "runs" / path.stem
 
     def measure(self, world, network=None, sharded=False):
-        """The last line of a short run, and its seconds an update."""
+        """The last line of a short run, and its seconds an update after the first ones. A line has the mean rate over at most 20 updates, here over all so far."""
         path, folder = self.config(world, sharded)
         ranks.train(self.options.binary, path, world=world, links=network if world > 1 else None, deadline=600)
-        last = ranks.steps(folder)[-1]
+        lines = [line for line in map(json.loads, tiny_run.lines(folder)) if "event" not in line]
         subprocess.run(["rm", "-r", folder], check=True)
-        return last, 256 * self.options.sequences * world / last["tokens_per_second"]
+        until = [line["step"] * 256 * self.options.sequences * world / line["tokens_per_second"] for line in lines]
+        return lines[-1], (until[-1] - until[self.options.warmup - 1]) / self.options.updates
 
     def alone(self):
         company = [subprocess.Popen([self.options.binary, "train", self.config(1)[0], "schedule.steps=100000"], env=tiny_run.environment(),
@@ -86,7 +86,8 @@ class Bench:
         alone, both = ([seconds for _, seconds in arm] for arm in zip(*rounds))
         return {"alone": statistics.median(alone), "both": statistics.median(both), "ratio": statistics.median(b / a for a, b in zip(alone, both)),
                 "exposed": statistics.median(round[1][0]["communication_exposed"] for round in rounds),
-                "flops": statistics.median(round[0][0]["flops_per_second"] for round in rounds)}
+                "flops": statistics.median(round[0][0]["flops_per_second"] / round[0][0]["tokens_per_second"] * 256 * self.options.sequences / round[0][1]
+                                           for round in rounds)}
 
     def sent(self, parameters, sharded):
         """Bytes that a rank sends, and receives, for an update: gradients go round twice, once to be summed and once to be known; weights come back once."""
@@ -123,16 +124,19 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=4, help="updates of each run before the timed ones")
+    parser.add_argument("--updates", type=int, default=12, help="that are timed in each run")
     parser.add_argument("--speeds", type=float, nargs="+", default=[1, 0.5, 2], help="of the link, relative to backward")
     parser.add_argument("--most", type=float, default=1.25)
     parser.add_argument("--near", type=float, default=0.15)
-    for name, default in (("width", 256), ("blocks", 6), ("inner", 704), ("sequences", 4)):
+    for name, default in (("width", 256), ("blocks", 6), ("inner", 704), ("sequences", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--bucket-mb", type=float, default=2)
     parser.add_argument("--quiet", action="store_true", help="the single rank has no company")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--binary", default=os.environ.get("MERISTEM_BINARY"))
     options = parser.parse_args()
+    if options.warmup < 1 or options.warmup + options.updates > 20:
+        parser.error("--warmup, --updates: together at most 20, over which a line of metrics.jsonl averages")
     if not options.binary or not os.access(options.binary, os.X_OK):
         parser.error(f"no meristem program at {options.binary}; start this as scripts/bench/overlap, or name one with --binary")
     if reason := links.reason_against():
