@@ -84,7 +84,7 @@ def lines_of(path):
 def gather(folder, gpu, seconds, commit):
     return {"gpu": gpu, "date": datetime.date.today().isoformat(), "commit": commit, "seconds": seconds,
             "sections": sections_of(folder / "sections.tsv"), "tests": test_counts(folder / "tests.xml"),
-            "other_tests": test_counts(folder / "other_tests.xml"), "operators": lines_of(folder / "operators.jsonl"),
+            "ranks": test_counts(folder / "ranks.xml"), "other_tests": test_counts(folder / "other_tests.xml"), "operators": lines_of(folder / "operators.jsonl"),
             "depth_steps": lines_of(folder / "depth_steps.jsonl"),
             "steps": {name: step_of(folder / f"{name}.json") for name in STEPS}}
 
@@ -107,7 +107,7 @@ def describe(result):
     lines = [f"{result['gpu']}, {result['seconds']:.0f} s in all, commit {result['commit'][:12]}"]
     lines += [f"  {part['name']:12} {part['state']:12} {part['seconds']:>5} s  {part['note']}".rstrip() for part in result["sections"]]
     lines += table(rows_of(result)) or ["operators and steps: no result"]
-    for name in ("tests", "other_tests"):
+    for name in ("tests", "ranks", "other_tests"):
         lines += test_lines(name, result[name])
     return lines
 

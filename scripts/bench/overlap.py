@@ -96,7 +96,7 @@ class Bench:
 
     def foretold(self, gbps, flops, sharded):
         path, _ = self.config(self.options.ranks, sharded)
-        words = [self.options.binary, "plan", path, "--json", "--gpus", self.options.ranks, "--gbps", f"{gbps:.6g}", "--node-size", "1", "--flops-per-second", f"{flops:.6g}"]
+        words = [self.options.binary, "plan", path, "--json", "--gpus", self.options.ranks, "--gbps", f"{gbps:.6g}", "--gpu", "cpu", "--node-size", "1", "--flops-per-second", f"{flops:.6g}"]
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["forecast"]["update"]["seconds"]

@@ -20,7 +20,8 @@ step() { # NAME BUDGET COMPARE_ARGUMENTS…
 }
 
 run_parts() {
-  section tests 70 ctest --test-dir "$build" -L gpu --no-tests=error -V --output-junit "$out/tests.xml"
+  section tests 70 ctest --test-dir "$build" -L '^gpu$' --no-tests=error -V --output-junit "$out/tests.xml"
+  section ranks 40 ctest --test-dir "$build" -L '^gpu_ranks$' --no-tests=error --output-on-failure --output-junit "$out/ranks.xml"
   section operators 90 bash -c '"$1"/bin/meristem-bench operators --seconds-each 0.7 >"$2"/operators.jsonl' _ "$build" "$out"
   # Graph against plain at a size where launches are the cost; whole steps against the compiled peer where arithmetic is.
   step step_30M 25 --ours graph eager --modes --layers 6 --width 384 --inner 1024 --heads 6 --kv-heads 6 --vocab 32000 --sequence 1024 \
@@ -36,5 +37,5 @@ run_parts() {
   sanitize 60
   # The rest of the build, and the tests that need no GPU, as they are where CUDA is linked.
   section other_tests 150 bash -c 'cmake --build "$1" --parallel >"$2/build_all.log" 2>&1 &&
-    ctest --test-dir "$1" -LE "^(gpu|long)\$" --parallel "$(nproc)" --output-on-failure --output-junit "$2/other_tests.xml"' _ "$build" "$out"
+    ctest --test-dir "$1" -LE "^(gpu|gpu_ranks|long)\$" --parallel "$(nproc)" --output-on-failure --output-junit "$2/other_tests.xml"' _ "$build" "$out"
 }

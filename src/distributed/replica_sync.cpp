@@ -82,7 +82,7 @@ at::Tensor ReplicaSync::own_squares(ops::Path path) const {
 void ReplicaSync::gather_weights() {
   if (!shards_optimizer(config_, ranks_)) return;
   torch::NoGradGuard no_grad;
-  const at::Tensor& weights = parameters_.half().defined() ? parameters_.half() : parameters_.master();
+  const at::Tensor weights = parameters_.half().defined() ? parameters_.half() : parameters_.master();
   gathered_ = 0;
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     bucket->gather = ranks_.gather_from_owners(part_of(weights, bucket->flat), bucket->flat);
@@ -94,7 +94,7 @@ void ReplicaSync::gather_weights() {
 void ReplicaSync::share_fp32_weights() {
   std::vector<at::Tensor> weights;
   for (const FlatEntry& entry : parameters_.entries()) {
-    if (entry.stays_fp32) weights.push_back(parameters_.master().narrow(0, entry.offset, entry.count));
+    if (entry.stays_fp32) weights.push_back(parameters_.master(entry.offset, entry.count));
   }
   if (weights.empty()) return;
   std::vector<std::int64_t> counts;
@@ -110,7 +110,7 @@ void ReplicaSync::share_fp32_weights() {
     for (const FlatPiece& piece : owned_) {
       const std::int64_t begin = std::max(entry.offset, piece.offset),
                          end = std::min(entry.offset + entry.count, piece.offset + piece.count);
-      if (begin < end) parts[here].narrow(0, begin - entry.offset, end - begin).copy_(parameters_.master().narrow(0, begin, end - begin));
+      if (begin < end) parts[here].narrow(0, begin - entry.offset, end - begin).copy_(parameters_.master(begin, end - begin));
     }
   }
   ranks_.join_bits(joined);
@@ -132,7 +132,7 @@ std::string ReplicaSync::difference() {
   std::vector<at::Tensor> sums;
   for (const FlatEntry& entry : parameters_.entries()) {
     const bool half = parameters_.half().defined() && !entry.stays_fp32;
-    const at::Tensor flat = (half ? parameters_.half() : parameters_.master()).narrow(0, entry.offset, entry.count);
+    const at::Tensor flat = half ? parameters_.half().narrow(0, entry.offset, entry.count) : parameters_.master(entry.offset, entry.count);
     const at::Tensor bits = flat.view(half ? at::kShort : at::kInt).to(at::kLong);
     const at::Tensor place = torch::arange(entry.count, bits.options());
     sums.push_back(bits.sum());

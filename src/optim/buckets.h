@@ -9,12 +9,6 @@
 
 namespace meristem {
 
-// A contiguous stretch of the flat buffers, in elements, and the rank that updates it where the optimizer is sharded.
-struct FlatPiece {
-  std::int64_t offset = 0, count = 0;
-  int owner = 0;
-};
-
 struct FlatBucket {
   UpdateRule rule = UpdateRule::kAdamw;
   std::int64_t offset = 0, count = 0;

@@ -86,14 +86,63 @@ FlatLayout flat_layout(const std::vector<ParameterInfo>& infos, const OptimizerC
   return layout;
 }
 
-FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks)
+FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks,
+                               const std::vector<FlatPiece>& owned)
     : layout_(flat_layout(infos, config, ranks)), told_(std::make_shared<std::function<void(std::size_t)>>()) {
   torch::NoGradGuard no_grad;
   const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
-  master_ = torch::zeros({layout_.count}, options);
   grad_ = torch::zeros({layout_.count}, options);
   if (compute == torch::kBFloat16) half_ = torch::zeros({layout_.count}, options.dtype(torch::kBFloat16));
+  keep(owned);
+  master_ = torch::zeros({kept_.back().at + kept_.back().count}, options);
   bind(infos);
+}
+
+void FlatParameters::keep(const std::vector<FlatPiece>& owned) {
+  if (owned.empty() || !half_.defined()) {
+    kept_ = {{0, layout_.count, 0}};
+    return;
+  }
+  std::vector<Kept> stretches;
+  for (const FlatPiece& piece : owned) stretches.push_back({piece.offset, piece.count, 0});
+  for (const FlatEntry& entry : layout_.entries) {
+    if (entry.stays_fp32) stretches.push_back({entry.offset, aligned(entry.count), 0});
+  }
+  std::sort(stretches.begin(), stretches.end(), [](const Kept& a, const Kept& b) { return a.offset < b.offset; });
+  for (const Kept& next : stretches) {
+    if (kept_.empty() || kept_.back().offset + kept_.back().count < next.offset) {
+      kept_.push_back({next.offset, next.count, kept_.empty() ? 0 : kept_.back().at + kept_.back().count});
+    } else {
+      kept_.back().count = std::max(kept_.back().count, next.offset + next.count - kept_.back().offset);
+    }
+  }
+}
+
+const at::Tensor& FlatParameters::master() const {
+  TORCH_CHECK(kept_.front().count == layout_.count, "this rank keeps the masters of its own pieces alone");
+  return master_;
+}
+
+at::Tensor FlatParameters::master(std::int64_t offset, std::int64_t count) const {
+  const auto after =
+      std::upper_bound(kept_.begin(), kept_.end(), offset, [](std::int64_t at, const Kept& kept) { return at < kept.offset; });
+  TORCH_CHECK(after != kept_.begin() && offset + count <= std::prev(after)->offset + std::prev(after)->count, "masters of elements ",
+              offset, " to ", offset + count, " are not kept here");
+  return master_.narrow(0, std::prev(after)->at + offset - std::prev(after)->offset, count);
+}
+
+void FlatParameters::each_kept(const FlatEntry& entry, const std::function<void(std::int64_t, const at::Tensor&)>& action) const {
+  for (const Kept& kept : kept_) {
+    const std::int64_t begin = std::max(entry.offset, kept.offset), end = std::min(entry.offset + entry.count, kept.offset + kept.count);
+    if (begin < end) action(begin - entry.offset, master(begin, end - begin));
+  }
+}
+
+// value: of the entry's shape.
+void FlatParameters::set(const FlatEntry& entry, const at::Tensor& value) {
+  each_kept(entry,
+            [&](std::int64_t offset, const at::Tensor& masters) { masters.copy_(value.reshape({-1}).narrow(0, offset, masters.numel())); });
+  if (half_.defined()) view(half_, entry).copy_(value);
 }
 
 void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
@@ -101,9 +150,8 @@ void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
     const FlatEntry& entry = layout_.entries[e];
     at::Tensor parameter = infos[entry.place].tensor;
     const bool in_half = half_.defined() && !entry.stays_fp32;
-    view(master_, entry).copy_(parameter);
-    if (in_half) view(half_, entry).copy_(parameter);
-    parameter.set_data(view(in_half ? half_ : master_, entry));
+    set(entry, parameter);
+    parameter.set_data(in_half ? view(half_, entry) : master(entry));
     if (!in_half) parameter.mutable_grad() = view(grad_, entry);  // autograd adds in place
     if (!parameter.requires_grad()) continue;
     const at::Tensor target = in_half ? view(grad_, entry) : at::Tensor();
@@ -121,7 +169,7 @@ void FlatParameters::on_gradient(std::function<void(std::size_t)> told) { *told_
 
 NamedTensors FlatParameters::masters() const {
   NamedTensors out;
-  for (const FlatEntry& entry : layout_.entries) out.add(entry.name, view(master_, entry));
+  for (const FlatEntry& entry : layout_.entries) out.add(entry.name, view(master(), entry));
   return out;
 }
 
@@ -134,17 +182,11 @@ void FlatParameters::load_masters(const NamedTensors& values) {
       throw DamagedError(fmt::format("weights: tensor {} has shape {}, the model needs {}", entry.name, c10::str(value.sizes()),
                                      c10::str(at::IntArrayRef(entry.shape))));
     }
-    view(master_, entry).copy_(value);
+    set(entry, value);
   }
   if (values.size() != layout_.entries.size()) {
     throw DamagedError(fmt::format("weights: {} tensors, the model has {}", values.size(), layout_.entries.size()));
   }
-  refresh_half();
-}
-
-void FlatParameters::refresh_half() {
-  torch::NoGradGuard no_grad;
-  if (half_.defined()) half_.copy_(master_);
 }
 
 }  // namespace meristem

@@ -33,6 +33,12 @@ struct FlatEntry {
   bool learns = true;       // false: no gradient ever comes
 };
 
+// A contiguous stretch of the flat buffers, in elements, and the rank that updates it where the optimizer is sharded.
+struct FlatPiece {
+  std::int64_t offset = 0, count = 0;
+  int owner = 0;
+};
+
 enum class UpdateRule { kAdamw, kMuon };
 
 struct FlatRange {
@@ -55,14 +61,23 @@ class FlatParameters {
  public:
   // Takes over a model's parameters: from now on they are views of these buffers, and gradients land in grad().
   // Norm gains and routers are views of the fp32 masters; the others of the bf16 copy where `compute` is bf16, else of the masters.
-  FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks = 1);
+  // owned: the pieces that this rank updates, where the optimizer is sharded. Then, with a bf16 copy, masters are kept of them and of what
+  // the model reads in fp32, and of nothing else.
+  FlatParameters(const std::vector<ParameterInfo>& infos, at::ScalarType compute, const OptimizerConfig& config, int ranks = 1,
+                 const std::vector<FlatPiece>& owned = {});
   FlatParameters(const FlatParameters&) = delete;
   FlatParameters& operator=(const FlatParameters&) = delete;
 
   const FlatLayout& layout() const { return layout_; }
   const std::vector<FlatEntry>& entries() const { return layout_.entries; }
   const std::vector<FlatRange>& ranges() const { return layout_.ranges; }
-  const at::Tensor& master() const { return master_; }
+  // All masters, of a rank that keeps them.
+  const at::Tensor& master() const;
+  // A stretch of them, which is kept here: a view.
+  at::Tensor master(std::int64_t offset, std::int64_t count) const;
+  at::Tensor master(const FlatEntry& entry) const { return master(entry.offset, entry.count).view(entry.shape); }
+  // Calls action(offset in the entry, masters [n]) for what is kept here of an entry's masters.
+  void each_kept(const FlatEntry& entry, const std::function<void(std::int64_t, const at::Tensor&)>& action) const;
   const at::Tensor& grad() const { return grad_; }
   const at::Tensor& half() const { return half_; }  // undefined where the compute type is fp32
 
@@ -73,17 +88,22 @@ class FlatParameters {
   // `told` hears of each entry of the layout whose gradient is in grad(), once a backward pass, from the thread that runs it; a parameter
   // that the pass did not reach is not told. Pass none to end it.
   void on_gradient(std::function<void(std::size_t entry)> told);
-  // Masters by parameter name: views, no copy.
+  // Masters by parameter name: views, no copy. Of a rank that keeps them all.
   NamedTensors masters() const;
-  // Copies values in by name and refreshes the bf16 copy. DamagedError where a name is missing, unknown, or of another shape.
+  // Copies values in by name, into the bf16 copy too. DamagedError where a name is missing, unknown, or of another shape.
   void load_masters(const NamedTensors& values);
-  // bf16 copy <- masters.
-  void refresh_half();
 
  private:
+  struct Kept {
+    std::int64_t offset = 0, count = 0;  // of the flat buffers
+    std::int64_t at = 0;                 // in master_
+  };
+  void keep(const std::vector<FlatPiece>& owned);
+  void set(const FlatEntry& entry, const at::Tensor& value);
   void bind(const std::vector<ParameterInfo>& infos);
 
   FlatLayout layout_;
+  std::vector<Kept> kept_;  // in order, none of them touching
   at::Tensor master_, grad_, half_;
   std::shared_ptr<std::function<void(std::size_t)>> told_;  // hooks of the parameters hold it too
 };

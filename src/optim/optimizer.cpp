@@ -144,7 +144,7 @@ Optimizer::Part Optimizer::make_part(UpdateRule rule, const std::vector<FlatPiec
     counts += std::ssize(stretch.ranges);
     part.stretches.push_back(std::move(stretch));
   }
-  const at::TensorOptions options = parameters_.master().options();
+  const at::TensorOptions options = parameters_.grad().options();
   for (std::size_t m = 0; m < kept_by(rule).moments.size(); ++m) part.moments.push_back(torch::zeros({kept}, options));
   if (!kept_by(rule).count.empty()) part.counts_R = torch::zeros({counts}, options.dtype(torch::kLong));
   return part;
@@ -166,7 +166,7 @@ void Optimizer::adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& g
     for (const FlatRange& range : stretch.ranges) ranges.push_back({range.offset, range.count, range.decay ? config_.weight_decay : 0});
     const auto flat = [&](const at::Tensor& x) { return x.narrow(0, stretch.offset, stretch.count); };
     const auto moment = [&](std::size_t m) { return part.moments.at(m).narrow(0, stretch.kept_at, stretch.count); };
-    ops::adamw_step({flat(parameters_.master()), flat(parameters_.grad()), moment(0), moment(1),
+    ops::adamw_step({parameters_.master(stretch.offset, stretch.count), flat(parameters_.grad()), moment(0), moment(1),
                      parameters_.half().defined() ? flat(parameters_.half()) : at::Tensor(),
                      part.counts_R.narrow(0, stretch.counts_at, std::ssize(stretch.ranges))},
                     ranges, lr, grad_scale, {config_.betas.at(0), config_.betas.at(1), config_.eps}, adamw_path_);
@@ -195,8 +195,8 @@ void Optimizer::muon_step(Part& part, const at::Tensor& lr, const at::Tensor& gr
       std::vector<std::int64_t> shape = entry.shape;  // whole matrices: all, or some experts
       if (count < entry.count) shape[0] = count / (shape[1] * shape[2]);
       const auto flat = [&](const at::Tensor& x) { return x.narrow(0, entry.offset + offset, count).view(shape); };
-      matrices.push_back(
-          {flat(parameters_.master()), flat(parameters_.grad()), part.moments[0].narrow(0, kept_at, count).view(shape), entry.packed_rows});
+      matrices.push_back({parameters_.master(entry.offset + offset, count).view(shape), flat(parameters_.grad()),
+                          part.moments[0].narrow(0, kept_at, count).view(shape), entry.packed_rows});
     });
   }
   const auto scale = muon.scale == MuonScale::kOriginal ? ops::MuonScale::kOriginal : ops::MuonScale::kMoonlight;
@@ -204,7 +204,7 @@ void Optimizer::muon_step(Part& part, const at::Tensor& lr, const at::Tensor& gr
                  {muon.momentum, config_.weight_decay, muon.nesterov, muon.ns_steps, scale});
   if (!parameters_.half().defined()) return;
   for (const Stretch& stretch : part.stretches) {
-    parameters_.half().narrow(0, stretch.offset, stretch.count).copy_(parameters_.master().narrow(0, stretch.offset, stretch.count));
+    parameters_.half().narrow(0, stretch.offset, stretch.count).copy_(parameters_.master(stretch.offset, stretch.count));
   }
 }
 

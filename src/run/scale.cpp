@@ -80,6 +80,14 @@ std::vector<MemoryEstimate> memory_of_rank(const RunConfig& config, const Timeli
       const std::vector<double> kept = owned_by_rank(
           layout, buckets, ranks, [](const FlatEntry&, UpdateRule rule) { return rule == UpdateRule::kMuon ? kMoment : 2 * kMoment; });
       memory.optimizer = *std::max_element(kept.begin(), kept.end());
+      if (config.precision.compute == Precision::kBf16) {
+        // Masters too are their owner's, but for those that every rank reads.
+        constexpr double kMaster = 4;
+        const std::vector<double> own = owned_by_rank(layout, buckets, ranks, [](const FlatEntry&, UpdateRule) { return kMaster; });
+        double read_by_all = 0;
+        for (const FlatEntry& entry : layout.entries) read_by_all += entry.stays_fp32 ? kMaster * static_cast<double>(entry.count) : 0;
+        memory.weights += *std::max_element(own.begin(), own.end()) + read_by_all - std::accumulate(own.begin(), own.end(), 0.0);
+      }
     }
     // A bf16 copy of all gradients, on their way when activations are gone.
     if (config.parallel.reduce == Wire::kBf16 && ranks > 1) memory.update = std::max(memory.update, memory.gradients / 2);

@@ -104,10 +104,11 @@ LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild buil
       sharded_(shards_optimizer(config.parallel, *ranks_)) {
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
   model_ = registry.make(model_config_, build_, config.data.sequence_length);
-  parameters_ = std::make_unique<FlatParameters>(model_->parameter_infos(), build_.placement.compute, config.optimizer, ranks_->size());
+  const std::vector<ParameterInfo> infos = model_->parameter_infos();
+  const std::vector<FlatPiece> owned = owned_pieces(flat_layout(infos, config.optimizer, ranks_->size()), config.parallel, *ranks_);
+  parameters_ = std::make_unique<FlatParameters>(infos, build_.placement.compute, config.optimizer, ranks_->size(), owned);
   if (fresh) parameters_->load_masters(nn::initial_values(*model_, static_cast<std::uint64_t>(config.run.seed)));
-  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, build_.paths.adamw,
-                                           owned_pieces(parameters_->layout(), config.parallel, *ranks_));
+  optimizer_ = std::make_unique<Optimizer>(*parameters_, config.optimizer, build_.paths.adamw, owned);
 }
 
 void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer) {
@@ -118,21 +119,15 @@ void LiveModel::load(const NamedTensors& weights, const NamedTensors& optimizer)
 void LiveModel::each_weight(const Take& take) const {
   torch::NoGradGuard no_grad;
   Joiner joiner(*ranks_, take);
-  const std::vector<FlatPiece> own = owned_pieces(parameters_->layout(), config_.parallel, *ranks_);
   for (const FlatEntry& entry : parameters_->entries()) {
-    const at::Tensor master = parameters_->view(parameters_->master(), entry);
-    // With bf16 weights the masters stand still where others own them.
+    // With bf16 weights each rank has the masters of its own pieces.
     if (!sharded_ || !parameters_->half().defined() || entry.stays_fp32) {
-      joiner.pass_on(entry.name, master);
+      joiner.pass_on(entry.name, parameters_->master(entry));
       continue;
     }
-    const at::Tensor whole = at::zeros_like(master);
-    for (const FlatPiece& piece : own) {
-      const std::int64_t begin = std::max(entry.offset, piece.offset),
-                         end = std::min(entry.offset + entry.count, piece.offset + piece.count);
-      if (begin >= end) continue;
-      whole.view({-1}).narrow(0, begin - entry.offset, end - begin).copy_(parameters_->master().narrow(0, begin, end - begin));
-    }
+    const at::Tensor whole = torch::zeros(entry.shape, parameters_->grad().options());
+    parameters_->each_kept(
+        entry, [&](std::int64_t offset, const at::Tensor& masters) { whole.view({-1}).narrow(0, offset, masters.numel()).copy_(masters); });
     joiner.join(entry.name, whole);
   }
   joiner.flush();

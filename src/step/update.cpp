@@ -50,7 +50,7 @@ Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes
     : live_(live),
       config_(config.optimizer),
       spikes_(spikes),
-      device_(live.parameters().master().device()),
+      device_(live.parameters().grad().device()),
       sums_(std::max<std::size_t>(config.data.sources.size(), 1), device_),
       stopped_(torch::zeros({}, torch::dtype(torch::kBool).device(device_))),
       stream_rms_(torch::zeros({DepthPlan::kMaxCalls + 1}, kSums.device(device_))) {

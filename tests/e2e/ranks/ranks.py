@@ -47,9 +47,9 @@ class Job:
     """`world` ranks of `program ARGUMENTS`.
     only: the ranks that are started; the others never come.
     each: {rank: arguments that it alone has, before the others}; prefix: {rank: words before its command, which end by becoming it}.
-    links: the hosts that they run on (links.py), this one without."""
+    links: the hosts that they run on (links.py), this one without. local_rank: of each, its rank without."""
 
-    def __init__(self, program, *arguments, world, only=None, each=None, prefix=None, links=None, port=None, environment=None):
+    def __init__(self, program, *arguments, world, only=None, each=None, prefix=None, links=None, port=None, environment=None, local_rank=None):
         self.port = port or free_port()
         given = tiny_run.environment() | {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port,
                                           "GLOO_SOCKET_IFNAME": "lo"}
@@ -58,7 +58,7 @@ class Job:
         for rank in range(world) if only is None else only:
             before = [*(links.prefix(rank) if links else []), *(prefix or {}).get(rank, [])]
             words = [*before, *(program if isinstance(program, list) else [program])]
-            env = {key: str(value) for key, value in (given | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+            env = {key: str(value) for key, value in (given | {"RANK": rank, "LOCAL_RANK": rank if local_rank is None else local_rank}).items()}
             self.processes[rank] = tiny_run.start(words, *arguments, *(each or {}).get(rank, []), env=env)
             self.readers[rank] = threading.Thread(target=self._read, args=(rank,), daemon=True)
             self.readers[rank].start()

@@ -17,7 +17,9 @@ using test::as_ranks;
 
 // A stack of matrices, each used once, with a norm beside each; rank-dependent gradients.
 struct Stack {
-  explicit Stack(const OptimizerConfig& config, int ranks, at::ScalarType compute = at::kFloat) {
+  // shared: its rank keeps the masters that are its own.
+  explicit Stack(const OptimizerConfig& config, int ranks, at::ScalarType compute = at::kFloat, const ParallelConfig& parallel = {},
+                 Ranks* shared = nullptr) {
     const auto add = [&](const std::string& name, std::vector<std::int64_t> shape, Role role) {
       at::Tensor tensor = torch::empty(shape, torch::dtype(stays_fp32(role) ? at::kFloat : compute)).fill_(0.5).requires_grad_();
       infos.push_back({name, role, 0.02, tensor, {}});
@@ -30,7 +32,8 @@ struct Stack {
     }
     add("norm.weight", {16}, Role::kNorm);
     add("injection.weight", {16, 32}, Role::kLinear);
-    flat = std::make_unique<FlatParameters>(infos, compute, config, ranks);
+    const auto own = shared ? owned_pieces(flat_layout(infos, config, ranks), parallel, *shared) : std::vector<FlatPiece>{};
+    flat = std::make_unique<FlatParameters>(infos, compute, config, ranks, own);
   }
 
   // Gradients of a chain through all parameters, the first of them last in backward.
@@ -104,12 +107,12 @@ TEST_CASE("updated weights come back from their owners to the bit, in bf16 with 
       as_ranks(3, [&](std::shared_ptr<Ranks> ranks) {
         ParallelConfig config;
         config.bucket_mb = 0.003;
-        Stack stack(with_muon ? muon() : OptimizerConfig{}, 3, compute);
+        Stack stack(with_muon ? muon() : OptimizerConfig{}, 3, compute, config, ranks.get());
         ReplicaSync sync(*stack.flat, *ranks, config);
         torch::NoGradGuard no_grad;
         for (const FlatPiece& piece : owned_pieces(stack.flat->layout(), config, *ranks)) {
           const at::Tensor values = torch::arange(piece.offset, piece.offset + piece.count, torch::kFloat) * 1.001;
-          stack.flat->master().narrow(0, piece.offset, piece.count).copy_(values);
+          stack.flat->master(piece.offset, piece.count).copy_(values);
           if (compute != at::kFloat) stack.flat->half().narrow(0, piece.offset, piece.count).copy_(values);
         }
         sync.gather_weights();

@@ -96,7 +96,7 @@ TEST_CASE("sharded state and updates are those of one rank, piece by piece") {
     for (const ops::Path path : {ops::Path::kFused, ops::Path::kLibrary, ops::Path::kReference}) {
       const OptimizerConfig config = of_kind(kind);
       constexpr int kRanks = 3;
-      FlatParameters whole(parameters(), at::kFloat, config, kRanks);
+      FlatParameters whole(parameters(), at::kBFloat16, config, kRanks);
       Optimizer keeps_all(whole, config, path);
       std::vector<std::unique_ptr<FlatParameters>> parts;
       std::vector<std::unique_ptr<Optimizer>> owners;
@@ -107,7 +107,7 @@ TEST_CASE("sharded state and updates are those of one rank, piece by piece") {
             if (piece.owner == rank) own.push_back(piece);
           }
         }
-        parts.push_back(std::make_unique<FlatParameters>(parameters(), at::kFloat, config, kRanks));
+        parts.push_back(std::make_unique<FlatParameters>(parameters(), at::kBFloat16, config, kRanks, own));
         owners.push_back(std::make_unique<Optimizer>(*parts.back(), config, path, own));
       }
       torch::manual_seed(4);
@@ -130,9 +130,22 @@ TEST_CASE("sharded state and updates are those of one rank, piece by piece") {
       for (const FlatBucket& bucket : buckets_of(whole.layout(), kRanks, 0.004)) {
         for (const FlatPiece& piece : bucket.pieces) {
           const FlatParameters& owner = *parts[static_cast<std::size_t>(piece.owner)];
-          CHECK(torch::equal(owner.master().narrow(0, piece.offset, piece.count), whole.master().narrow(0, piece.offset, piece.count)));
+          CHECK(torch::equal(owner.master(piece.offset, piece.count), whole.master(piece.offset, piece.count)));
+          CHECK(torch::equal(owner.half().narrow(0, piece.offset, piece.count), whole.half().narrow(0, piece.offset, piece.count)));
         }
       }
+      std::int64_t kept = 0, elements = 0;
+      for (const FlatEntry& entry : whole.entries()) {
+        elements += entry.count;
+        for (const auto& part : parts) {
+          std::int64_t here = 0;
+          part->each_kept(entry, [&](std::int64_t, const at::Tensor& masters) { here += masters.numel(); });
+          if (entry.stays_fp32) CHECK(here == entry.count);
+          if (!entry.stays_fp32 || part == parts.front()) kept += here;
+        }
+      }
+      CHECK(kept == elements);  // each once
+      for (const auto& part : parts) CHECK_THROWS_WITH(part->master(), Catch::Contains("keeps the masters of its own pieces alone"));
       // What all keep together loads into each of them, and into one who keeps all.
       for (const auto& owner : owners) {
         std::vector<at::Tensor> before;

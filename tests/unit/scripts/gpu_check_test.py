@@ -16,7 +16,7 @@ import gpu_goals  # noqa: E402
 import gpu_publish  # noqa: E402
 import gpu_report  # noqa: E402
 
-PARTS = "build tests sanitizer operators step_30M step_124M step_360M step_1.7B depth_steps other_tests".split()
+PARTS = "build tests ranks sanitizer operators step_30M step_124M step_360M step_1.7B depth_steps other_tests".split()
 JUNIT = """<testsuite>
  <testcase name="test_attention_on_gpu" status="run"/> <testcase name="test_kernels_on_gpu" status="run"/>
  <testcase name="test_graph_on_gpu" status="run"/> <testcase name="test_experts_on_gpu" status="fail"><failure/></testcase>
