@@ -17,6 +17,7 @@ import tiny_run
 from links import SWITCH
 
 DEADLINE = 75  # seconds from an event to the next attempt's first update: 60 to leave, the rest to begin again
+LEAVE = 60    # of these; a rank that is frozen before all have met is waited for as long as join_seconds
 HEARTBEAT = 4
 SETTINGS = ("batch.tokens=256", "batch.micro_sequences=1", f"parallel.heartbeat_seconds={HEARTBEAT}", "parallel.join_seconds=30", "parallel.timeout_seconds=30",
             "parallel.bucket_mb=0.02", "logging.tensorboard=false")
@@ -214,7 +215,7 @@ class Freeze(Event):
         self.job.signal(self.pids[frozen], signal.SIGSTOP)
         others = [pid for rank, pid in self.pids.items() if rank != frozen]
         begun = time.monotonic()
-        self.job.until(lambda: not any(alive(pid) for pid in others), HEARTBEAT + 20, "Freeze: the others leave")
+        self.job.until(lambda: not any(alive(pid) for pid in others), LEAVE, "Freeze: the others leave")
         if time.monotonic() - begun < HEARTBEAT - 1:
             raise Fault(f"Freeze: they left after {time.monotonic() - begun:.1f} s already")
         self.job.signal(self.pids[frozen], self.draw.choice((signal.SIGKILL, signal.SIGCONT)))
