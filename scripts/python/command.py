@@ -49,6 +49,16 @@ def _say(message, code):
     return code
 
 
+def require_writable(path):
+    """Refuses a file that could not be written, before the work whose result it shall hold."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; a file is needed")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder, so {path.name} cannot be written there")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise UserError(f"{path}: cannot be written")
+
+
 def publish(path, write):
     """`write(path)` writes a file that gets its name once it is whole and on disk: a reader, or a killed command, never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,17 @@ std::vector<TensorView> layout_of(const NamedTensors& tensors) {
   return views;
 }
 
+void require_finite(const NamedTensors& weights, const std::string& place) {
+  for (const auto& [name, tensor] : weights) {
+    if (!tensor.is_floating_point() || tensor.numel() == 0) continue;
+    const at::Tensor broken = tensor.detach().reshape({-1}).isfinite().logical_not();
+    const auto count = broken.sum().item<std::int64_t>();
+    if (count == 0) continue;
+    throw NonFiniteError(fmt::format("{}: {} holds {} value{} not finite, the first at {}", place, name, count,
+                                     count == 1 ? " that is" : "s that are", broken.to(at::kByte).argmax().item<std::int64_t>()));
+  }
+}
+
 at::Tensor host_copy(const at::Tensor& tensor) {
   at::Tensor copy = torch::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
   copy.copy_(tensor.detach());

@@ -2,6 +2,7 @@
 // of the room knows no LibTorch.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "checkpoint/safetensors.h"
@@ -14,6 +15,9 @@ std::vector<TensorView> views_of(const NamedTensors& tensors);
 
 // Names, types and shapes alone, of tensors on any device: a CheckpointLayout's.
 std::vector<TensorView> layout_of(const NamedTensors& tensors);
+
+// NonFiniteError where a weight is not a finite number: "PLACE: TENSOR holds 3 values that are not finite, the first at 7".
+void require_finite(const NamedTensors& weights, const std::string& place);
 
 // A copy on the host, so that training may go on while it is written. Host tensors are copied too.
 at::Tensor host_copy(const at::Tensor& tensor);

@@ -28,12 +28,14 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   CheckpointModel out;
   out.folder = folder;
   out.config = config_of(checkpoint, folder);
+  const NamedTensors weights = tensors_of(checkpoint.model);
+  require_finite(weights, folder.string());
   const Timeline timeline(out.config);
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, timeline, device);
   out.model = registry.make(out.config.model, build, std::max(positions, out.config.data.sequence_length));
   out.parameters = std::make_unique<FlatParameters>(out.model->parameter_infos(), build.placement.compute, out.config.optimizer);
-  out.parameters->load_masters(tensors_of(checkpoint.model));
+  out.parameters->load_masters(weights);
   out.plan = DepthPlan::parse(checkpoint.state.depth_plan);
   return out;
 }

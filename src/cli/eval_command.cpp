@@ -1,5 +1,6 @@
 // Scores multiple-choice items given as token ids, on one rank or shared out over several; scripts/meristem turns tasks and text into them,
 // and scores into accuracies.
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <span>
@@ -55,6 +56,15 @@ void join(Ranks& ranks, at::Device device, std::vector<std::vector<double>>& sco
   }
 }
 
+void require_finite(const std::vector<std::vector<double>>& scores, const std::string& file) {
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    for (std::size_t c = 0; c < scores[i].size(); ++c) {
+      if (std::isfinite(scores[i][c])) continue;
+      throw NonFiniteError(fmt::format("{}:{}: the log-likelihood of choice {} is not finite: {}", file, i + 1, c, scores[i][c]));
+    }
+  }
+}
+
 ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
@@ -70,6 +80,7 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint
   const Share own{static_cast<std::size_t>(ranks.rank()), static_cast<std::size_t>(ranks.size())};
   auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own);
   join(ranks, device, scores);
+  require_finite(scores, file);
   if (!ranks.first()) return ExitCode::kOk;
   for (const auto& item : scores) {
     std::string line;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "checkpoint/tensors.h"
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
@@ -46,6 +47,7 @@ std::vector<ModelPart> mixers_of_block(const RunConfig& config) {
 ExitCode export_checkpoint(const ExportArguments& arguments) {
   const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  require_finite(tensors_of(checkpoint.model), folder.string());
   RunConfig config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
   config.model.blocks = checkpoint.state.blocks;
   const DepthPlan plan = DepthPlan::parse(checkpoint.state.depth_plan);

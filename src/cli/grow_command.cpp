@@ -51,6 +51,7 @@ ExitCode grow(const GrowArguments& arguments) {
   const DepthPlan plan = arguments.plan.empty() ? DepthPlan::plain(blocks) : DepthPlan::parse(arguments.plan);
   plan.check(blocks, /*every_block=*/true);
 
+  require_finite(tensors_of(checkpoint.model), folder.string());
   const NamedTensors weights = remap(tensors_of(checkpoint.model), source_of);
   NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
   TrainState state = before;

@@ -54,6 +54,7 @@ ExitCode import_folder(const ImportArguments& arguments) {
       const TensorView& view = llama.weights.views[i];
       weights.add(view.name, at::from_blob(llama.weights.bytes[i].data(), view.shape, at::kFloat));
     }
+    require_finite(weights, folder.string());
     live.parameters().load_masters(weights);
   }
   llama.weights = {};

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "checkpoint/store.h"
+#include "checkpoint/tensors.h"
 #include "cli/commands.h"
 #include "core/errors.h"
 #include "core/text.h"
@@ -38,6 +39,7 @@ void inspect_checkpoint(const fs::path& path) {
   fmt::print("  config {}\n", state.config_hash);
   for (const auto& [key, value] : state.environment) fmt::print("  {} {}\n", key, value);
   print_tensors(checkpoint.model);
+  require_finite(tensors_of(checkpoint.model), folder.string());
 }
 
 void inspect_shard(const fs::path& path) {
@@ -49,7 +51,9 @@ void inspect(const fs::path& path) {
   std::error_code ignored;
   if (path.extension() == ".safetensors") {
     fmt::print("{}:\n", path.string());
-    print_tensors(SafetensorsFile::open(path));
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    print_tensors(file);
+    require_finite(tensors_of(file), path.string());
   } else if (fs::is_directory(path, ignored)) {
     inspect_checkpoint(path);
   } else {

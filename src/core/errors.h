@@ -38,7 +38,7 @@ class DamagedError : public Error {
   explicit DamagedError(const std::string& message) : Error(ExitCode::kDamaged, message) {}
 };
 
-// A loss or a gradient stopped being finite (exit 3): names the step.
+// A loss or a gradient stopped being finite (exit 3): names the step. Or a weight or a score is not: names the tensor or the item.
 class NonFiniteError : public Error {
  public:
   explicit NonFiniteError(const std::string& message) : Error(ExitCode::kNonFinite, message) {}

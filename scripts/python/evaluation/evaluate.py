@@ -5,6 +5,7 @@ stand beside it."""
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from command import UserError, reported
+from command import UserError, publish, reported, require_writable
 from evaluation import primitives
-from text.tokenizer import find_tokenizer, load_tokenizer
+from text.documents import json_lines
+from text.tokenizer import find_tokenizer, known_end_of_text, load_tokenizer
 
 RESAMPLES = 2000
 
@@ -22,8 +24,12 @@ RESAMPLES = 2000
 class Task:
     """Items with their texts, and what a guess would score."""
 
-    def __init__(self, name, items, chance, shots):
-        self.name, self.items, self.chance, self.shots = name, items, chance, shots
+    def __init__(self, name, items, chance, shots, places=None):
+        self.name, self.items, self.chance, self.shots, self.places = name, items, chance, shots, places
+
+    def place(self, number):
+        """Of an item, for messages: FILE:LINE, or the task's name and the item's number from 0."""
+        return self.places[number] if self.places else f"{self.name}: item {number}"
 
 
 def primitive_task(name, count, shots, seed):
@@ -31,34 +37,38 @@ def primitive_task(name, count, shots, seed):
     return Task(name, items, primitives.chance(name), shots)
 
 
+def is_text(value):
+    """Half a character (a lone surrogate) is none."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def checked_item(value, place):
-    if not isinstance(value, dict) or set(value) != {"context", "choices", "gold"}:
-        raise UserError(f"{place}: found {sorted(value) if isinstance(value, dict) else type(value).__name__}; allowed: context, choices, gold")
+    if set(value) != {"context", "choices", "gold"}:
+        raise UserError(f"{place}: found {', '.join(sorted(value)) or 'no key'}; allowed: context, choices, gold")
     context, choices, gold = value["context"], value["choices"], value["gold"]
-    if not isinstance(context, str):
-        raise UserError(f"{place}: context: found {context!r}; allowed: a text")
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise UserError(f"{place}: choices: allowed: at least two texts that are not empty")
+    if not is_text(context):
+        raise UserError(f"{place}: context: found {ascii(context)[:60]}; allowed: a text")
+    if not isinstance(choices, list) or len(choices) < 2 or not all(is_text(choice) and choice for choice in choices):
+        raise UserError(f"{place}: choices: found {ascii(choices)[:60]}; allowed: at least two texts that are not empty")
     if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise UserError(f"{place}: gold: found {gold!r}; allowed: 0 to {len(choices) - 1}")
     return primitives.Item(context, tuple(choices), gold)
 
 
 def file_task(path, count, shots):
-    items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            items.append(checked_item(json.loads(line), f"{path}:{number}"))
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not JSON: {error}") from None
+    places, items = [], []
+    for place, record in json_lines(path):
+        places.append(place)
+        items.append(checked_item(record, place))
     if not items:
         raise UserError(f"{path}: has no item")
     if shots >= len(items):
         raise UserError(f"--shots: found {shots}; {path} has {len(items)} items, so at most {len(items) - 1} others can stand before one")
     shown = [preceded(items, index, shots) for index in range(len(items))][:count]
-    return Task(path.name, shown, float(np.mean([1 / len(item.choices) for item in shown])), shots)
+    return Task(path.name, shown, float(np.mean([1 / len(item.choices) for item in shown])), shots, places)
 
 
 def preceded(items, index, shots):
@@ -82,34 +92,47 @@ def tasks_of(words, count, shots, seed):
     return tasks
 
 
-def split_ids(tokenizer, context, choice):
-    """(context ids, choice ids). Encoded together, as the model would read them; the choice begins where the two encodings part."""
+def count_common(ids, others):
+    """How many ids two lists begin with alike."""
+    return next((at for at, (one, other) in enumerate(zip(ids, others)) if one != other), min(len(ids), len(others)))
+
+
+def item_ids(tokenizer, item, place):
+    """(context ids, choices' ids). Context and choice are encoded together, as the model would read them. All choices of an item are scored from one border: where
+    the context ends, or earlier, where the first letters of a choice change the tokens before them. Blanks at the end of a context belong to its choices, since
+    tokenizers join a blank to the word behind it. Where nothing stands before the border, the end-of-text token does, after which a text begins."""
+    context = item.context.rstrip()
     before = tokenizer.encode(context, add_special_tokens=False).ids
-    whole = tokenizer.encode(context + choice, add_special_tokens=False).ids
-    common = 0
-    while common < min(len(before), len(whole)) and before[common] == whole[common]:
-        common += 1
-    common = max(1, min(common, len(whole) - 1))
-    return whole[:common], whole[common:]
+    whole = [tokenizer.encode(item.context + choice, add_special_tokens=False).ids for choice in item.choices]
+    border = min(count_common(before, ids) for ids in whole)
+    border = min(border, *(len(ids) - 1 for ids in whole))
+    if border > 0:
+        return whole[0][:border], [ids[border:] for ids in whole]
+    begin = known_end_of_text(tokenizer)
+    if begin is None:
+        raise UserError(f"{place}: the context is empty, and the tokenizer has no end-of-text token to begin with")
+    empty = next((number for number, ids in enumerate(whole) if not ids), None)
+    if empty is not None:
+        raise UserError(f"{place}: choices: {item.choices[empty]!r} has no token")
+    return [begin], whole
 
 
 def write_item_ids(file, tokenizer, task):
-    """A line for each choice: a merge across the border may give each its own context."""
-    for item in task.items:
-        for choice in item.choices:
-            context, ids = split_ids(tokenizer, item.context, choice)
-            file.write(json.dumps({"context": context, "choices": [ids]}) + "\n")
+    for number, item in enumerate(task.items):
+        context, choices = item_ids(tokenizer, item, task.place(number))
+        file.write(json.dumps({"context": context, "choices": choices}) + "\n")
 
 
-def log_likelihoods(checkpoint, path, plan, ranks):
-    """One number a line of `path`. With `ranks`, so many processes of this machine share the lines out."""
+def log_likelihoods(checkpoint, path, plan, ranks, place):
+    """Those of the choices of each line of `path`; place(line) names it for messages. With `ranks`, so many processes of this machine share the lines out."""
     arguments = ["eval", str(checkpoint), "--item-ids", str(path), *(["--plan", plan] if plan else [])]
     launched = [sys.executable, str(Path(__file__).parents[1]), "launch", *arguments, "--nproc", str(ranks)]
     command = launched if ranks else [os.environ["MERISTEM_BINARY"], *arguments]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sys.stderr.write(re.sub(re.escape(str(path)) + r":(\d+)", lambda found: place(int(found[1]) - 1), result.stderr))
     if result.returncode != 0:
         raise SystemExit(result.returncode)
-    return [json.loads(line)["log_likelihoods"][0] for line in result.stdout.splitlines()]
+    return [json.loads(line)["log_likelihoods"] for line in result.stdout.splitlines()]
 
 
 def interval(hits, seed):
@@ -119,19 +142,25 @@ def interval(hits, seed):
     return [float(x) for x in np.quantile(means, (0.025, 0.975))]
 
 
+def hit(scores, gold):
+    """1 where the right choice is the most likely one; 1/k where it is one of k that are equally likely: a guess among them."""
+    best = np.flatnonzero(scores == scores.max())
+    return float(gold in best) / len(best)
+
+
 def result_of(task, scores, seed):
-    """`scores`: of every choice of every item, in order."""
-    hits, normed, margins, at = [], [], [], 0
-    for item in task.items:
-        own = np.array(scores[at:at + len(item.choices)])
-        at += len(item.choices)
-        hits.append(own.argmax() == item.gold)
-        normed.append((own / [len(choice.encode()) for choice in item.choices]).argmax() == item.gold)
+    """`scores`: of the choices of each item."""
+    hits, normed, margins, ties, own_results = [], [], [], 0, []
+    for item, own in zip(task.items, map(np.array, scores), strict=True):
+        hits.append(hit(own, item.gold))
+        normed.append(hit(own / [len(choice.encode()) for choice in item.choices], item.gold))
         margins.append(own[item.gold] - np.logaddexp.reduce(own))
-    assert at == len(scores)
-    hits = np.array(hits, float)
+        ties += int((own == own.max()).sum() > 1)
+        own_results.append({"log_likelihoods": own.tolist(), "choice": int(own.argmax()), "gold": item.gold})
+    hits = np.array(hits)
     return {"task": task.name, "items": len(task.items), "shots": task.shots, "chance": task.chance, "accuracy": float(hits.mean()),
-            "interval": interval(hits, seed), "accuracy_per_byte": float(np.mean(normed)), "gold_log_probability": float(np.mean(margins))}
+            "interval": interval(hits, seed), "ties": ties, "accuracy_per_byte": float(np.mean(normed)),
+            "gold_log_probability": float(np.mean(margins)), "item_results": own_results}
 
 
 def table(results):
@@ -140,6 +169,7 @@ def table(results):
     for r in results:
         low, high = r["interval"]
         lines.append(f"{r['task']:{width}}  {r['items']:5}  {r['shots']:5}  {r['accuracy']:8.1%}  {low:6.1%}-{high:6.1%}  {r['chance']:6.1%}")
+    lines += [f"{r['task']}: in {r['ties']} items k choices are the most likely ones; there the right one counts 1/k" for r in results if r["ties"]]
     return "\n".join(lines)
 
 
@@ -157,14 +187,14 @@ def evaluate(arguments, tokenizer):
         with path.open("w") as file:
             for task in tasks:
                 write_item_ids(file, tokenizer, task)
-        scores = log_likelihoods(arguments.checkpoint, path, arguments.plan, arguments.nproc)
+        places = [task.place(number) for task in tasks for number in range(len(task.items))]
+        scores = log_likelihoods(arguments.checkpoint, path, arguments.plan, arguments.nproc, places.__getitem__)
     if not is_first_rank():
         return results
     at = 0
     for task in tasks:
-        count = sum(len(item.choices) for item in task.items)
-        results.append(result_of(task, scores[at:at + count], arguments.seed))
-        at += count
+        results.append(result_of(task, scores[at:at + len(task.items)], arguments.seed))
+        at += len(task.items)
     return results
 
 
@@ -186,6 +216,8 @@ def parse(argv):
             raise UserError(f"--{name}: found {value}; allowed: at least {least}")
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
+    if arguments.json:
+        require_writable(arguments.json)
     return arguments
 
 
@@ -199,5 +231,5 @@ def main(argv):
     print(table(results))
     if arguments.json:
         document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "seed": arguments.seed, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        publish(arguments.json, lambda beside: beside.write_text(json.dumps(document, indent=1) + "\n"))
     return 0

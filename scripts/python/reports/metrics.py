@@ -34,7 +34,9 @@ def read_metrics(run_dir):
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}; expected the folder of a run") from error
     metrics, by_step = RunMetrics(), {}
-    for line in text.splitlines(keepends=True):
+    *lines, unfinished = text.split("\n")
+    metrics.skipped = int(unfinished != "")
+    for line in lines:
         record = parse_line(line)
         if record is None:
             metrics.skipped += 1
@@ -47,8 +49,6 @@ def read_metrics(run_dir):
 
 
 def parse_line(line):
-    if not line.endswith("\n"):
-        return None
     try:
         record = json.loads(line)
     except ValueError:

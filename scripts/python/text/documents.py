@@ -72,6 +72,23 @@ def string_of(record, key):
     return text
 
 
+def json_lines(path):
+    """(FILE:LINE, object) of every line that is not blank. A line ends with a line feed, and with no other of the characters that Unicode calls line ends; a bad
+    one is a UserError."""
+    with ByteStream(path) as stream:
+        offset = number = 0
+        while line := stream.readline(-1):
+            number += 1
+            place = f"{path}:{number}"
+            try:
+                text = decoded(line, offset, len(line))
+                if text.strip():
+                    yield place, object_of_line(text, "")
+            except Fault as fault:
+                raise UserError(f"{place}: {fault.what}") from None
+            offset += len(line)
+
+
 def text_of_line(line, key):
     if not line.strip():
         return ""

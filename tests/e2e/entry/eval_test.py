@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "tests" / "e2e" / "train"), str(ROOT / "tests" / "e2e" / "ranks")]
@@ -86,11 +89,84 @@ class EvalTest(unittest.TestCase):
     def test_bad_input_is_one_line_and_code_2(self):
         broken = self.root / "broken.jsonl"
         broken.write_text(json.dumps(LINES[0]) + "\n{\n")
-        for arguments, part in ((["--tasks", "nothing"], "nothing"), (["--tasks", broken], "broken.jsonl:2: not JSON"), (["--tasks", self.file, "--shots", 3], "--shots"),
+        for arguments, part in ((["--tasks", "nothing"], "nothing"), (["--tasks", broken], "broken.jsonl:2: broken JSON at column 2"), (["--tasks", self.file, "--shots", 3], "--shots"),
                                 (["--tasks", self.file, "--items", 0], "--items")):
             code, _, err = call(evaluate, self.folder, *arguments)
             self.assertEqual((code, err.count("\n")), (2, 1), err)
             self.assertIn(part, err)
+
+    def test_task_files_that_are_none(self):
+        line = json.dumps(LINES[0])
+        for number, (content, part) in enumerate(((b'{"context": "caf\xe9", "choices": ["a", "b"], "gold": 0}\n', ":1: byte 16: not UTF-8"),
+                                                  (line.encode() + b'\n{"context": "\\ud800", "choices": ["a", "b"], "gold": 0}\n', ":2: context: found '\\ud800'"),
+                                                  (b'{"context": "a", "choices": ["\\udfff", "b"], "gold": 0}\n', ":1: choices"),
+                                                  (b"[" * 100_000 + b"\n", ":1: broken JSON: nested too deeply"),
+                                                  (b'{"context": "a", "choices": ["a", "b"], "gold": NaN}\n', ":1: gold"),
+                                                  (b'{"context": "a", "choices": [], "gold": 0}\n', ":1: choices"),
+                                                  (b"3\n", ":1: found int, expected an object"), (b"", "has no item"))):
+            with self.subTest(part):
+                file = self.root / f"bad-{number}.jsonl"
+                file.write_bytes(content)
+                code, out, err = call(evaluate, self.folder, "--tasks", file)
+                self.assertEqual((code, out, err.count("\n")), (2, "", 1), err)
+                self.assertIn(f"{file}{part}" if part.startswith(":") else part, err)
+
+    def test_a_line_ends_with_a_line_feed_alone(self):
+        file = self.root / "separators.jsonl"
+        file.write_text("\n".join(json.dumps(LINES[0] | {"context": f"To be{end}or"}, ensure_ascii=False) for end in ("\u2028", "\u2029", "\x85")) + "\r\n\n", encoding="utf-8")
+        results, _ = self.results("--tasks", file)
+        self.assertEqual(results[file.name]["items"], 3)
+
+    def test_choices_are_scored_from_one_border(self):
+        tokenizer, _ = evaluate.load_tokenizer(self.folder / "tokenizer.json")
+        tokens = lambda ids: [tokenizer.id_to_token(i) for i in ids]  # noqa: E731
+        for context, choices, before, behind in (("To be ", ("or", "not"), None, ["\u0120or", "\u0120not"]), ("To be", (" or", " not"), None, ["\u0120or", "\u0120not"]),
+                                                 ("", ("or", "not to"), ["<|endoftext|>"], ["or", "not to"]), ("  ", ("or", "not"), ["<|endoftext|>"], ["  or", "  not"])):
+            with self.subTest(context):
+                ids, scored = evaluate.item_ids(tokenizer, evaluate.primitives.Item(context, choices, 0), "here")
+                self.assertEqual(tokens(ids), before or tokens(tokenizer.encode("To be").ids))
+                self.assertEqual([tokenizer.decode(one).strip() for one in scored], [text.replace("\u0120", "").strip() for text in behind])
+                whole = [tokenizer.decode(ids + one, skip_special_tokens=True) for one in scored]
+                self.assertEqual(whole, [context + choice for choice in choices])
+
+    def test_a_tie_counts_its_share_and_is_counted(self):
+        file = self.root / "ties.jsonl"
+        file.write_text("".join(json.dumps({"context": "To be", "choices": [" or"] * count, "gold": gold}) + "\n" for count, gold in ((2, 0), (2, 1), (4, 2))))
+        results, shown = self.results("--tasks", file)
+        self.assertEqual((results[file.name]["accuracy"], results[file.name]["ties"]), ((1 / 2 + 1 / 2 + 1 / 4) / 3, 3))
+        self.assertIn("in 3 items k choices", shown)
+        for item in results[file.name]["item_results"]:
+            self.assertEqual(len(set(item["log_likelihoods"])), 1)
+
+    def test_results_that_could_not_be_written_are_refused_before_the_work(self):
+        for out, part in ((self.root / "no" / "out.json", "no such folder"), (self.root, "is a folder")):
+            code, shown, err = call(evaluate, self.folder, "--tasks", self.file, "--json", out)
+            self.assertEqual((code, shown, err.count("\n")), (2, "", 1), err)
+            self.assertIn(part, err)
+
+    def test_weights_that_are_not_finite_are_named(self):
+        broken = self.root / "broken"
+        shutil.copytree(tiny_run.published(self.folder)[-1], broken)
+        shutil.copy(self.folder / "tokenizer.json", broken)
+        file = broken / "model.safetensors"
+        raw = bytearray(file.read_bytes())
+        header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
+        at = 8 + int.from_bytes(raw[:8], "little") + header["blocks.1.attention.qkv.weight"]["data_offsets"][0] + 4 * 5
+        raw[at:at + 4] = np.float32(np.nan).tobytes()
+        file.write_bytes(raw)
+        manifest = json.loads((broken / "manifest.json").read_text())
+        manifest["files"]["model.safetensors"]["xxh3"] = tiny_run.xxh3_file(file)
+        (broken / "manifest.json").write_text(json.dumps(manifest))
+        ids = self.root / "finite.jsonl"
+        ids.write_text('{"context": [1], "choices": [[2], [3]]}\n')
+        for command in (("eval", broken, "--item-ids", ids), ("generate", broken, "--prompt-ids", "1"), ("inspect", broken), ("export", broken, "--out", self.root / "exported"),
+                        ("grow", broken, "--out", self.root / "grown", "--add", "1")):
+            with self.subTest(command[0]):
+                code, out, err = tiny_run.run(PROGRAM, *command)
+                self.assertEqual((code, err.count("\n")), (3, 1), err)
+                self.assertIn("blocks.1.attention.qkv.weight holds 1 value that is not finite, the first at 5", err)
+                self.assertEqual(out != "", command[0] == "inspect")
+        self.assertFalse((self.root / "exported").exists() or (self.root / "grown").exists())
 
     def test_what_the_program_refuses_is_its_one_line(self):
         for plan, part in (("0-6", "block 6"), ("0-", "plan")):
