@@ -49,6 +49,25 @@ def _say(message, code):
     return code
 
 
+def utf8(place, text):
+    """The text, which comes from the command line or a terminal, refused where its bytes are no UTF-8 (Python keeps such bytes as halves of characters)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = ord(text[error.start])
+        what = f"found 0x{found - 0xDC00:02x}" if 0xDC80 <= found <= 0xDCFF else "half a character"
+        raise UserError(f"{place}: not UTF-8 at character {error.start} ({what})") from None
+    return text
+
+
+def read_utf8(path):
+    """The text of a file that a user wrote."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start}: not UTF-8 (found 0x{error.object[error.start]:02x})") from None
+
+
 def require_writable(path):
     """Refuses a file that could not be written, before the work whose result it shall hold."""
     if path.is_dir():
@@ -68,5 +87,8 @@ def publish(path, write):
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say which file met it
+        raise
     finally:
         beside.unlink(missing_ok=True)

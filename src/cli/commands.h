@@ -1,19 +1,23 @@
 // The subcommands. Each adds itself to the command line and, when chosen, leaves in `run` what the program then does.
 #pragma once
 
+#include <charconv>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json_fwd.hpp>
 
 #include "checkpoint/store.h"
 #include "config/run_config.h"
 #include "core/errors.h"
+#include "core/text.h"
 #include "models/registry.h"
 #include "optim/flat_parameters.h"
 #include "run/scale.h"
@@ -21,6 +25,17 @@
 namespace meristem::cli {
 
 using Action = std::function<ExitCode()>;
+
+template <class Target>
+struct WholeNumberOf {
+  using Type = Target;
+};
+template <class Number>
+struct WholeNumberOf<std::optional<Number>> {
+  using Type = Number;
+};
+template <class Target>
+using WholeNumber = typename WholeNumberOf<Target>::Type;
 
 void add_train(CLI::App& app, Action& run);
 void add_plan(CLI::App& app, Action& run);
@@ -30,6 +45,24 @@ void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
+
+// An option that takes a whole number from least to most: InputError for anything else, an overflow or a blank among them. The help shows the
+// default where `target` holds one.
+template <class Target>
+CLI::Option* add_whole_number(CLI::App& command, const std::string& name, Target& target, const std::string& help, WholeNumber<Target> least,
+                              WholeNumber<Target> most) {
+  const auto take = [name, &target, least, most](const std::string& text) {
+    WholeNumber<Target> value = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || value < least || value > most) {
+      throw InputError(fmt::format("{}: found {}; allowed: a whole number from {} to {}", name, in_quotes(text), least, most));
+    }
+    target = value;
+  };
+  CLI::Option* option = command.add_option_function<std::string>(name, take, help)->type_name("INT");
+  if constexpr (std::is_integral_v<Target>) option->default_str(std::to_string(target));
+  return option;
+}
 
 // What several of them do with a checkpoint that the user names; in checkpoint_model.cpp.
 

@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -58,7 +59,7 @@ std::vector<std::int32_t> parse_ids(const std::string& line, std::string_view pl
     const std::size_t end = std::min(line.find(',', begin), line.size());
     std::int32_t id = 0;
     const auto [stop, error] = std::from_chars(line.data() + begin, line.data() + end, id);
-    if (error != std::errc() || stop != line.data() + end) {
+    if (error != std::errc() || stop != line.data() + end || id < 0) {
       throw InputError(fmt::format("{}: found {}; allowed: token ids, separated by commas", place, in_quotes(line.substr(0, 80))));
     }
     ids.push_back(id);
@@ -97,12 +98,17 @@ void add_generate(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas");
   command->add_flag("--serve", arguments->serve, "Prompts from standard input, a line of ids each; \"end\" follows each answer");
-  command->add_option("--max-tokens", arguments->options.max_tokens, "Tokens to write");
-  command->add_option("--temperature", arguments->options.temperature, "0: the most likely token");
-  command->add_option("--top-k", arguments->options.top_k, "Only the k most likely tokens; 0: all");
-  command->add_option("--top-p", arguments->options.top_p, "Only the most likely tokens of this mass; 1: all");
-  command->add_option("--seed", arguments->options.seed, "Seed of the draws");
-  command->add_option("--stop-id", arguments->options.stop_tokens, "Token ids that end the text, separated by commas")->delimiter(',');
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  GenerateOptions& options = arguments->options;
+  add_whole_number(*command, "--max-tokens", options.max_tokens, "Tokens to write", 0, kMost);
+  command->add_option("--temperature", options.temperature, "0: the most likely token")->capture_default_str();
+  add_whole_number(*command, "--top-k", options.top_k, "Only the k most likely tokens; 0: all", 0, kMost);
+  command->add_option("--top-p", options.top_p, "Only the most likely tokens of this mass; 1: all")->capture_default_str();
+  add_whole_number(*command, "--seed", options.seed, "Seed of the draws", 0, std::numeric_limits<std::uint64_t>::max());
+  const auto take_stops = [&options](const std::string& text) {
+    for (const std::int32_t id : parse_ids(text, "--stop-id")) options.stop_tokens.push_back(id);
+  };
+  command->add_option_function<std::string>("--stop-id", take_stops, "Token ids that end the text, separated by commas");
   command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
   command->callback([arguments, &run] { run = [arguments] { return speak(*arguments); }; });
 }

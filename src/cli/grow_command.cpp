@@ -75,9 +75,9 @@ void add_grow(CLI::App& app, Action& run) {
   auto arguments = std::make_shared<GrowArguments>();
   CLI::App* command = app.add_subcommand("grow", "Grow a checkpoint: blocks duplicated, weights and optimizer state alike");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
-  command->add_option("--operator", arguments->op, "midas | lidas | append | stack");
-  command->add_option("--add", arguments->add, "Blocks to add");
-  command->add_option("--moments", arguments->moments, "copy | zero: the optimizer state of the inserted copies");
+  command->add_option("--operator", arguments->op, "midas | lidas | append | stack")->capture_default_str();
+  add_whole_number(*command, "--add", arguments->add, "Blocks to add", 1, std::int64_t{1} << 20);
+  command->add_option("--moments", arguments->moments, "copy | zero: the optimizer state of the inserted copies")->capture_default_str();
   command->add_option("--plan", arguments->plan, "Depth plan of the grown model; needed where the checkpoint's is not plain");
   command->add_option("--out", arguments->out, "New checkpoint folder")->required();
   command->callback([arguments, &run] { run = [arguments] { return grow(*arguments); }; });

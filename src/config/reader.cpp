@@ -169,7 +169,7 @@ class Reader {
   std::string path_of(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
   void note(const std::string& path, const YamlNode& node) { origins_[path] = node.origin; }
   const YamlNode* look_up(const std::string& key) {
-    known_.push_back(key);
+    if (std::find(known_.begin(), known_.end(), key) == known_.end()) known_.push_back(key);
     const YamlNode* found = node_.find(key);
     if (found != nullptr) note(path_of(key), *found);
     return found;

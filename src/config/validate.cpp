@@ -93,6 +93,9 @@ void check_phases(const RunConfig& config) {
         const auto near = did_you_mean(source, candidates);
         refuse("{}.mixture.{}: no such source in data.sources{}", at, printable(source), near ? " (did you mean " + *near + "?)" : "");
       }
+      if (weight > 1e6 || (weight > 0 && weight < 1e-9)) {
+        refuse("{}.mixture.{}: found {}; allowed: 0, or 1e-9 to 1e6", at, printable(source), number_text(weight));
+      }
       sum += weight;
     }
     if (!(sum > 0)) refuse("{}.mixture: the weights sum to zero; at least one source needs a weight", at);

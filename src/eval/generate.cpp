@@ -24,6 +24,9 @@ void check(const std::vector<std::int32_t>& prompt, const GenerateOptions& optio
   if (options.top_k < 0) throw InputError(fmt::format("top-k: found {}; allowed: >= 0", options.top_k));
   if (!(options.top_p > 0 && options.top_p <= 1))
     throw InputError(fmt::format("top-p: found {}; allowed: above 0, at most 1", options.top_p));
+  for (const std::int64_t id : options.stop_tokens) {
+    if (id < 0 || id >= vocab_size) throw InputError(fmt::format("stop-id: token id {} is outside the vocabulary of {}", id, vocab_size));
+  }
   if (options.max_tokens < 0) throw InputError(fmt::format("max-tokens: found {}; allowed: >= 0", options.max_tokens));
 }
 

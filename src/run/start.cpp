@@ -11,6 +11,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/file.h"
+#include "core/text.h"
 #include "depth/growth.h"
 #include "growth/remap.h"
 
@@ -272,6 +273,10 @@ std::vector<std::string> environment_notes(const std::map<std::string, std::stri
 Start decide_start(const RunConfig& config, const Timeline& timeline, const StartRequest& request, const ModelRegistry& registry) {
   if (!request.branch.empty() && request.resume != "none" && request.resume != "auto") {
     throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
+  }
+  if (!request.branch.empty() && config.initial) {
+    throw InputError(fmt::format("initial.checkpoint: found {}, which has no effect with --branch: the branch's weights are those of its checkpoint; "
+                                 "give initial=null", in_quotes(config.initial->checkpoint)));
   }
   Start start;
   const std::vector<std::string> seen = folder_entries(fs::path(config.run.out) / config.run.name / "checkpoints");

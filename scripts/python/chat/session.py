@@ -2,16 +2,16 @@
 binary is started once and answers token ids with token ids."""
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tokenizers.decoders import DecodeStream
-
 from chat.encoder import Encoder
 from chat.template import find_template, special_tokens
-from command import UserError, reported
+from command import UserError, reported, utf8
+from text.streaming import TextStream
 from text.tokenizer import end_of_text_id, find_tokenizer, load_tokenizer
 
 HELP = "/reset begins a new conversation, /quit leaves (so does the end of the input); Ctrl-C stops an answer"
@@ -60,9 +60,10 @@ def stop_ids(tokenizer, template, end):
 
 def lines(terminal):
     """What the user says."""
-    while True:
+    sys.stdin.reconfigure(errors="surrogateescape")
+    for number in itertools.count(1):
         try:
-            line = input("> " if terminal else "")
+            line = utf8(f"line {number} of the input", input("> " if terminal else ""))
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -88,17 +89,18 @@ class Conversation:
             raise UserError(f"the text holds the special token {found[0]}, which would be read as one")
         self.messages.append({"role": "user", "content": text})
         prompt, _ = self.template.render("the conversation", self.messages, add_generation_prompt=True)
-        stream, said = DecodeStream(skip_special_tokens=True), ""
-        whole = True
+        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        stream, said, whole = TextStream(self.tokenizer, ids), "", True
         try:
-            for token in self.binary.ask(self.tokenizer.encode(prompt, add_special_tokens=False).ids):
-                piece = stream.step(self.tokenizer, token)
-                if piece:
-                    said += piece
-                    write(piece)
+            for token in self.binary.ask(ids):
+                piece = stream.step(token)
+                said += piece
+                write(piece)
         except KeyboardInterrupt:
             self.binary.stop()
             whole = False
+        said += (rest := stream.flush())
+        write(rest)
         self.messages.append({"role": "assistant", "content": said})
         return whole
 
@@ -142,6 +144,7 @@ def main(argv):
         raise UserError("--chat takes what you say from the input; --prompt, --prompt-ids and --stop-id do not go with it")
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
+    utf8("--system", arguments.system or "")
     tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
     end = end_of_text_id(tokenizer, special_tokens(path.parent, None).get("eos_token"), path)
     template = find_template(path.parent, arguments.chat_template, special_tokens(path.parent, tokenizer.id_to_token(end)))

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from command import UserError
+from command import UserError, read_utf8
 
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -44,9 +44,11 @@ def _json_beside(folder, name):
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_utf8(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not JSON: nested too deeply") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: found {type(found).__name__}, expected an object")
     return found
@@ -72,10 +74,10 @@ def find_template(folder, given, tokens):
         path = Path(given)
         if not path.is_file():
             raise UserError(f"{path}: no such chat template")
-        return ChatTemplate(path.read_text(encoding="utf-8"), path, tokens)
+        return ChatTemplate(read_utf8(path), path, tokens)
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return ChatTemplate(path.read_text(encoding="utf-8"), path, tokens)
+        return ChatTemplate(read_utf8(path), path, tokens)
     found, path = _json_beside(folder, "tokenizer_config.json").get("chat_template"), folder / "tokenizer_config.json"
     if isinstance(found, list):  # several by name
         found = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}.get("default")

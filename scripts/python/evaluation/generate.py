@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tokenizers.decoders import DecodeStream
-
-from command import UserError, reported
+from command import UserError, reported, utf8
+from text.streaming import TextStream
 from text.tokenizer import find_tokenizer, known_end_of_text, load_tokenizer
 
 
@@ -24,25 +23,19 @@ def prompt_ids(tokenizer, text):
     return ids
 
 
-def pieces(lines, tokenizer):
-    """Text of token ids that come one a line, in pieces that end on whole characters."""
-    stream = DecodeStream(skip_special_tokens=True)
-    for line in lines:
-        piece = stream.step(tokenizer, int(line))
-        if piece:
-            yield piece
-
-
 def stream_answer(checkpoint, tokenizer, prompt, options, write):
     """Runs the binary, calls write(text) for each piece of the answer, and returns the exit code."""
-    command = [os.environ["MERISTEM_BINARY"], "generate", str(checkpoint), "--prompt-ids", ",".join(map(str, prompt_ids(tokenizer, prompt)))]
+    ids = prompt_ids(tokenizer, prompt)
+    command = [os.environ["MERISTEM_BINARY"], "generate", str(checkpoint), "--prompt-ids", ",".join(map(str, ids))]
     end = known_end_of_text(tokenizer)
     if end is not None and not any(option.split("=")[0] == "--stop-id" for option in options):
         command += ["--stop-id", str(end)]
     with subprocess.Popen(command + options, stdout=subprocess.PIPE, text=True) as binary:
         try:
-            for piece in pieces(binary.stdout, tokenizer):
-                write(piece)
+            stream = TextStream(tokenizer, ids)
+            for line in binary.stdout:
+                write(stream.step(int(line)))
+            write(stream.flush())
         except BrokenPipeError:  # the reader has seen enough (`| head`)
             binary.kill()
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +58,7 @@ def main(argv):
     arguments, options = parser.parse_known_args(argv)
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
+    utf8("--prompt", arguments.prompt)
     tokenizer, _ = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
 
     def write(piece):

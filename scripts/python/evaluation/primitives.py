@@ -10,7 +10,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import UserError, reported
+from command import UserError, publish, reported, require_writable
 
 COPY_LENGTH, COPY_SHOWN = 10, 5     # words of the list, words of it that are repeated before the blank
 VARIABLES, VALUES = 5, range(1, 26)  # variables a level; values without replacement
@@ -144,8 +144,13 @@ def main(argv):
         raise UserError(f"--items, --shots: found {arguments.items}, {arguments.shots}; allowed: at least 1 and 0")
     if arguments.out.exists() and not arguments.force:
         raise UserError(f"{arguments.out}: exists; --force replaces it")
-    with arguments.out.open("w") as file:
-        for text in documents(names, arguments.items, arguments.shots, arguments.seed):
-            file.write(json.dumps({"text": text}) + "\n")
+    require_writable(arguments.out)
+
+    def write(path):
+        with path.open("w") as file:
+            for text in documents(names, arguments.items, arguments.shots, arguments.seed):
+                file.write(json.dumps({"text": text}) + "\n")
+
+    publish(arguments.out, write)
     print(f"{arguments.out}: {arguments.items * len(names):,} documents of {len(names)} tasks")
     return 0
