@@ -46,11 +46,11 @@ void add_eval(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
 
-// An option that takes a whole number from least to most: InputError for anything else, an overflow or a blank among them. The help shows the
-// default where `target` holds one.
+// An option that takes a whole number from least to most: InputError for anything else, an overflow or a blank among them. The help shows
+// the default where `target` holds one.
 template <class Target>
-CLI::Option* add_whole_number(CLI::App& command, const std::string& name, Target& target, const std::string& help, WholeNumber<Target> least,
-                              WholeNumber<Target> most) {
+CLI::Option* add_whole_number(CLI::App& command, const std::string& name, Target& target, const std::string& help,
+                              WholeNumber<Target> least, WholeNumber<Target> most) {
   const auto take = [name, &target, least, most](const std::string& text) {
     WholeNumber<Target> value = 0;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);

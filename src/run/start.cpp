@@ -275,8 +275,10 @@ Start decide_start(const RunConfig& config, const Timeline& timeline, const Star
     throw InputError("--branch and --resume PATH exclude each other; --resume auto goes on with a branch that was cut short");
   }
   if (!request.branch.empty() && config.initial) {
-    throw InputError(fmt::format("initial.checkpoint: found {}, which has no effect with --branch: the branch's weights are those of its checkpoint; "
-                                 "give initial=null", in_quotes(config.initial->checkpoint)));
+    throw InputError(
+        fmt::format("initial.checkpoint: found {}, which has no effect with --branch: the branch's weights are those of its checkpoint; "
+                    "give initial=null",
+                    in_quotes(config.initial->checkpoint)));
   }
   Start start;
   const std::vector<std::string> seen = folder_entries(fs::path(config.run.out) / config.run.name / "checkpoints");
