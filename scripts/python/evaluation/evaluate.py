@@ -46,8 +46,9 @@ def is_text(value):
 
 
 def checked_item(value, place):
-    if set(value) != {"context", "choices", "gold"}:
-        raise UserError(f"{place}: found {', '.join(sorted(value)) or 'no key'}; allowed: context, choices, gold")
+    if not isinstance(value, dict) or set(value) != {"context", "choices", "gold"}:
+        found = ", ".join(sorted(map(ascii, value))) or "no key" if isinstance(value, dict) else type(value).__name__
+        raise UserError(f"{place}: found {found}; allowed: context, choices, gold")
     context, choices, gold = value["context"], value["choices"], value["gold"]
     if not is_text(context):
         raise UserError(f"{place}: context: found {ascii(context)[:60]}; allowed: a text")

@@ -77,7 +77,7 @@ class Scoring(unittest.TestCase):
         scores = []
         for index, item in enumerate(items):
             right = index < 75
-            scores += [0.0 if (choice == item.gold) == right else -1.0 for choice in range(2)]
+            scores.append([0.0 if (choice == item.gold) == right else -1.0 for choice in range(2)])
         result = evaluate.result_of(evaluate.Task("t", items, 0.5, 0), scores, seed=1)
         self.assertEqual(result["accuracy"], 0.75)
         self.assertLess(result["interval"][0], 0.70)
