@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 #include <memory>
 
@@ -7,6 +8,7 @@
 #include "cli/commands.h"
 #include "config/load.h"
 #include "core/errors.h"
+#include "core/file.h"
 #include "interop/hf_folder.h"
 #include "interop/llama.h"
 #include "models/registry.h"
@@ -20,8 +22,13 @@ struct ExportArguments {
   bool code = false;
 };
 
-// Where tokenizer and chat template are: what the user says, else beside the checkpoint, in its run folder, beside the tokenizer its config
-// names.
+bool same_file(const std::filesystem::path& one, const std::filesystem::path& other) {
+  const MappedFile a(one), b(other);
+  return std::ranges::equal(a.bytes(), b.bytes());
+}
+
+// Where tokenizer and chat template are: what the user says, else in the checkpoint; else of the tokenizer that the run was trained with,
+// whose copy is in its run folder.
 std::filesystem::path companions_of(const ExportArguments& arguments, const std::filesystem::path& checkpoint, const RunConfig& config) {
   std::error_code ignored;
   if (!arguments.tokenizer.empty()) {
@@ -29,12 +36,21 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
       throw InputError(fmt::format("--tokenizer: {} is not a folder", arguments.tokenizer));
     return arguments.tokenizer;
   }
-  const std::filesystem::path named = config.data.tokenizer.empty() ? "" : std::filesystem::absolute(config.data.tokenizer),
-                              run = std::filesystem::absolute(checkpoint).parent_path().parent_path();
-  // The folder that the config names knows more than a run folder, which keeps tokenizer.json alone.
-  for (const std::filesystem::path& folder : {checkpoint, named.empty() ? checkpoint : named.parent_path(), run}) {
-    if (std::filesystem::exists(folder / "tokenizer.json", ignored)) return folder;
+  const auto has = [&](const std::filesystem::path& folder) {
+    return !folder.empty() && std::filesystem::exists(folder / "tokenizer.json", ignored);
+  };
+  if (has(checkpoint)) return checkpoint;
+  const std::filesystem::path above = std::filesystem::absolute(checkpoint).parent_path(),
+                              run = above.filename() == "checkpoints" ? above.parent_path() : std::filesystem::path(),
+                              named = config.data.tokenizer.empty() ? "" : std::filesystem::absolute(config.data.tokenizer).parent_path();
+  // The folder that the config names knows more than a run folder, which keeps tokenizer.json alone. But it may have another one by now.
+  if (has(named) && has(run) && !same_file(named / "tokenizer.json", run / "tokenizer.json")) {
+    fmt::print(stderr, "meristem: note: {} is not what the run was trained with; the copy in {} goes along\n",
+               (named / "tokenizer.json").string(), run.string());
+    return run;
   }
+  if (has(named)) return named;
+  if (has(run)) return run;
   return std::filesystem::exists(checkpoint / "config.json", ignored) ? checkpoint : std::filesystem::path();
 }
 

@@ -3,6 +3,7 @@
 Reading can begin at any place it came to before, so that a job that was stopped goes on; memory is bounded by the longest document allowed."""
 
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,7 @@ class Reader:
             raise UserError(f"--max-document-bytes: found {arguments.max_document_bytes}, allowed: 1 or more")
         self.files = input_files(arguments.inputs, arguments.format, arguments.split, self.kinds)
         self.arguments, self.start = arguments, start or [0, None]
+        self.undivided = []  # files without the separator that should divide them
         self.sizes = [path.stat().st_size for path, _ in self.files]
         self.finished, self.position = sum(self.sizes[: self.start[0]]), lambda: 0
 
@@ -171,6 +173,9 @@ class Reader:
                 elif content.strip():
                     yield Document(place, content, after)
             self.finished, self.position = self.finished + self.sizes[number], lambda: 0
+        if self.undivided:
+            print(f"meristem: note: the separator {self.arguments.document_separator!r} does not occur in {len(self.undivided)} of {len(self.files)} files: "
+                  f"{self.undivided[0]}{' and others' if len(self.undivided) > 1 else ''}", file=sys.stderr)
 
     def of_line(self, line):
         return text_of_line(line, self.arguments.key)
@@ -204,6 +209,8 @@ class Reader:
             for begin, offset, data in parts(stream, self.arguments, offset):
                 number += 1
                 yield f"{path}: document {number}", self._checked(lambda: decoded(data, begin, longest)), [offset, number]
+            if self.arguments.document_separator and number == 1:
+                self.undivided.append(path)
 
     def _one_text(self, stream):
         data, longest = bytearray(), self.arguments.max_document_bytes

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import sys
 import zlib
 
 from command import DamagedError, UserError
@@ -51,12 +52,44 @@ def _folder(path, given_format, split, kinds):
         path = _split_of(path, split)
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return [(path / name, "arrow") for name in _saved_names(path / "state.json")]
-    # cache-….arrow are results of `map` that `datasets` keeps beside the data.
-    found = sorted(file for file in path.rglob("*") if format_of(file) in kinds and file.is_file() and not file.name.startswith("cache-"))
+    found = sorted(_files_under(path, kinds))
     found = _files_of_split(path, found, split)
     if not found:
         raise UserError(f"{path}: a folder without a file that ends in {names_of(kinds)}")
     return [(file, given_format or format_of(file)) for file in found]
+
+
+_said = set()  # folders whose left-out files were named: a command may look into one several times
+
+
+def _files_under(folder, kinds):
+    """Files of these kinds, links followed, each once. What is hidden (".ipynb_checkpoints", "._a.jsonl" of other systems) and links that lead nowhere or to
+    what is read already are left out, and named once. cache-….arrow are results of `map` that `datasets` keeps beside the data."""
+    files, left_out, seen = [], [], {os.path.realpath(folder)}
+
+    def visit(path):
+        for entry in sorted(path.iterdir()):
+            real, known = os.path.realpath(entry), format_of(entry) in kinds and not entry.name.startswith("cache-")
+            if entry.is_dir():
+                if entry.name.startswith("."):
+                    left_out.extend(file for file in sorted(entry.rglob("*")) if format_of(file) in kinds)
+                elif real in seen:
+                    left_out.append(entry)
+                else:
+                    seen.add(real)
+                    visit(entry)
+            elif known and (entry.name.startswith(".") or not entry.is_file() or real in seen):
+                left_out.append(entry)
+            elif known:
+                seen.add(real)
+                files.append(entry)
+
+    visit(folder)
+    if left_out and folder not in _said:
+        _said.add(folder)
+        count = f"{len(left_out)} hidden or repeated files or links" if len(left_out) > 1 else "a hidden or repeated file or link"
+        print(f"meristem: note: {folder}: {count} left out: {left_out[0]}{' and others' if len(left_out) > 1 else ''}", file=sys.stderr)
+    return files
 
 
 def _split_of(path, split):

@@ -34,8 +34,10 @@ def load_tokenizer(path, read_special=False):
 
 
 def find_tokenizer(checkpoint):
-    """The tokenizer.json that belongs to a checkpoint or run folder: beside it (a run keeps its own copy), else the one its config names."""
-    folders = [checkpoint, *checkpoint.resolve().parents[:2]]
+    """The tokenizer.json that belongs to a checkpoint or run folder: in it, or in the run folder of a checkpoint (a run keeps its own copy), else the one its
+    config names. What else lies above is somebody else's."""
+    own = checkpoint.resolve()
+    folders = [checkpoint, *([own.parents[1]] if own.parent.name == "checkpoints" else [])]
     for folder in folders:
         if (folder / "tokenizer.json").is_file():
             return folder / "tokenizer.json"

@@ -52,6 +52,28 @@ class GenerateTest(unittest.TestCase):
     def arguments(self):
         return (self.folder / "arguments").read_text().splitlines()
 
+    def test_a_tokenizer_above_the_run_is_somebody_elses(self):
+        train_tokenizer(self.folder / "tokenizer.json")
+        (self.run_folder / "tokenizer.json").unlink()
+        for place in (self.run_folder, self.checkpoint):
+            result = self.generate(place, "--prompt", "To be")
+            self.assertEqual((result.returncode, result.stderr.count("\n")), (2, 1), result.stderr)
+            self.assertIn("no tokenizer.json there", result.stderr)
+
+    def test_text_that_is_no_utf_8_is_refused(self):
+        for arguments, part in ((["--prompt", b"\xff"], "--prompt: not UTF-8 at character 0 (found 0xff)"),):
+            command = [sys.executable.encode(), str(TEXT_COMMANDS).encode(), b"generate", str(self.checkpoint).encode(), *(x if isinstance(x, bytes) else x.encode() for x in arguments)]
+            result = subprocess.run(command, env=dict(os.environ, MERISTEM_BINARY=str(self.folder / "binary")), capture_output=True, timeout=120)
+            self.assertEqual((result.returncode, result.stderr.count(b"\n")), (2, 1), result.stderr)
+            self.assertIn(part, result.stderr.decode())
+
+    def test_the_blank_behind_the_prompt_stays_and_so_does_a_broken_end(self):
+        self.answer(" be")
+        self.assertEqual(self.generate(self.checkpoint, "--prompt", "To").stdout, "To be\n")
+        tail = self.tokenizer.token_to_id("\u00c3")  # the first byte of é
+        self.answer("caf", special=(tail,))
+        self.assertEqual(self.generate(self.checkpoint, "--prompt", "To ").stdout, "To caf\ufffd\n")
+
     def test_prompt_in_ids_answer_in_text(self):
         self.answer(" naïve — café")  # bytes of one character may come in two tokens
         result = self.generate(self.checkpoint, "--prompt", "To be", "--top-k", "5", "--plan", "0-3, (4-7)x2")

@@ -84,6 +84,26 @@ class RoundTrips(Case):
         self.assertEqual(self.tokenize(path, "--document-separator", "<|endoftext|>", out="y")[0], 0)
         self.assertEqual(self.texts_of(self.folder / "y"), ["one", "two\n"])
 
+    def test_links_are_followed_and_what_is_left_out_is_named_once(self):
+        for path in ("in/a.txt", "in/sub/b.txt", "in/.ipynb_checkpoints/a.txt", "in/._a.txt", "other/c.txt", "other/d.txt"):
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / path).write_text(Path(path).stem)
+        inside = self.folder / "in"
+        for link, target in (("linked", "../other"), ("e.txt", "../other/d.txt"), ("sub/loop", ".."), ("f.txt", "nowhere")):
+            (inside / link).symlink_to(target)
+        code, _, err = self.tokenize(inside)
+        self.assertEqual((code, err.count("\n")), (0, 1), err)
+        self.assertIn("5 hidden or repeated files or links left out", err)
+        self.assertEqual(self.texts_of(self.folder / "out/x"), ["a", "d", "c", "b"])
+
+    def test_a_separator_that_does_not_occur_is_said(self):
+        for name, text in (("a.txt", "one|two"), ("b.txt", "three")):
+            (self.folder / name).write_text(text)
+        code, _, err = self.tokenize(self.folder / "a.txt", self.folder / "b.txt", "--document-separator", "|")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(err, f"meristem: note: the separator '|' does not occur in 1 of 2 files: {self.folder / 'b.txt'}\n")
+        self.assertEqual(self.texts_of(self.folder / "out/x"), ["one", "two", "three"])
+
     def test_both_writers_write_the_same_bytes(self):
         dice = random.Random(1)
         for vocab in (65535, 65536):
