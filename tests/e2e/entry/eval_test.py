@@ -196,6 +196,22 @@ class EvalTest(unittest.TestCase):
         allowed = err.split("allowed: ")[1].split(" (did")[0].strip().split(", ")
         self.assertEqual(len(allowed), len(set(allowed)), allowed)
 
+    def test_an_export_carries_the_tokenizer_that_the_run_was_trained_with(self):
+        named = self.root / "named" / "tokenizer.json"
+        named.parent.mkdir()
+        generate_test.train_tokenizer(named)
+        words = ("train", self.root / "run.yaml", "run.name=carried", "model.vocab_size=280", "data.validation.every=0", f"data.tokenizer={named}", "schedule.steps=41", "phases=[]")
+        code, _, err = tiny_run.run(PROGRAM, *words)
+        self.assertEqual(code, 0, err)
+        trained_with = named.read_bytes()
+        for changed in (False, True):
+            out = self.root / f"exported-{changed}"
+            if changed:
+                named.write_bytes(trained_with + b" ")
+            code, _, err = tiny_run.run(PROGRAM, "export", self.root / "runs" / "carried", "--out", out)
+            self.assertEqual((code, "is not what the run was trained with" in err), (0, changed), err)
+            self.assertEqual((out / "tokenizer.json").read_bytes(), trained_with)
+
     def test_what_the_program_refuses_is_its_one_line(self):
         for plan, part in (("0-6", "block 6"), ("0-", "plan")):
             result = subprocess.run([sys.executable, SCRIPTS, "eval", self.folder, "--tasks", self.file, "--plan", plan], capture_output=True, text=True,
