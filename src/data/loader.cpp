@@ -12,6 +12,7 @@
 #include "core/errors.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "data/validation_reader.h"
 
 namespace meristem {
 namespace {
@@ -73,6 +74,17 @@ std::shared_ptr<const TokenSource> open_source(const std::string& key, const Sou
   return source;
 }
 
+// Without a target there is no loss, and zero would be the best one of all.
+void require_target(const std::string& key, const SourceConfig& source, const DataConfig& config, std::int64_t vocab_size) {
+  ValidationReader reader(source, config.sequence_length, config.document_mask, vocab_size, config.validation.tokens,
+                          config.packing == Packing::kBestFit);
+  while (const auto batch = reader.next(8)) {
+    if (std::any_of(batch->targets.begin(), batch->targets.end(), [](std::int32_t target) { return target >= 0; })) return;
+  }
+  throw InputError(fmt::format("{}: {} has no token to validate on: none of those that are read ({} sequences of {}) is trained on", key,
+                               source.path, reader.num_sequences(), config.sequence_length));
+}
+
 // The training sources in config order. Validation sources are opened and checked too.
 std::vector<std::shared_ptr<const TokenSource>> open_sources(const DataConfig& config, std::int64_t vocab_size) {
   if (config.sources.empty()) throw InputError("data.sources: names no source");
@@ -80,7 +92,11 @@ std::vector<std::shared_ptr<const TokenSource>> open_sources(const DataConfig& c
   std::vector<std::shared_ptr<const TokenSource>> sources;
   for (const auto& [name, source] : config.sources)
     sources.push_back(open_source("data.sources." + name, source, config, vocab_size, hash));
-  for (const auto& [name, source] : config.validation.sources) open_source("data.validation." + name, source, config, vocab_size, hash);
+  for (const auto& [name, source] : config.validation.sources) {
+    const std::string key = "data.validation." + name;
+    open_source(key, source, config, vocab_size, hash);
+    require_target(key, source, config, vocab_size);
+  }
   return sources;
 }
 

@@ -212,6 +212,19 @@ class EvalTest(unittest.TestCase):
             self.assertEqual((code, "is not what the run was trained with" in err), (0, changed), err)
             self.assertEqual((out / "tokenizer.json").read_bytes(), trained_with)
 
+    def test_a_validation_source_without_a_target_is_refused_before_work(self):
+        place = self.root / "held-late"  # only its last document is trained on
+        tiny_run.write_shard(place, tiny_run.VOCAB, [list(range(1, 40)) for _ in range(4)], [np.full(39, at == 3) for at in range(4)])
+        for tokens, code in ((64, 2), (0, 0)):
+            found, _, err = tiny_run.run(PROGRAM, "train", self.root / "run.yaml", "--dry-run", "run.name=targets", f"data.validation.held.path={place}",
+                                         f"data.validation.tokens={tokens}")
+            self.assertEqual(found, code, err)
+            if code:
+                self.assertEqual(err.count("\n"), 1, err)
+                self.assertIn("data.validation.held", err)
+                self.assertIn("no token to validate on", err)
+            self.assertFalse((self.root / "runs" / "targets").exists())
+
     def test_what_the_program_refuses_is_its_one_line(self):
         for plan, part in (("0-6", "block 6"), ("0-", "plan")):
             result = subprocess.run([sys.executable, SCRIPTS, "eval", self.folder, "--tasks", self.file, "--plan", plan], capture_output=True, text=True,
