@@ -26,7 +26,6 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   const ModelRegistry registry = builtin_registry();
   const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(registry));
   CheckpointModel out;
-  out.folder = folder;
   out.config = config_of(checkpoint, folder);
   const NamedTensors weights = tensors_of(checkpoint.model);
   require_finite(weights, folder.string());

@@ -70,7 +70,6 @@ CLI::Option* add_whole_number(CLI::App& command, const std::string& name, Target
 std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
 
 struct CheckpointModel {
-  std::filesystem::path folder;
   RunConfig config;  // as trained; model.blocks is the checkpoint's
   std::shared_ptr<Model> model;
   std::unique_ptr<FlatParameters> parameters;

@@ -68,11 +68,13 @@ void require_finite(const std::vector<std::vector<double>>& scores, const std::s
 ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
-  CheckpointModel opened = open_checkpoint_model(checkpoint, device, longest_positions(items));
-  const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
-  ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(opened.folder / "manifest.json").bytes())},
+  const std::filesystem::path folder = checkpoint_folder(checkpoint);
+  // Before anything that one rank alone might refuse.
+  ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
                        {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
-                       {"the depth plan", plan.print()}});
+                       {"--plan", in_quotes(plan_text)}});
+  CheckpointModel opened = open_checkpoint_model(folder, device, longest_positions(items));
+  const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
   if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
                longest_positions(items));
