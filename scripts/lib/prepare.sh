@@ -36,6 +36,25 @@ use_build_environment() {
   export CCACHE_DIR=${CCACHE_DIR:-$MERISTEM_HOME/ccache} CCACHE_BASEDIR=$MERISTEM_ROOT CCACHE_NOHASHDIR=1
 }
 
+# The built program gets a place of its own and the name `current`, by renames. Those that no job holds any more (hold_program) go.
+publish_program() {
+  local built=$build/bin/meristem id
+  [[ -x $built ]] || return 0
+  id=$(sha256sum <"$built")
+  id=${id:0:12}
+  if [[ ! -x $programs/$id/meristem ]]; then
+    rm -rf "$programs/.new" && mkdir -p "$programs/.new" && cp "$built" "$programs/.new/meristem" && mv -T "$programs/.new" "$programs/$id" ||
+      die 1 "$programs/$id/meristem: could not be written"
+  fi
+  ln -sfn "$id" "$programs/.current" && mv -T "$programs/.current" "$programs/current" || die 1 "$programs/current: could not be written"
+  local program
+  for program in "$programs"/*/meristem; do
+    [[ $program != "$programs/current/meristem" && $program != "$programs/$id/meristem" ]] || continue
+    if exec 6<"$program" && flock -n -x 6; then rm -rf "${program%/meristem}"; fi
+    exec 6<&-
+  done
+}
+
 # prepare_build TARGET…: configures where needed and builds the targets; ninja does nothing where nothing changed.
 prepare_build() {
   local torch=("$venv"/lib/python3*/site-packages/torch)
@@ -51,6 +70,7 @@ prepare_build() {
       cmake --preset release -B "$build" "-DMERISTEM_CUDA=$(cuda_mode)" "-DMERISTEM_TORCH_ROOT=${torch[0]}") || exit 1
   fi
   with_progress "building ($*)" "$build/build.log" cmake --build "$build" --target "$@" || exit 1
+  publish_program
   mv "$started" "$stamp"
   exec 9>&-
 }

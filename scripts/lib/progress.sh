@@ -36,7 +36,7 @@ with_progress() {
 report_progress() { # LOG
   local begin=$SECONDS every=15 before='' after='\n' last
   if [[ -t 2 ]]; then every=1 before='\r' after='\033[K'; fi
-  exec 8>&- 9>&- # locks: a sleeping reporter must not hold them, nor the caller's pipes
+  exec 7<&- 8>&- 9>&- # locks: a sleeping reporter must not hold them, nor the caller's pipes
   while sleep $every >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     last=$(tail -c 4000 "$1" | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1 | cut -c 1-90) || true
     printf "${before}meristem:   %4d s  %s${after}" $((SECONDS - begin)) "$last" >&2

@@ -51,8 +51,8 @@ for name in "$@"; do grep -qx -- "$name" "{self.absent}" || echo "$name installe
         write_program(self.environment_programs / "cmake", f'''echo "cmake $*" >>"{self.calls}"
 [[ ! -e "{folder}/build_fails" ]] || {{ echo "one.cpp:1: no such thing"; exit 1; }}
 if [[ $1 == --build ]]; then
-  mkdir -p "{self.root}/build/release/bin"
-  cp "{folder}/meristem" "{self.root}/build/release/bin/meristem"
+  mkdir -p "$2/bin"
+  cp "{folder}/meristem" "$2/bin/meristem"
 fi''')
         write_program(self.environment_programs / "ctest", f'echo "ctest $* parallel=$CTEST_PARALLEL_LEVEL" >>"{self.calls}"')
         write_program(self.stand_ins / "python3", f'''[[ $1 == -c ]] && exit 0
@@ -70,6 +70,12 @@ echo "python3 $1 $2" >>"{self.calls}"
 
     def called(self, pattern):
         return [line for line in self.calls.read_text().splitlines() if re.search(pattern, line)]
+
+    def builds(self):
+        return sorted(path.name for path in (self.root / "build").glob("release*"))
+
+    def programs(self):
+        return sorted(path for path in (self.root / "build").glob("release*/programs/*/meristem") if path.parent.name != "current")
 
     def environments(self):
         return sorted(path for path in self.home.glob("venv-*") if path.is_dir())
@@ -130,6 +136,58 @@ class EntryTest(unittest.TestCase):
             self.assertEqual(clone.called("pip"), [])
             clone.run("meristem", "inspect")
             self.assertEqual(clone.called("--build"), [])
+
+    def test_a_build_beside_a_running_job_leaves_its_program(self):
+        """The job may start its program again, as a launcher does, and finds the one that it began with; once nobody runs it, the next build removes it."""
+        clone = self.prepared()
+        write_program(clone.folder / "meristem", 'echo "old $MERISTEM_BINARY"; read -r _; exec "$MERISTEM_BINARY" again')
+        (clone.root / "src/core/one.cpp").write_text("int x;")
+        environment = {"PATH": f"{clone.stand_ins}:/usr/bin:/bin", "MERISTEM_HOME": str(clone.home), "HOME": "/"}
+        job = subprocess.Popen([str(clone.root / "scripts/meristem"), "train"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(job.wait)
+        self.addCleanup(job.kill)
+        said, path = job.stdout.readline().split()
+        self.assertEqual(said, "old")
+        for content in ("int y;", "int z;"):  # one build after another
+            time.sleep(0.02)
+            write_program(clone.folder / "meristem", f'echo "new {content} $MERISTEM_BINARY"')
+            (clone.root / "src/core/one.cpp").write_text(content)
+            new = clone.run("meristem", "train")
+            self.assertIn(f"new {content} ", new.stdout, new.stderr)
+            self.assertNotIn(path, new.stdout)
+        self.assertIn("old ", Path(path).read_text())
+        self.assertEqual(len(clone.programs()), 2)  # the job's and the newest: nobody runs the one between
+        job.stdin.write("\n")
+        job.stdin.flush()
+        self.assertEqual(job.stdout.readline(), f"old {path}\n")  # started again
+        job.stdin.close()
+        job.kill()
+        job.wait()
+        time.sleep(0.02)
+        (clone.root / "src/core/one.cpp").write_text("int w;")
+        clone.run("meristem", "train")
+        self.assertFalse(Path(path).exists())
+        self.assertEqual(len(clone.programs()), 1)
+
+    def test_each_home_has_a_build_of_its_own(self):
+        clone = self.prepared()
+        kept = {path: path.stat().st_mtime_ns for path in clone.programs()}
+        write_program(clone.folder / "meristem", 'echo "another"')
+        home = clone.folder / "nowhere" / ".cache" / "meristem"
+        for values in ({"MERISTEM_HOME": str(clone.folder / "second")}, {"MERISTEM_HOME": str(home)}, {"MERISTEM_HOME": ""}):
+            self.assertEqual(clone.run("meristem", "inspect", **values).stdout, "another\n")
+        gpu = "-gpu" if os.path.exists("/dev/nvidiactl") else ""
+        self.assertEqual(len(clone.builds()), 3)
+        self.assertIn("release" + gpu, clone.builds())  # the default home's, named or not
+        self.assertEqual({path: path.stat().st_mtime_ns for path in kept}, kept)
+        again = clone.run("meristem", "inspect", "x")
+        self.assertIn("binary inspect x", again.stdout)
+        self.assertEqual(clone.called("--build|venv"), [])
+
+    def test_a_program_that_was_removed_is_built_again(self):
+        clone = self.prepared()
+        shutil.rmtree(clone.programs()[0].parent)
+        self.assertIn("binary inspect", clone.run("meristem", "inspect").stdout)
 
     def test_an_interrupted_installation_does_not_count(self):
         (self.clone.folder / "pip_fails").touch()
