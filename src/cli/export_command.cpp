@@ -43,14 +43,13 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
   const std::filesystem::path above = std::filesystem::absolute(checkpoint).parent_path(),
                               run = above.filename() == "checkpoints" ? above.parent_path() : std::filesystem::path(),
                               named = config.data.tokenizer.empty() ? "" : std::filesystem::absolute(config.data.tokenizer).parent_path();
-  // The folder that the config names may hold more files than a run folder keeps. But its tokenizer may be another one by now.
-  if (has(named) && has(run) && !same_file(named / "tokenizer.json", run / "tokenizer.json")) {
-    fmt::print(stderr, "meristem: note: {} is not what the run was trained with; the copy in {} goes along\n",
-               (named / "tokenizer.json").string(), run.string());
+  if (has(run)) {
+    if (has(named) && !same_file(named / "tokenizer.json", run / "tokenizer.json"))
+      fmt::print(stderr, "meristem: note: {} is not what the run was trained with; the copy in {} goes along\n",
+                 (named / "tokenizer.json").string(), run.string());
     return run;
   }
   if (has(named)) return named;
-  if (has(run)) return run;
   return std::filesystem::exists(checkpoint / "config.json", ignored) ? checkpoint : std::filesystem::path();
 }
 

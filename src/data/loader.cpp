@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "core/errors.h"
@@ -97,6 +98,7 @@ std::vector<std::shared_ptr<const TokenSource>> open_sources(const DataConfig& c
     open_source(key, source, config, vocab_size, hash);
     require_target(key, source, config, vocab_size);
   }
+  text_making(config);  // they agree
   return sources;
 }
 
@@ -123,6 +125,43 @@ std::vector<RowStream> open_streams(const DataConfig& config, std::int64_t vocab
 std::size_t rows_ahead(std::int64_t length) { return static_cast<std::size_t>(std::clamp<std::int64_t>((1 << 20) / length, 8, 512)); }
 
 }  // namespace
+
+TextMaking text_making(const DataConfig& config) {
+  TextMaking making;
+  std::string begun_by, rendered_by, ended_by;  // the sources that said so first
+  bool ends_agree = true;
+  const auto take = [&](const std::string& key, const SourceConfig& source) {
+    const auto manifest = read_shard_manifest(shard_prefix(source.path) + ".json");
+    if (!manifest || manifest->tokenizer_hash.empty()) return;  // not of text, as far as it tells
+    const std::string name = fmt::format("{}: {}", key, source.path);
+    if (begun_by.empty()) {
+      making.begin_of_text = manifest->begin_of_text;
+      begun_by = name;
+    } else if (*making.begin_of_text != manifest->begin_of_text) {
+      throw InputError(
+          fmt::format("{}: its texts begin with the ids {}, those of {} with {}; tokenize one of them again, with another --bos", name,
+                      manifest->begin_of_text, begun_by, *making.begin_of_text));
+    }
+    if (manifest->end_of_text && ended_by.empty()) {
+      making.end_of_text = manifest->end_of_text;
+      ended_by = name;
+    }
+    ends_agree &= !manifest->end_of_text || manifest->end_of_text == making.end_of_text;
+    if (manifest->chat_template.empty()) return;
+    if (rendered_by.empty()) {
+      making.chat_template = manifest->chat_template;
+      rendered_by = name;
+    } else if (making.chat_template != manifest->chat_template) {
+      throw InputError(fmt::format(
+          "{}: was rendered by another chat template than {}; tokenize one of them again, with the --chat-template of the other", name,
+          rendered_by));
+    }
+  };
+  for (const auto& [name, source] : config.sources) take("data.sources." + name, source);
+  for (const auto& [name, source] : config.validation.sources) take("data.validation." + name, source);
+  if (!ends_agree) making.end_of_text.reset();
+  return making;
+}
 
 Loader::Loader(const DataConfig& config, const std::vector<PhaseConfig>& phases, std::int64_t sequences_per_step, std::int64_t vocab_size,
                std::int64_t seed, int rank, int world_size)

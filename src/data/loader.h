@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,6 +19,17 @@
 #include "data/sequence_sampler.h"
 
 namespace meristem {
+
+// How the texts of the sources were made, for whoever goes on with the same tokenizer; empty where no manifest tells.
+struct TextMaking {
+  std::optional<std::vector<std::int64_t>> begin_of_text;  // ids before every text
+  std::optional<std::int64_t> end_of_text;                 // empty, too, where sources end theirs in different ways
+  std::string chat_template;                               // that rendered them
+};
+
+// InputError naming two sources, validation included, whose texts begin in different ways or were rendered by different chat templates: no
+// prompt would suit a model of both.
+TextMaking text_making(const DataConfig& config);
 
 class Loader {
  public:

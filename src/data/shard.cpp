@@ -9,11 +9,9 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "core/errors.h"
 #include "core/file.h"
-#include "core/json.h"
 #include "core/text.h"
 
 namespace meristem {
@@ -152,49 +150,6 @@ void ShardIndex::damaged(std::size_t offset, const std::string& what) const {
 
 namespace {
 
-constexpr std::int64_t kShardManifestVersion = 2;  // 2: with a mask, which a reader of 1 would train past
-
-ShardFile shard_file_of(const JsonCursor& json) {
-  json.allow_only({"bytes", "xxh3"});
-  return {json.at("bytes").integer(0), json.at("xxh3").hash()};
-}
-
-}  // namespace
-
-std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
-  const nlohmann::json document = parse_json_strict(read_file(path), path.string());
-  const JsonCursor json(document, path.string());
-  if (const std::int64_t version = json.at("format_version").integer(1); version > kShardManifestVersion) {
-    throw InputError(
-        fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
-  }
-  json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text",
-                   "trained_tokens", "files"});
-  ShardManifest manifest;
-  manifest.tokens = json.at("tokens").integer(0);
-  manifest.documents = json.at("documents").integer(0);
-  manifest.vocab_size = json.at("vocab_size").integer(1);
-  manifest.dtype = json.at("dtype").text();
-  if (json.has("tokenizer")) manifest.tokenizer = json.at("tokenizer").text();
-  if (json.has("tokenizer_hash")) manifest.tokenizer_hash = json.at("tokenizer_hash").hash();
-  if (json.has("end_of_text")) manifest.end_of_text = json.at("end_of_text").integer(0);
-  const JsonCursor files = json.at("files");
-  files.allow_only({"bin", "idx", "mask"});
-  manifest.bin = shard_file_of(files.at("bin"));
-  manifest.idx = shard_file_of(files.at("idx"));
-  if (files.has("mask")) {
-    manifest.mask = shard_file_of(files.at("mask"));
-    manifest.trained_tokens = json.at("trained_tokens").integer(0, manifest.tokens);
-  } else if (json.has("trained_tokens")) {
-    json.at("trained_tokens").fail("there is no mask among the files");
-  }
-  return manifest;
-}
-
-namespace {
-
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kFlatHeader = 256 * 4;  // llm.c: 256 int32, of which the first three mean something
@@ -230,11 +185,42 @@ void widen(TokenType type, const std::byte* from, std::int64_t count, std::int32
   }
 }
 
+std::optional<TokenType> token_type_of(const std::string& extension) {
+  for (const TokenType type :
+       {TokenType::kU8, TokenType::kI8, TokenType::kI16, TokenType::kU16, TokenType::kI32, TokenType::kU32, TokenType::kI64}) {
+    if (extension == "." + token_type_name(type)) return type;
+  }
+  return std::nullopt;
+}
+
+// Bare ids say nothing of their type. Read as uint16, ids of 32 or 64 bits have a small number at every second place, which no text has.
+// Too few, or all of them below 16, may still be uint16; zeros alone may not, if there are enough.
+void refuse_wider_ids(const MappedFile& file) {
+  constexpr std::size_t kLooked = 1 << 16;
+  constexpr std::uint16_t kHigh = 16;  // ids below 2^20 have smaller upper halves
+  const auto bytes = file.bytes();
+  const std::size_t pairs = bytes.size() % 4 == 0 ? std::min(bytes.size() / 4, kLooked) : 0;
+  std::uint16_t low = 0, high = 0;
+  bool every_second_pair = true;  // is zero
+  for (std::size_t i = 0; i < pairs; ++i) {
+    std::array<std::uint16_t, 2> pair;
+    std::memcpy(pair.data(), bytes.data() + 4 * i, sizeof pair);
+    low = std::max(low, pair[0]);
+    high = std::max(high, pair[1]);
+    every_second_pair &= i % 2 == 0 || (pair[0] == 0 && pair[1] == 0);
+  }
+  if (!(pairs >= 4 && high < kHigh && low >= kHigh) && !(pairs >= 16 && high == 0 && low > 0)) return;
+  const std::string prefix = shard_prefix(file.path());
+  throw InputError(fmt::format(
+      "{}: no header, and it looks like {} ids, not uint16: every second uint16 is at most {}; name it {}.{}.bin, or {}.uint16.bin if "
+      "it does hold uint16",
+      file.path().string(), every_second_pair ? "int64" : "uint32", high, prefix, every_second_pair ? "int64" : "uint32", prefix));
+}
+
 }  // namespace
 
 TokenSource TokenSource::open(const fs::path& path) {
-  const fs::path extension = path.extension();
-  const std::string prefix = (extension == ".bin" || extension == ".idx" ? fs::path(path).replace_extension() : path).string();
+  const std::string prefix = shard_prefix(path);
   const fs::path bin = prefix + ".bin", idx = prefix + ".idx", json = prefix + ".json", mask = prefix + ".mask";
   if (!is_there(bin)) {
     throw InputError(fmt::format("{}: no such file; a source is the prefix of PREFIX.bin and PREFIX.idx{}", bin.string(),
@@ -298,10 +284,14 @@ void TokenSource::open_flat() {
     header_ = kFlatHeader;
     tokens_ = tokens;
   } else {
-    if (size % 2 != 0) {
-      throw DamagedError(fmt::format("{}: byte {}: an odd number of bytes, where bare files hold uint16 tokens", name, size));
+    const std::optional<TokenType> said = token_type_of(bin_.path().stem().extension().string());
+    type_ = said.value_or(TokenType::kU16);
+    if (const std::int64_t width = token_bytes(type_); size % width != 0) {
+      throw DamagedError(
+          fmt::format("{}: byte {}: not a whole number of tokens, where bare files hold {}", name, size, token_type_name(type_)));
     }
-    tokens_ = size / 2;
+    if (!said) refuse_wider_ids(bin_);
+    tokens_ = size / token_bytes(type_);
   }
 }
 

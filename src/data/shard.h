@@ -1,5 +1,5 @@
 // Token shards: a Megatron pair PREFIX.bin + PREFIX.idx with its optional manifest PREFIX.json and mask PREFIX.mask, or a flat .bin of
-// llm.c or of bare uint16. Memory-mapped; everything but the token ids is checked when a source is opened, ids when they are read.
+// llm.c or of bare ids. Memory-mapped; everything but the token ids is checked when a source is opened, ids when they are read.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/file.h"
+#include "data/shard_manifest.h"
 
 namespace meristem {
 
@@ -48,28 +49,6 @@ class ShardIndex {
   [[noreturn]] void damaged(std::size_t offset, const std::string& what) const;
 };
 
-struct ShardFile {
-  std::int64_t bytes = 0;
-  std::string xxh3;  // of the whole file, as xxh3_hex
-};
-
-// PREFIX.json: what the shard holds, and hashes that `data verify` checks.
-struct ShardManifest {
-  std::int64_t tokens = 0, documents = 0;
-  std::int64_t vocab_size = 0;              // of the tokenizer: every id is below it
-  std::string dtype;                        // "uint16" or "int32"
-  std::string tokenizer;                    // path as it was given, for people; may be empty
-  std::string tokenizer_hash;               // xxh3_hex of tokenizer.json; empty where unknown
-  std::optional<std::int64_t> end_of_text;  // the id that closes every document
-  ShardFile bin, idx;
-  std::optional<ShardFile> mask;    // PREFIX.mask: one byte a token, 1 where it is trained on
-  std::int64_t trained_tokens = 0;  // ones in the mask
-};
-
-// Reads PREFIX.json. Nothing where there is no such file; DamagedError naming the key where it is not a manifest, InputError where it is
-// of a later format.
-std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& path);
-
 // A run of tokens that lie in one document.
 struct DocumentSlice {
   std::int64_t document = 0;
@@ -81,8 +60,10 @@ struct DocumentSlice {
 // trained on.
 class TokenSource {
  public:
-  // PREFIX of a Megatron pair or PREFIX.bin / PREFIX.idx; where there is no .idx, a .bin of llm.c (both magics) or bare uint16.
-  // InputError: nothing there, or not one token. DamagedError: header, index or manifest wrong, naming the file and offset or key.
+  // PREFIX of a Megatron pair or PREFIX.bin / PREFIX.idx; where there is no .idx, a .bin of llm.c (both magics), or bare ids: of the type
+  // that the name ends in (PREFIX.uint32.bin), else uint16.
+  // InputError: nothing there, not one token, or bare ids that look like those of a wider type. DamagedError: header, index or manifest
+  // wrong, naming the file and offset or key.
   static TokenSource open(const std::filesystem::path& path);
 
   std::int64_t num_documents() const { return index_ ? index_->num_documents() : 1; }

@@ -21,6 +21,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/file.h"
+#include "data/loader.h"
 
 extern char** environ;
 
@@ -150,6 +151,30 @@ void RunFolder::refuse_if_used() const {
   throw InputError(fmt::format("{}: the run folder exists; go on with --resume auto, or choose another run.name", root_.string()));
 }
 
+namespace {
+
+// What is needed to go on with the tokenizer of the training data: itself and what belongs to it, the chat template that rendered the data,
+// and what stands before and behind every text.
+void keep_text_files(const DataConfig& data, const fs::path& folder) {
+  if (!data.tokenizer.empty()) {
+    replace_file_durably(folder / "tokenizer.json", read_file(data.tokenizer, 256ull << 20));
+    for (const char* name :
+         {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json"}) {
+      std::error_code ignored;
+      const fs::path beside = fs::path(data.tokenizer).parent_path() / name;
+      if (fs::is_regular_file(beside, ignored)) replace_file_durably(folder / name, read_file(beside));
+    }
+  }
+  const TextMaking making = text_making(data);
+  if (!making.chat_template.empty()) replace_file_durably(folder / "chat_template.jinja", making.chat_template);
+  nlohmann::ordered_json text;
+  if (making.begin_of_text) text["begin_of_text"] = *making.begin_of_text;
+  if (making.end_of_text) text["end_of_text"] = *making.end_of_text;
+  if (!text.empty()) replace_file_durably(folder / "text.json", text.dump() + "\n");
+}
+
+}  // namespace
+
 RunFolder RunFolder::open(const RunConfig& config, bool new_run, std::unique_ptr<Lock>& lock) {
   RunFolder folder = existing(config);
   if (new_run) folder.refuse_if_used();
@@ -159,15 +184,7 @@ RunFolder RunFolder::open(const RunConfig& config, bool new_run, std::unique_ptr
   for (const fs::path& part : {folder.checkpoints(), folder.samples(), folder.root_ / "plots"}) create_folder(part);
   if (config.logging.tensorboard) create_folder(folder.tensorboard());
   replace_file_durably(folder.root_ / "config.yaml", dump_config(config));
-  if (!config.data.tokenizer.empty()) {
-    replace_file_durably(folder.root_ / "tokenizer.json", read_file(config.data.tokenizer, 256ull << 20));
-    std::error_code ignored;
-    // What `generate --chat` needs besides: the chat template and the names of special tokens.
-    for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"}) {
-      const fs::path beside = fs::path(config.data.tokenizer).parent_path() / name;
-      if (fs::is_regular_file(beside, ignored)) replace_file_durably(folder.root_ / name, read_file(beside));
-    }
-  }
+  keep_text_files(config.data, folder.root_);
   return folder;
 }
 

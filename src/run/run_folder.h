@@ -1,4 +1,5 @@
-// The folder of a run: config.yaml, metrics.jsonl, tensorboard/, plots/, samples/, checkpoints/, environment.json, tokenizer.json.
+// The folder of a run: config.yaml, metrics.jsonl, tensorboard/, plots/, samples/, checkpoints/, environment.json; tokenizer.json, the
+// chat template and text.json, how the texts of its data were made.
 #pragma once
 
 #include <filesystem>
@@ -29,8 +30,8 @@ class RunFolder {
   };
 
   // OUT/NAME. new_run: InputError where it exists and holds anything. Otherwise an existing folder is used as it is.
-  // Creates what is missing; writes config.yaml, environment.json, and a copy of the tokenizer where the config names one.
-  // Takes the lock, and gives it back where it fails.
+  // Creates what is missing; writes config.yaml, environment.json, a copy of the tokenizer where the config names one, and what the data's
+  // manifests tell of how texts were made. Takes the lock, and gives it back where it fails.
   static RunFolder open(const RunConfig& config, bool new_run, std::unique_ptr<Lock>& lock);
 
   // The paths alone: nothing is created or written.

@@ -4,12 +4,14 @@ Three shapes are known by their keys: `messages`, `prompt` and `completion` (str
 `output`, perhaps `system` and `history`). In files a JSON line is a record, and so is a row of a table, turned into such a line."""
 
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from command import UserError
 from text.documents import Fault, Reader, object_of_line, string_of, too_long
 
+HALF = re.compile("[\ud800-\udfff]")
 KINDS = ("jsonl", "parquet", "arrow")
 ROWS = 64  # turned into Python objects at a time
 
@@ -27,12 +29,52 @@ class Record:
     prompt_messages: int = 0  # that many of `messages` are the prompt; 0: markers in the template tell what is trained on
     prompt: str = None
     completion: str = None
+    tools: list = None  # that the assistant may call
 
     def texts(self):
         """Everything that was written by hand, as (where, text)."""
         if self.prompt is not None:
             return [("prompt", self.prompt), ("completion", self.completion)]
-        return [(f"messages[{i}].content", message["content"]) for i, message in enumerate(self.messages)]
+        return [*texts_of("messages", self.messages), *texts_of("tools", self.tools or [])]
+
+    @property
+    def answers(self):
+        """Whether the assistant says or does anything at all."""
+        if self.prompt is not None:
+            return bool(self.completion.strip())
+        return any((message["content"] or "").strip() or calls_of(message) for message in self.messages if message["role"] == "assistant")
+
+    def with_line_ends(self, change):
+        """The record with change(text) in place of every text."""
+        if self.prompt is not None:
+            return replace(self, prompt=change(self.prompt), completion=change(self.completion))
+        return replace(self, messages=changed(self.messages, change), tools=changed(self.tools, change))
+
+
+def texts_of(where, value):
+    """(where, text) of the texts of a JSON value, keys included."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from texts_of(f"{where}[{number}]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield where, key
+            yield from texts_of(f"{where}.{key}", item)
+
+
+def changed(value, change):
+    """The JSON value with change(text) in place of its texts."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [changed(item, change) for item in value]
+    return {key: changed(item, change) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def calls_of(message):
+    return message.get("tool_calls") or message.get("function_call")
 
 
 class Keys(NamedTuple):
@@ -43,12 +85,20 @@ class Keys(NamedTuple):
     raw: bool = False
 
     def known(self):
-        return "messages", self.prompt, self.completion, "instruction", "input", "output", "system", "history"
+        return "messages", self.prompt, self.completion, "instruction", "input", "output", "system", "history", "tools", "functions"
 
 
 def record_of(place, line, keys):
     """The Record of a JSON line."""
-    record = object_of_line(line, "")
+    found = object_of_line(line, "")
+    record = replace(_record_of(place, found, keys), tools=_tools(found))
+    for where, text in record.texts():
+        if HALF.search(text):
+            raise Fault("half a character", f"{where}: holds half a character (a lone surrogate)")
+    return record
+
+
+def _record_of(place, record, keys):
     if "messages" in record:
         return Record(place, _messages("messages", record["messages"], whole=True))
     if keys.prompt in record or keys.completion in record:
@@ -75,26 +125,69 @@ def _messages(key, found, whole, before=None):
         at = f"{key}[{i}]"
         if not isinstance(message, dict):
             raise Fault("no messages", f"{at}: found {type(message).__name__}, expected an object with role and content")
-        role = message.get("role")
+        role = {"function": "tool"}.get(message.get("role"), message.get("role")) if isinstance(message.get("role"), str) else message.get("role")
         if not isinstance(role, str) or role not in FOLLOWS:
             raise Fault("wrong role", f"{at}.role: found {role!r}, allowed: {', '.join(filter(None, FOLLOWS))}")
         if role not in FOLLOWS[before]:
             raise Fault("wrong role", f"{at}.role: {role} cannot {f'follow {before}' if before else 'be the first'}; "
                         f"allowed here: {', '.join(sorted(FOLLOWS[before]))}")
-        _content(at, message)
+        found[i] = _with_content(at, {**message, "role": role})
         before = role
     if whole and before != "assistant":
         raise Fault("wrong role", f"{key}[{len(found) - 1}].role: the last message is the {before}'s; nothing answers it")
     return found
 
 
-def _content(at, message):
-    if "content" not in message:
-        raise Fault("no text", f"{at}.content: is missing")
-    try:
-        string_of(message, "content")
-    except Fault as fault:
-        raise Fault(fault.kind, f"{at}.{fault.what}") from None
+def _with_content(at, message):
+    """The message with a content, which is null where it calls tools and says nothing, and with what it calls them with as an object, which is how templates
+    expect it."""
+    calls = calls_of(message)
+    if message.get("content") is None and not (calls and message["role"] == "assistant"):
+        raise Fault("no text", f"{at}.content: {'found null, expected a string' if 'content' in message else 'is missing'}")
+    if message.get("content") is not None:
+        try:
+            string_of(message, "content")
+        except Fault as fault:
+            raise Fault(fault.kind, f"{at}.{fault.what}") from None
+    message = {**message, "content": message.get("content")}
+    if message.get("tool_calls"):
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise Fault("wrong tool call", f"{at}.tool_calls: expected a list of objects")
+        message["tool_calls"] = [_parsed_call(call) for call in calls]
+    elif message.get("function_call"):
+        if not isinstance(calls, dict):
+            raise Fault("wrong tool call", f"{at}.function_call: found {type(calls).__name__}, expected an object")
+        message["tool_calls"] = [{"type": "function", "function": _parsed_call(message.pop("function_call"))}]
+    return message
+
+
+def _parsed_call(call):
+    """With its arguments as an object, where they are the text of one."""
+    if isinstance(call.get("function"), dict):
+        return {**call, "function": _parsed_call(call["function"])}
+    if isinstance(call.get("arguments"), str):
+        try:
+            parsed = json.loads(call["arguments"])
+        except (ValueError, RecursionError):
+            return call
+        return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
+    return call
+
+
+def _tools(record):
+    """The tools of a record: a list of objects, or its JSON text, as tables keep it; older ones are called functions. None where it has none."""
+    key = "tools" if record.get("tools") is not None else "functions"
+    found = record.get(key)
+    if isinstance(found, str):
+        try:
+            found = json.loads(found) if found.strip() else None
+        except (ValueError, RecursionError):
+            raise Fault("wrong tools", f"{key}: a text that is not JSON") from None
+    if not found:
+        return None
+    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+        raise Fault("wrong tools", f"{key}: found {type(found).__name__}, expected a list of objects")
+    return [{"type": "function", "function": tool} for tool in found] if key == "functions" else found
 
 
 def _prompt_completion(place, record, keys):
@@ -137,6 +230,9 @@ class RecordReader(Reader):
 
     def of_line(self, line):
         return line
+
+    def with_line_ends(self, text, kind):
+        return text, ""  # those inside the strings of the record are looked at where it is one
 
     def columns(self):
         def columns(schema, path):

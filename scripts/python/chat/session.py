@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from chat.encoder import Encoder
-from chat.template import find_template, special_tokens
+from chat.template import find_template
 from command import UserError, reported, utf8
+from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
-from text.tokenizer import end_of_text_id, find_tokenizer, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, end_of_text_id, find_tokenizer, load_tokenizer, own_folders, special_tokens
 
 HELP = "/reset begins a new conversation, /quit leaves (so does the end of the input); Ctrl-C stops an answer"
 PROBE = "Probe"
@@ -75,7 +76,7 @@ def lines(terminal):
 class Conversation:
     def __init__(self, tokenizer, template, end, binary, system):
         self.tokenizer, self.template, self.binary = tokenizer, template, binary
-        self.encoder = Encoder(tokenizer, template, end, "assistant")
+        self.encoder = Encoder(tokenizer, template, [], end, "assistant")
         self.first = [{"role": "system", "content": system}] if system else []
         self.messages = list(self.first)
 
@@ -89,7 +90,8 @@ class Conversation:
             raise UserError(f"the text holds the special token {found[0]}, which would be read as one")
         self.messages.append({"role": "user", "content": text})
         prompt, _ = self.template.render("the conversation", self.messages, add_generation_prompt=True)
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        ids = ids_of(self.tokenizer, "the conversation", prompt)
+        say_lost(self.tokenizer, [("what you say", text)])
         stream, said, whole = TextStream(self.tokenizer, ids), "", True
         try:
             for token in self.binary.ask(ids):
@@ -130,6 +132,15 @@ def talk(conversation, terminal):
             write("\n" if whole else " …\n")
 
 
+def template_of(arguments, tokenizer_path, tokens):
+    """The one that is given, else the one that the run was trained with, else the tokenizer's."""
+    own = next((folder for folder in own_folders(arguments.checkpoint) if (folder / "chat_template.jinja").is_file()), tokenizer_path.parent)
+    template = find_template(own, arguments.chat_template, tokens)
+    if template is None:
+        raise UserError(f"{tokenizer_path.parent}: no chat template beside the tokenizer; give one with --chat-template")
+    return template
+
+
 @reported
 def main(argv):
     parser = argparse.ArgumentParser(prog="meristem generate --chat", allow_abbrev=False, description="Talk with a trained model.",
@@ -138,7 +149,9 @@ def main(argv):
     parser.add_argument("--chat", action="store_true", required=True)
     parser.add_argument("--system", metavar="TEXT", help="a system message before the conversation")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
-    parser.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja (default: the one beside the tokenizer)")
+    parser.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja (default: the one that the run was trained with, "
+                        "else the one beside the tokenizer)")
+    add_bos_argument(parser)
     arguments, options = parser.parse_known_args(argv)
     if any(option.split("=")[0] in ("--prompt", "--prompt-ids", "--stop-id") for option in options):
         raise UserError("--chat takes what you say from the input; --prompt, --prompt-ids and --stop-id do not go with it")
@@ -146,10 +159,13 @@ def main(argv):
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
     utf8("--system", arguments.system or "")
     tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
-    end = end_of_text_id(tokenizer, special_tokens(path.parent, None).get("eos_token"), path)
-    template = find_template(path.parent, arguments.chat_template, special_tokens(path.parent, tokenizer.id_to_token(end)))
-    if template is None:
-        raise UserError(f"{path.parent}: no chat template beside the tokenizer; give one with --chat-template")
+    begin, end = texts_of_run(arguments.checkpoint)
+    if end is None:
+        end = end_of_text_id(tokenizer, special_tokens(path.parent, None).get("eos_token"), path)
+    template = template_of(arguments, path, special_tokens(path.parent, tokenizer.id_to_token(end)))
+    begin = begin_ids(tokenizer, path, arguments.bos, begin)
+    if begin:
+        template = template.beginning_with("".join(map(tokenizer.id_to_token, begin)))
     command = [os.environ["MERISTEM_BINARY"], "generate", str(arguments.checkpoint), "--serve", "--stop-id",
                ",".join(map(str, stop_ids(tokenizer, template, end))), *options]
     binary = Binary(command)

@@ -2,9 +2,11 @@
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 
 from command import UserError, read_utf8
+from text.tokenizer import json_beside
 
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -18,54 +20,46 @@ class TemplateFails(UserError):
 
 
 class ChatTemplate:
-    """`tokens`: what the template knows as bos_token, eos_token and so on."""
+    """`tokens`: what the template knows as bos_token, eos_token and so on. `now`: what it takes for the time (strftime_now), which stands still: what is
+    rendered after midnight is to agree with what was rendered before."""
 
-    def __init__(self, text, path, tokens):
-        self.text, self.path, self.tokens = text, path, tokens
+    def __init__(self, text, path, tokens, now=None):
+        self.text, self.path, self.tokens, self.now = text, path, tokens, now or datetime.now()
         self.has_markers = MARKER.search(text) is not None
 
-    def render(self, place, messages, add_generation_prompt=False):
+    def settings(self):
+        """For a process that makes its own."""
+        return self.text, str(self.path), self.tokens, self.now
+
+    def at(self, now):
+        return ChatTemplate(self.text, self.path, self.tokens, now)
+
+    def knows(self, name):
+        """Whether it speaks of a variable or key at all."""
+        return re.search(rf"\b{name}\b", self.text) is not None
+
+    def render(self, place, messages, tools=None, add_generation_prompt=False):
         """(text, spans): spans are the [begin, end) characters inside {% generation %}; none where the template has no such markers."""
         from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            texts, spans = render_jinja_template([messages], chat_template=self.text, return_assistant_tokens_mask=self.has_markers,
-                                                 add_generation_prompt=add_generation_prompt, **self.tokens)
+            texts, spans = render_jinja_template([messages], tools=tools, chat_template=self.text, return_assistant_tokens_mask=self.has_markers,
+                                                 add_generation_prompt=add_generation_prompt, strftime_now=self.now.strftime, **self.tokens)
         except TemplateError as error:  # also what a template raises by itself, such as for roles that it does not know
             raise TemplateFails(place, f"the chat template {self.path} fails: {error.message or type(error).__name__}") from None
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise TemplateFails(place, f"the chat template {self.path} fails: {error}") from None
         return texts[0], [tuple(span) for span in spans[0]] if spans else []
 
-
-def _json_beside(folder, name):
-    path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(read_utf8(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    except RecursionError:
-        raise UserError(f"{path}: not JSON: nested too deeply") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found {type(found).__name__}, expected an object")
-    return found
-
-
-def special_tokens(folder, end_of_text):
-    """Special tokens by the names that templates use, from tokenizer_config.json and special_tokens_map.json; eos_token is `end_of_text`
-    where they name none."""
-    tokens = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for key, value in _json_beside(folder, name).items():
-            value = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(value, str):
-                tokens[key] = value
-    if end_of_text is not None:
-        tokens.setdefault("eos_token", end_of_text)
-    return tokens
+    def beginning_with(self, begin):
+        """This template where its texts begin with `begin` already; else one whose do."""
+        try:
+            text, _ = self.render(self.path, [{"role": "user", "content": "Probe"}, {"role": "assistant", "content": "Probe"}])
+            begins = text.startswith(begin)
+        except TemplateFails:  # it wants other messages
+            begins = self.knows("bos_token") or begin in self.text
+        return self if begins else ChatTemplate("{{ " + json.dumps(begin, ensure_ascii=False) + " }}" + self.text, self.path, self.tokens, self.now)
 
 
 def find_template(folder, given, tokens):
@@ -78,7 +72,7 @@ def find_template(folder, given, tokens):
     path = folder / "chat_template.jinja"
     if path.is_file():
         return ChatTemplate(read_utf8(path), path, tokens)
-    found, path = _json_beside(folder, "tokenizer_config.json").get("chat_template"), folder / "tokenizer_config.json"
+    found, path = json_beside(folder, "tokenizer_config.json").get("chat_template"), folder / "tokenizer_config.json"
     if isinstance(found, list):  # several by name
         found = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}.get("default")
         if found is None:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from chat.encoder import EMPTY, LONG, SPECIAL
+from chat.encoder import EMPTY, LONG, REWRITTEN, SPECIAL, TOOLS
 from chat.records import KINDS, Keys, RecordReader
-from chat.template import find_template, special_tokens
+from chat.template import find_template
 from command import UserError, reported
 from text import tokenizing
 from text.documents import add_input_arguments
 from text.encoding import Recipe
 from text.shard_writing import ResumableShard
-from text.shards import prefix_of, xxh3_file
-from text.tokenizer import end_of_text_id, load_tokenizer, vocabulary_size
+from text.shards import prefix_of, xxh3_bytes, xxh3_file
+from text.tokenizer import begin_ids, end_of_text_id, load_tokenizer, special_tokens, vocabulary_size
 
 MOST_FAULTY = 0.01  # of all records
 
@@ -47,10 +47,17 @@ def judge(arguments, journal):
 
 
 def notes(arguments, journal):
-    counts = journal["counts"]
+    counts, noted = journal["counts"], journal["noted"]
     for kind, entry in sorted(journal["left_out"].items()):
         done = "cut" if kind == LONG and arguments.on_long == "cut" else "left out"
         yield f"{entry['count']} of {counts['records']} records {done}, {kind}: {said(entry)}"
+    if TOOLS in noted:
+        yield (f"{noted[TOOLS]['count']} of {counts['records']} records have tools, which {'no template writes' if arguments.raw else 'the chat template does not write'}: "
+               f"{said(noted[TOOLS])}")
+    if REWRITTEN in noted:
+        yield (f"{counts['rewritten']} answers in {noted[REWRITTEN]['count']} of {counts['records']} records are not trained on: the chat template writes them otherwise "
+               f"once another message follows (as where it leaves out thinking), so generation would not show them like that: {said(noted[REWRITTEN])}; to train on "
+               "them, let each be the last of a record of its own")
     if counts["straddling"]:
         yield (f"{counts['straddling']} answers begin inside a token that also ends the prompt, which generation will not see cut like that: let the "
                "prompt end with a line break or a special token")
@@ -92,10 +99,11 @@ def special_end(arguments, tokenizer, path):
 
 def job_of(arguments, reader, tokenizer_hash, settings):
     """What the shard's bytes depend on."""
-    template = settings["template"]
+    template = settings["template"]  # its time is the job's own, and stands in the journal
     return {"input files": tokenizing.files_of(reader), "--max-document-bytes": arguments.max_document_bytes, "tokenizer": tokenizer_hash,
-            "chat template": template and [template[0], template[2]], "end-of-text token": settings["end"], "--train-on": arguments.train_on,
-            "--prompt-key, --completion-key, --raw": list(settings["keys"]), "--max-tokens": arguments.max_tokens, "--on-long": arguments.on_long}
+            "chat template": template and [template[0], template[2]], "--bos": settings["begin"], "end-of-text token": settings["end"], "--train-on": arguments.train_on,
+            "--prompt-key, --completion-key, --raw": list(settings["keys"]), "--max-tokens": arguments.max_tokens, "--on-long": arguments.on_long,
+            "--line-ends": arguments.line_ends}
 
 
 def write_shard(arguments, shard, settings):
@@ -108,6 +116,29 @@ def write_shard(arguments, shard, settings):
         raise
 
 
+def template_of(arguments, tokenizer, path, end_name, begin):
+    """The template, which writes what stands before every text; None for texts as they are."""
+    found = None if arguments.raw else find_template(path.parent, arguments.chat_template, special_tokens(path.parent, end_name))
+    text = "".join(map(tokenizer.id_to_token, begin))
+    return found.beginning_with(text) if found and begin else found
+
+
+def about_text(settings, tokenizer_hash):
+    """What of the manifest says how the texts were made."""
+    template = settings["template"]
+    return {"tokenizer": settings["tokenizer_path"], "tokenizer_hash": tokenizer_hash, "end_of_text": settings["end"],
+            "begin_of_text": settings["begin"] or None, "chat_template": template and template[0],
+            "chat_template_hash": template and xxh3_bytes(template[0].encode())}
+
+
+def said_in_the_end(arguments, journal, template):
+    trained = journal["counts"]["trained"]
+    date = f" (of {template.now:%Y-%m-%d}, which it writes)" if template and template.knows("strftime_now") else ""
+    return (f"{prefix_of(arguments.out)}: {journal['documents']:,} of {journal['counts']['records']:,} records, {journal['tokens']:,} tokens, {trained:,} of them "
+            f"trained on ({trained / journal['tokens']:.1%}); longest {journal['longest']:,}; "
+            + (f"chat template {template.path}{date}" if template else "no chat template: prompt and completion as they are"))
+
+
 @reported
 def main(argv):
     arguments = arguments_of(argv)
@@ -115,22 +146,22 @@ def main(argv):
     name, end = special_end(arguments, tokenizer, path)
     vocab_size = vocabulary_size(tokenizer)
     tokenizing.check(arguments, vocab_size, path)
-    template = None if arguments.raw else find_template(path.parent, arguments.chat_template, special_tokens(path.parent, name))
+    begin = begin_ids(tokenizer, path, arguments.bos)
+    template = template_of(arguments, tokenizer, path, name, begin)
     keys = Keys(arguments.prompt_key, arguments.completion_key, arguments.raw or template is None)
     dtype, tokenizer_hash = np.dtype(np.uint16 if vocab_size < 65536 else np.int32), xxh3_file(path)
-    settings = {"tokenizer_path": str(path), "template": template and (template.text, str(template.path), template.tokens), "end": end,
-                "train_on": arguments.train_on, "keys": keys, "dtype": dtype, "max_tokens": arguments.max_tokens, "on_long": arguments.on_long}
+    settings = {"tokenizer_path": str(path), "template": template and template.settings(), "begin": begin, "end": end, "train_on": arguments.train_on,
+                "keys": keys, "dtype": dtype, "max_tokens": arguments.max_tokens, "on_long": arguments.on_long, "line_ends": arguments.line_ends}
     prefix, job = prefix_of(arguments.out), job_of(arguments, RecordReader(arguments, keys), tokenizer_hash, settings)
     with ResumableShard(prefix, dtype, job, arguments.force, arguments.commit_seconds, masked=True) as shard:
+        if template:
+            template = template.at(shard.began)
+            settings["template"] = template.settings()
         if not shard.journal["publishing"]:
             write_shard(arguments, shard, settings)
-        shard.publish(vocab_size, {"tokenizer": str(path), "tokenizer_hash": tokenizer_hash, "end_of_text": end})
-    journal = shard.journal
-    tokenizing.say_skipped(shard, "records")
-    for note in notes(arguments, journal):
+        shard.publish(vocab_size, about_text(settings, tokenizer_hash))
+    tokenizing.say_notes(shard, "records")
+    for note in notes(arguments, shard.journal):
         print(f"meristem: note: {note}", file=sys.stderr)
-    trained = journal["counts"]["trained"]
-    print(f"{prefix}: {journal['documents']:,} of {journal['counts']['records']:,} records, {journal['tokens']:,} tokens, {trained:,} of them trained on "
-          f"({trained / journal['tokens']:.1%}); longest {journal['longest']:,}; "
-          + (f"chat template {template.path}" if template else "no chat template: prompt and completion as they are"))
+    print(said_in_the_end(arguments, shard.journal, template))
     return 0

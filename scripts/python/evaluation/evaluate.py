@@ -15,8 +15,9 @@ import numpy as np
 
 from command import UserError, publish, reported, require_writable
 from evaluation import primitives
+from text.coverage import ids_of, say_lost
 from text.documents import json_lines
-from text.tokenizer import find_tokenizer, known_end_of_text, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, find_tokenizer, known_end_of_text, load_tokenizer
 
 RESAMPLES = 2000
 
@@ -98,29 +99,29 @@ def count_common(ids, others):
     return next((at for at, (one, other) in enumerate(zip(ids, others)) if one != other), min(len(ids), len(others)))
 
 
-def item_ids(tokenizer, item, place):
-    """(context ids, choices' ids). Context and choice are encoded together, as the model would read them. All choices of an item are scored from one border: where
+def item_ids(tokenizer, item, place, begin=()):
+    """(context ids, choices' ids), behind the ids `begin` with which every text begins. Context and choice are encoded together, as the model would read them. All choices of an item are scored from one border: where
     the context ends, or earlier, where the first letters of a choice change the tokens before them. Blanks at the end of a context belong to its choices, since
-    tokenizers join a blank to the word behind it. Where nothing stands before the border, the end-of-text token does, after which a text begins."""
+    tokenizers join a blank to the word behind it. Where nothing stands before the border, and texts begin with no token of their own, the end-of-text token does."""
     context = item.context.rstrip()
-    before = tokenizer.encode(context, add_special_tokens=False).ids
-    whole = [tokenizer.encode(item.context + choice, add_special_tokens=False).ids for choice in item.choices]
+    before = ids_of(tokenizer, place, context)
+    whole = [ids_of(tokenizer, place, item.context + choice) for choice in item.choices]
     border = min(count_common(before, ids) for ids in whole)
     border = min(border, *(len(ids) - 1 for ids in whole))
     if border > 0:
-        return whole[0][:border], [ids[border:] for ids in whole]
-    begin = known_end_of_text(tokenizer)
-    if begin is None:
+        return begun(list(begin), whole[0][:border]), [ids[border:] for ids in whole]
+    end = known_end_of_text(tokenizer)
+    if not begin and end is None:
         raise UserError(f"{place}: the context is empty, and the tokenizer has no end-of-text token to begin with")
     empty = next((number for number, ids in enumerate(whole) if not ids), None)
     if empty is not None:
         raise UserError(f"{place}: choices: {item.choices[empty]!r} has no token")
-    return [begin], whole
+    return list(begin) or [end], whole
 
 
-def write_item_ids(file, tokenizer, task):
+def write_item_ids(file, tokenizer, task, begin):
     for number, item in enumerate(task.items):
-        context, choices = item_ids(tokenizer, item, task.place(number))
+        context, choices = item_ids(tokenizer, item, task.place(number), begin)
         file.write(json.dumps({"context": context, "choices": choices}) + "\n")
 
 
@@ -180,14 +181,16 @@ def is_first_rank():
     return rank in (None, "0")
 
 
-def evaluate(arguments, tokenizer):
+def evaluate(arguments, tokenizer, begin):
     results = []
     tasks = tasks_of(arguments.tasks, arguments.items, arguments.shots, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         with path.open("w") as file:
             for task in tasks:
-                write_item_ids(file, tokenizer, task)
+                write_item_ids(file, tokenizer, task, begin)
+        if is_first_rank():
+            say_lost(tokenizer, ((task.place(number), item.context + choice) for task in tasks for number, item in enumerate(task.items) for choice in item.choices))
         places = [task.place(number) for task in tasks for number in range(len(task.items))]
         scores = log_likelihoods(arguments.checkpoint, path, arguments.plan, arguments.nproc, places.__getitem__)
     if not is_first_rank():
@@ -208,6 +211,7 @@ def parse(argv):
     parser.add_argument("--seed", type=int, default=42, help="seed of the items and of the bootstrap")
     parser.add_argument("--plan", help='depth plan, e.g. "0-9, (10-13)x2, 14-23"')
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
+    add_bos_argument(parser)
     parser.add_argument("--nproc", type=int, metavar="N", help="share the items out over N ranks on this machine: GPUs, or processes on its cores")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here too")
     arguments = parser.parse_args(argv)
@@ -225,8 +229,8 @@ def parse(argv):
 @reported
 def main(argv):
     arguments = parse(argv)
-    tokenizer, _ = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
-    results = evaluate(arguments, tokenizer)
+    tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
+    results = evaluate(arguments, tokenizer, begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0]))
     if not is_first_rank():
         return 0
     print(table(results))

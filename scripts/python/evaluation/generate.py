@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from command import UserError, reported, utf8
+from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
-from text.tokenizer import find_tokenizer, known_end_of_text, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, find_tokenizer, known_end_of_text, load_tokenizer
 
 
-def prompt_ids(tokenizer, text):
-    """Ids of the prompt; an empty prompt is the end-of-text token, after which a new text begins."""
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+def prompt_ids(tokenizer, text, begin):
+    """Ids of the prompt behind those with which every text begins; an empty one is the end-of-text token, after which a new text begins."""
+    ids = begun(begin, ids_of(tokenizer, "--prompt", text))
+    say_lost(tokenizer, [("--prompt", text)])
     if not ids:
         end = known_end_of_text(tokenizer)
         if end is None:
@@ -23,11 +25,11 @@ def prompt_ids(tokenizer, text):
     return ids
 
 
-def stream_answer(checkpoint, tokenizer, prompt, options, write):
-    """Runs the binary, calls write(text) for each piece of the answer, and returns the exit code."""
-    ids = prompt_ids(tokenizer, prompt)
+def stream_answer(checkpoint, tokenizer, ids, options, write):
+    """Runs the binary on a prompt of ids, calls write(text) for each piece of the answer, and returns the exit code."""
     command = [os.environ["MERISTEM_BINARY"], "generate", str(checkpoint), "--prompt-ids", ",".join(map(str, ids))]
-    end = known_end_of_text(tokenizer)
+    _, end = texts_of_run(checkpoint)
+    end = known_end_of_text(tokenizer) if end is None else end
     if end is not None and not any(option.split("=")[0] == "--stop-id" for option in options):
         command += ["--stop-id", str(end)]
     with subprocess.Popen(command + options, stdout=subprocess.PIPE, text=True) as binary:
@@ -55,18 +57,20 @@ def main(argv):
     parser.add_argument("checkpoint", type=Path, help="a checkpoint (…/checkpoints/step-…) or a run folder (its newest checkpoint)")
     parser.add_argument("--prompt", required=True, help="text to go on from; may be empty")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
+    add_bos_argument(parser)
     arguments, options = parser.parse_known_args(argv)
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
     utf8("--prompt", arguments.prompt)
-    tokenizer, _ = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
+    tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
+    ids = prompt_ids(tokenizer, arguments.prompt, begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0]))
 
     def write(piece):
         sys.stdout.write(piece)
         sys.stdout.flush()
 
     write(arguments.prompt)
-    code = stream_answer(arguments.checkpoint, tokenizer, arguments.prompt, options, write)
+    code = stream_answer(arguments.checkpoint, tokenizer, ids, options, write)
     if code == 0:
         write("\n")
     return code

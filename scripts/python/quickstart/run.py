@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from command import UserError, reported
-from evaluation.generate import stream_answer
+from evaluation.generate import prompt_ids, stream_answer
 from quickstart import corpus, measures
 from reports.metrics import read_metrics
-from text.tokenizer import find_tokenizer, load_tokenizer
+from text.tokenizer import begin_ids, texts_of_run, find_tokenizer, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
@@ -130,7 +130,8 @@ def write_sample(folder):
 
     options = ["--max-tokens", "190", "--temperature", "0.4", "--top-p", "0.9", "--seed", "1"]
     print(f"$ scripts/meristem generate {folder} --prompt … {shlex.join(options)}\n\n{PROMPT}", end="", flush=True)
-    code = stream_answer(folder, load_tokenizer(find_tokenizer(folder), read_special=True)[0], PROMPT, options, show)
+    tokenizer, path = load_tokenizer(find_tokenizer(folder), read_special=True)
+    code = stream_answer(folder, tokenizer, prompt_ids(tokenizer, PROMPT, begin_ids(tokenizer, path, "auto", texts_of_run(folder)[0])), options, show)
     print()
     if code != 0:
         raise Failed(code)

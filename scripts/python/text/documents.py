@@ -3,6 +3,7 @@
 Reading can begin at any place it came to before, so that a job that was stopped goes on; memory is bounded by the longest document allowed."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -99,12 +100,28 @@ def text_of_line(line, key):
     return string_of(record, key)
 
 
+MADE, KEPT = "line ends made", "line ends kept"  # what became of \r\n and \r
+
+
+def plain_line_ends(text):
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def say_line_ends(noted, what):
+    """`noted`: entries of a count and the first places, by MADE and KEPT."""
+    for kind, done in ((MADE, "made \\n; --line-ends keep leaves them as they are"),
+                       (KEPT, "left as they are; --line-ends lf makes them \\n")):
+        if kind in noted:
+            print(f"meristem: note: line ends \\r\\n or \\r in {noted[kind]['count']:,} {what} {done}; the first: {noted[kind]['named'][0]}", file=sys.stderr)
+
+
 class Document(NamedTuple):
     place: str            # FILE, FILE:LINE, FILE: document N or FILE: row N, for messages
     text: str | None      # None where the document is bad
     after: list           # [file number, position in the file]: what follows, for Reader(start=…)
     fault: str = ""       # of a bad document: its kind,
     what: str = ""        # and what is wrong, without the place
+    noted: str = ""       # what became of its line ends, where there is something to say: MADE or KEPT
 
 
 def add_input_arguments(parser, kinds):
@@ -117,6 +134,8 @@ def add_input_arguments(parser, kinds):
     parser.add_argument("--split", metavar="NAME", help="which split of a data set, where a folder holds several")
     parser.add_argument("--max-document-bytes", type=int, default=LONGEST, metavar="N",
                         help=f"a longer document or JSON line is an error (default: {LONGEST}); memory follows it")
+    parser.add_argument("--line-ends", choices=("auto", "lf", "keep"), default="auto",
+                        help="\\r\\n and \\r become \\n in .txt files (auto, the default), also inside the strings of JSON and of tables (lf), or nowhere (keep)")
 
 
 def add_arguments(parser):
@@ -128,12 +147,18 @@ def add_arguments(parser):
     split.add_argument("--document-separator", metavar="TEXT", help="in .txt files, this text separates documents, such as '<|endoftext|>'")
 
 
-def documents_of(arguments):
-    """Yields (place, text) of every document that is not empty; the first bad one is a UserError."""
+def documents_of(arguments, say=True):
+    """Yields (place, text) of every document that is not empty; the first bad one is a UserError. With `say`, what became of line ends is said
+    in the end."""
+    noted = {}
     for document in Reader(arguments):
         if document.text is None:
             raise UserError(f"{document.place}: {document.what}")
+        if document.noted:
+            noted.setdefault(document.noted, {"count": 0, "named": [document.place]})["count"] += 1
         yield document.place, document.text
+    if say:
+        say_line_ends(noted, "documents")
 
 
 class Reader:
@@ -171,11 +196,20 @@ class Reader:
                 if isinstance(content, Fault):
                     yield Document(place, None, after, content.kind, content.what)
                 elif content.strip():
-                    yield Document(place, content, after)
+                    content, noted = self.with_line_ends(content, kind)
+                    yield Document(place, content, after, noted=noted)
             self.finished, self.position = self.finished + self.sizes[number], lambda: 0
         if self.undivided:
             print(f"meristem: note: the separator {self.arguments.document_separator!r} does not occur in {len(self.undivided)} of {len(self.files)} files: "
                   f"{self.undivided[0]}{' and others' if len(self.undivided) > 1 else ''}", file=sys.stderr)
+
+    def with_line_ends(self, text, kind):
+        """(text, what became of its line ends). Of a .txt file they are how it was saved; a string of JSON or of a table says \\r where it means it."""
+        if "\r" not in text:
+            return text, ""
+        if self.arguments.line_ends == "lf" or (kind == "txt" and self.arguments.line_ends == "auto"):
+            return plain_line_ends(text), MADE
+        return text, KEPT if self.arguments.line_ends == "auto" else ""
 
     def of_line(self, line):
         return text_of_line(line, self.arguments.key)
@@ -205,11 +239,12 @@ class Reader:
                 if start is None:
                     yield str(path), self._one_text(stream), None
                 return
-            parts = blank_parts if self.arguments.split_on else separated_parts
+            parts, divided = blank_parts if self.arguments.split_on else separated_parts, False
             for begin, offset, data in parts(stream, self.arguments, offset):
                 number += 1
+                divided = divided or number > 1 or (data is not None and offset > begin + len(data))
                 yield f"{path}: document {number}", self._checked(lambda: decoded(data, begin, longest)), [offset, number]
-            if self.arguments.document_separator and number == 1:
+            if self.arguments.document_separator and number and not divided:
                 self.undivided.append(path)
 
     def _one_text(self, stream):
@@ -259,43 +294,56 @@ def rest_of_line(stream):
     return count
 
 
+def text_lines(stream, longest=1 << 20):
+    """Lines that end with \\n, \\r\\n or \\r, in pieces where they are long."""
+    while piece := stream.readline(longest):
+        if piece.endswith(b"\r"):
+            piece += stream.readline(1)  # its \n, or the first byte of the next line
+        yield from re.split(rb"(?<=\r)(?!\n|\Z)", piece) if b"\r" in piece else (piece,)
+
+
 def blank_parts(stream, arguments, offset):
     """(begin, offset after, bytes) of what one or more blank lines separate. A document keeps its own line ends but the last before a blank
     line; its first line may be blank itself. Bytes are None where they are too many."""
     longest = arguments.max_document_bytes
     begin, part, new_line, between = offset, bytearray(), True, offset > 0  # where reading goes on, a separator went before
-    while piece := stream.readline(1 << 20):
-        blank = new_line and piece.endswith(b"\n") and not piece.strip(b" \t\r\n")
-        new_line = piece.endswith(b"\n")
+    for piece in text_lines(stream):
+        blank = new_line and piece.endswith((b"\n", b"\r")) and not piece.strip(b" \t\r\n")
+        new_line = piece.endswith((b"\n", b"\r"))
         offset += len(piece)
         if blank and between:
             begin = offset
         elif blank and part != b"":
-            yield begin, offset, part[:-1] if part is not None else None
+            yield begin, offset, part.removesuffix(b"\n").removesuffix(b"\r") if part is not None else None
             begin, part, between = offset, bytearray(), True
         else:
             between = False
             if part is not None:
                 part += piece
-                part = part if len(part) <= longest + 1 else None
+                part = part if len(part) <= longest + 2 else None
     if part != b"":
         yield begin, offset, part
 
 
 def separated_parts(stream, arguments, offset):
-    """The same, of what the separator's bytes separate."""
+    """The same, of what the separator's bytes separate; a line break in it may be written in any of the ways that files have."""
     separator, longest = arguments.document_separator.encode(), arguments.max_document_bytes
-    begin, part, long = offset, bytearray(), False
-    while piece := stream.read(1 << 18):
-        seen = max(0, len(part) - len(separator) + 1)
+    pattern = re.escape(separator)
+    if arguments.line_ends != "keep":
+        pattern = pattern.replace(b"\\\n", rb"(?:\r\n|\n|\r)")
+    pattern, most = re.compile(pattern), len(separator) + separator.count(b"\n")
+    begin, part, long, piece = offset, bytearray(), False, b"first"
+    while piece:
+        piece = stream.read(1 << 18)
+        seen = max(0, len(part) - most)
         part += piece
-        while (at := part.find(separator, seen)) >= 0:
-            after = begin + at + len(separator)
+        while (found := pattern.search(part, seen)) and (found.end() < len(part) or not piece):  # at the very end it may go on
+            at, after = found.start(), begin + found.end()
             yield begin, after, None if long or at > longest else part[:at]
-            del part[: at + len(separator)]
+            del part[: found.end()]
             begin, seen, long = after, 0, False
-        if long or len(part) > longest + len(separator):  # keep what may be the beginning of a separator
-            keep = min(len(part), len(separator) - 1)
+        if long or len(part) > longest + most:  # keep what may be the beginning of a separator
+            keep = min(len(part), most)
             begin += len(part) - keep
             del part[: len(part) - keep]
             long = True

@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from command import DamagedError, UserError
+from text.coverage import Coverage, encoded_texts
 from text.tokenizer import load_tokenizer
 
 LENGTH = struct.Struct("<Q")
+LOST = "characters without a token"
 COMMANDS = Path(__file__).resolve().parents[1]
 
 
@@ -46,22 +48,36 @@ class Encoded:
     mask: bytes = b""       # a byte a token, in masked shards
     faults: list = field(default_factory=list)    # (number of the item, place, kind, what): items that are bad, which end the job or are skipped
     left_out: list = field(default_factory=list)  # (kind, what): items that are no use or were cut, to be judged in the end
+    noted: list = field(default_factory=list)     # (kind, place): items that were taken, but not as they stood
     counts: dict = field(default_factory=dict)    # numbers to add up over the batches
     longest: int = 0        # tokens of a document
 
+    def note_lost(self, coverage, place, text, ids):
+        """Of one text: the characters that have no token."""
+        if count := coverage.lost(text, ids):
+            self.noted.append((LOST, f"{place} ({coverage.example(text)!r})" if not self.noted else place))
+            self.counts["lost"] = self.counts.get("lost", 0) + count
 
-def make_encoder(tokenizer_path, end, dtype):
-    """The encoder of plain texts: each is followed by the end-of-text token."""
+
+def make_encoder(tokenizer_path, begin, end, dtype):
+    """The encoder of plain texts, items (place, text): `begin` stands before each, the end-of-text token `end` behind it."""
     tokenizer, _ = load_tokenizer(Path(tokenizer_path))
+    coverage = Coverage(tokenizer)
 
-    def encode(texts):
-        ids, lengths = [], np.empty(len(texts), np.int32)
-        for number, encoding in enumerate(tokenizer.encode_batch_fast(texts, add_special_tokens=False)):
-            one = encoding.ids
-            one.append(end)
-            lengths[number] = len(one)
-            ids.append(np.array(one, dtype))
-        return Encoded(np.concatenate(ids).tobytes(), lengths.tobytes(), sum(len(text.encode()) for text in texts))
+    def encode(items):
+        ids, out = [], Encoded()
+        encodings, faults = encoded_texts(tokenizer, [text for _, text in items], offsets=False)
+        out.faults = [(number, items[number][0], "no token", what) for number, what in faults]
+        for (place, text), encoding in zip(items, encodings):
+            if encoding is None:
+                continue
+            own = encoding.ids
+            if not coverage.whole:
+                out.note_lost(coverage, place, text, own)
+            ids.append(np.array([*begin, *own, end], dtype))
+            out.text_bytes += len(text.encode())
+        out.ids, out.lengths = np.concatenate([*ids, np.zeros(0, dtype)]).tobytes(), np.array([one.size for one in ids], np.int32).tobytes()
+        return out
 
     return encode
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from command import DamagedError, UserError, reported
-from text.shards import Mask, Shard, xxh3_file
+from text.shards import Mask, Shard, xxh3_bytes, xxh3_file
 from text.tokenizer import load_tokenizer
 
 PIECE = 1 << 24  # tokens looked at in one go
@@ -24,6 +24,9 @@ def check_hashes(shard):
         found, said = xxh3_file(path), shard.manifest["files"][name]["xxh3"]
         if found != said:
             raise DamagedError(f"{path}: xxh3 {found}, {shard.json_path} says {said}")
+    template, said = (shard.manifest.get(key) for key in ("chat_template", "chat_template_hash"))
+    if template is not None and xxh3_bytes(template.encode()) != said:
+        raise DamagedError(f"{shard.json_path}: chat_template: xxh3 {xxh3_bytes(template.encode())}, chat_template_hash says {said}")
 
 
 def check_ids(shard, vocab_size):
@@ -50,7 +53,7 @@ def verify(arguments):
         notes.append(f"{trained:,} of them trained on")
     if not vocab_size:
         notes.append("token ids not checked: give --vocab N")
-    print(f"{shard.prefix}: whole, {shard.documents:,} documents, {shard.tokens.size:,} tokens{''.join('; ' + note for note in notes)}")
+    print(f"{shard.prefix}: whole, {shard.documents:,} documents, {shard.tokens.size:,} tokens ({shard.tokens.dtype.name}){''.join('; ' + note for note in notes)}")
 
 
 def print_lengths(shard):

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ class ResumableShard:
     def __init__(self, prefix, dtype, job, force, commit_seconds, masked=False):
         self.prefix, self.dtype, self.commit_seconds, self.masked = str(prefix), np.dtype(dtype), commit_seconds, masked
         self.folder = Path(self.prefix + ".partial")
-        self.fresh = {"format": 2, "job": job, "input": None, "documents": 0, "tokens": 0, "text_bytes": 0, "longest": 0, "counts": {}, "skipped": {},
-                      "left_out": {}, "publishing": False}
+        self.fresh = {"format": 3, "job": job, "began": datetime.now().isoformat(timespec="seconds"), "input": None, "documents": 0, "tokens": 0,
+                      "text_bytes": 0, "longest": 0, "counts": {}, "skipped": {}, "left_out": {}, "noted": {}, "publishing": False}
         self.journal, self.resumed, self.last_commit = self.fresh, False, time.monotonic()
         self._refuse_existing(force)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,13 +67,27 @@ class ResumableShard:
         for name, count in encoded.counts.items():
             journal["counts"][name] = journal["counts"].get(name, 0) + count
         for kind, what in encoded.left_out:
-            entry = journal["left_out"].setdefault(kind, {"count": 0, "named": []})
-            entry["count"] += 1
-            if len(entry["named"]) < NAMED:
-                entry["named"].append(what)
+            self._enter("left_out", kind, what)
+        for kind, place in encoded.noted:
+            self.note(kind, place)
+
+    def note(self, kind, place):
+        """An item that was taken, but not as it stood."""
+        self._enter("noted", kind, place)
+
+    def _enter(self, where, kind, what):
+        entry = self.journal[where].setdefault(kind, {"count": 0, "named": []})
+        entry["count"] += 1
+        if len(entry["named"]) < NAMED:
+            entry["named"].append(what)
 
     def skip(self, kind):
         self.journal["skipped"][kind] = self.journal["skipped"].get(kind, 0) + 1
+
+    @property
+    def began(self):
+        """When the job did, whatever was stopped since: what a template takes for now."""
+        return datetime.fromisoformat(self.journal["began"])
 
     def came_to(self, place):
         """The input before `place` is dealt with; written down from time to time."""
@@ -197,16 +212,18 @@ def index_header(dtype, documents):
 
 
 def manifest(bin_path, idx_path, tokens, documents, vocab_size, dtype_name, about):
-    """The manifest's content; `about` holds the keys that may be missing: tokenizer, tokenizer_hash, end_of_text."""
+    """The manifest's content; `about` holds the keys that may be missing: tokenizer, tokenizer_hash, end_of_text, begin_of_text, chat_template and its hash.
+    Version 3 where a reader has to know one of the last three."""
     files = {name: {"bytes": os.path.getsize(path), "xxh3": xxh3_file(path)} for name, path in (("bin", bin_path), ("idx", idx_path))}
-    return {"format_version": 1, "tokens": tokens, "documents": documents, "vocab_size": vocab_size, "dtype": dtype_name,
+    version = 3 if about.get("begin_of_text") or about.get("chat_template") is not None else 1
+    return {"format_version": version, "tokens": tokens, "documents": documents, "vocab_size": vocab_size, "dtype": dtype_name,
             **{key: value for key, value in about.items() if value is not None}, "files": files}
 
 
 def with_mask(content, mask_path, trained_tokens):
     """The manifest of a masked shard. Version 2: a reader that knows nothing of masks must not train on prompts."""
     mask = {"bytes": os.path.getsize(mask_path), "xxh3": xxh3_file(mask_path)}
-    return {**content, "format_version": 2, "files": {**content["files"], "mask": mask}, "trained_tokens": trained_tokens}
+    return {**content, "format_version": max(2, content["format_version"]), "files": {**content["files"], "mask": mask}, "trained_tokens": trained_tokens}
 
 
 def sync(file):

@@ -17,6 +17,8 @@ HEADER = struct.Struct("<9sQBQQ")  # magic, version, type code, sequences, docum
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
 BARE = {20240520: (np.dtype("<u2"), 1), 20240801: (np.dtype("<u4"), 7)}  # llm.c: magic -> type of an id, version
 BARE_HEADER = 1024
+NAMED_TYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")}
+LOOKED, HIGH = 1 << 16, 16  # pairs of uint16 that are looked at; what upper halves of ids are below
 EXTENSIONS = (".bin", ".idx", ".json")
 
 
@@ -37,13 +39,21 @@ def _xxhash():
 
 def xxh3_file(path):
     """xxh3 (64 bit) of a file as 16 hex digits. Read in pieces: the pages of a map would count as the process's memory."""
+    with open(path, "rb") as file:
+        return _xxh3(iter(lambda: file.read(1 << 22), b""))
+
+
+def xxh3_bytes(data):
+    return _xxh3([data])
+
+
+def _xxh3(pieces):
     library = _xxhash()
     state = library.XXH3_createState()
     try:
         library.XXH3_64bits_reset(state)
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 22):
-                library.XXH3_64bits_update(state, piece, len(piece))
+        for piece in pieces:
+            library.XXH3_64bits_update(state, piece, len(piece))
         return f"{library.XXH3_64bits_digest(state):016x}"
     finally:
         library.XXH3_freeState(state)
@@ -60,8 +70,8 @@ class Shard:
 
     def __init__(self, path):
         self.prefix, self.manifest = prefix_of(path), None
-        if str(path).endswith(".bin") and os.path.exists(path) and not os.path.exists(self.prefix + ".idx"):
-            self._read_bare(str(path))
+        if os.path.exists(self.prefix + ".bin") and not os.path.exists(self.prefix + ".idx") and not os.path.exists(self.prefix + ".json"):
+            self._read_bare(self.prefix + ".bin")
             return
         for extension in (".bin", ".idx"):
             if not os.path.exists(self.prefix + extension):
@@ -81,7 +91,8 @@ class Shard:
         raise DamagedError(f"{path or self.idx_path}: byte {offset}: {what}")
 
     def _read_bare(self, path):
-        """A .bin of llm.c (a header of 256 int32), or of nanoGPT (uint16 and nothing else): one document."""
+        """A .bin of llm.c (a header of 256 int32), or ids and nothing else, of the type that the name ends in (PREFIX.uint32.bin) or uint16, as nanoGPT
+        writes them: one document."""
         self.bin_path, size = path, os.path.getsize(path)
         head = np.fromfile(path, "<i4", 3)
         magic, version, count = head.tolist() if head.size == 3 else (0, 0, 0)
@@ -92,11 +103,25 @@ class Shard:
             if count < 0 or BARE_HEADER + count * dtype.itemsize != size:
                 self.damaged(8, f"{count} tokens of {dtype.name}, but the file has {size} bytes", path)
             self.tokens = self._array(path, dtype, BARE_HEADER, count)
-        elif size % 2:
-            self.damaged(size, "an odd number of bytes, where bare files hold uint16 tokens", path)
         else:
-            self.tokens = self._array(path, "<u2", 0, size // 2)
+            said = NAMED_TYPES.get(self.prefix.rpartition(".")[2])
+            dtype = said or np.dtype("<u2")
+            if size % dtype.itemsize:
+                self.damaged(size, f"not a whole number of tokens, where bare files hold {dtype.name}", path)
+            if said is None:
+                self._refuse_wider_ids(path, size)
+            self.tokens = self._array(path, dtype, 0, size // dtype.itemsize)
         self.starts = np.array([0, self.tokens.size])
+
+    def _refuse_wider_ids(self, path, size):
+        """As the C++ library does (src/data/shard.cpp has the reasons)."""
+        count = min(size // 4, LOOKED) if size % 4 == 0 else 0
+        pairs = np.fromfile(path, "<u2", 2 * count).reshape(-1, 2)
+        low, high = pairs.max(axis=0, initial=0).tolist()
+        if (count >= 4 and high < HIGH <= low) or (count >= 16 and high == 0 and low > 0):
+            likely = "uint32" if pairs[1::2].any() else "int64"
+            raise UserError(f"{path}: no header, and it looks like {likely} ids, not uint16: every second uint16 is at most {high}; name it "
+                            f"{self.prefix}.{likely}.bin, or {self.prefix}.uint16.bin if it does hold uint16")
 
     def _read_index(self):
         size = os.path.getsize(self.idx_path)

@@ -13,10 +13,10 @@ import numpy as np
 
 from command import UserError, reported
 from text import documents
-from text.encoding import InProcess, Pool, Recipe
+from text.encoding import LOST, InProcess, Pool, Recipe
 from text.shard_writing import ResumableShard
 from text.shards import prefix_of, xxh3_file
-from text.tokenizer import END_OF_TEXT, end_of_text_id, load_tokenizer, vocabulary_size
+from text.tokenizer import END_OF_TEXT, add_bos_argument, begin_ids, end_of_text_id, known_vocabulary, load_tokenizer, vocabulary_size
 
 BATCH_CHARACTERS, BATCH_DOCUMENTS = 1_000_000, 1024
 SMALL = 8 << 20   # bytes of input for which starting workers takes longer than it saves
@@ -27,7 +27,9 @@ def add_arguments(parser, files):
     """The arguments that say what is written, and how. `files`: which."""
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="T", help="tokenizer.json, or the folder that holds it")
     parser.add_argument("--out", required=True, metavar="PREFIX", help=f"writes {files}")
-    parser.add_argument("--vocab", type=int, metavar="N", help="the model's vocabulary: a tokenizer with larger ids is refused before any work")
+    add_bos_argument(parser)
+    parser.add_argument("--vocab", type=int, metavar="N", help="the model's vocabulary: a tokenizer with larger ids is refused before any work "
+                        "(default: that of the model in T's folder, where there is one)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core; none for small inputs)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is broken and count it, instead of stopping at the first")
     parser.add_argument("--force", action="store_true", help="replace a shard that is there, and a stopped job")
@@ -37,8 +39,10 @@ def add_arguments(parser, files):
 def check(arguments, vocab_size, path):
     if arguments.workers is not None and not 0 <= arguments.workers <= 1024:
         raise UserError(f"--workers: found {arguments.workers}, allowed: 0 to 1024")
-    if arguments.vocab is not None and vocab_size > arguments.vocab:
-        raise UserError(f"{path}: its ids go to {vocab_size - 1}; --vocab: the model has {arguments.vocab}")
+    known, where = (arguments.vocab, "--vocab") if arguments.vocab is not None else known_vocabulary(path.parent)
+    if known is not None and vocab_size > known:
+        raise UserError(f"{path}: its ids go to {vocab_size - 1}; {where}: the model has {known}"
+                        + ("" if arguments.vocab is not None else f"; for a model that has more, say --vocab {vocab_size}"))
 
 
 def files_of(reader):
@@ -47,20 +51,23 @@ def files_of(reader):
 
 
 def batches(read, item_of):
-    """((place after, bad documents as (good ones before, document)), items), each about as long as BATCH_CHARACTERS."""
-    items, characters, bad, after = [], 0, [], None
+    """((place after, bad documents as (good ones before, document), what is noted of good ones as (kind, place)), items), each about as long as
+    BATCH_CHARACTERS."""
+    items, characters, bad, noted, after = [], 0, [], [], None
     for document in read:
         after = document.after
+        if document.noted:
+            noted.append((document.noted, document.place))
         if document.text is None:
             bad.append((len(items), document))
         else:
             items.append(item_of(document))
             characters += len(document.text)
         if characters >= BATCH_CHARACTERS or len(items) >= BATCH_DOCUMENTS:
-            yield (after, bad), items
-            items, characters, bad = [], 0, []
+            yield (after, bad, noted), items
+            items, characters, bad, noted = [], 0, [], []
     if after is not None and (items or bad):
-        yield (after, bad), items
+        yield (after, bad, noted), items
 
 
 class Faults:
@@ -119,34 +126,41 @@ def write_documents(arguments, reader, shard, recipe, item_of):
     if shard.resumed:
         print(f"{shard.prefix}: going on after {shard.journal['documents']:,} documents", file=sys.stderr)
     with encoder_of(arguments.workers, reader.total_bytes, recipe) as encoder:
-        for (after, bad), encoded in encoder.map(batches(reader, item_of)):
+        for (after, bad, noted), encoded in encoder.map(batches(reader, item_of)):
             faults.of_batch(bad, encoded)
+            for kind, place in noted:
+                shard.note(kind, place)
             shard.add(encoded)
             shard.came_to(after)
             progress.show()
     progress.close()
 
 
-def say_skipped(shard, what):
-    skipped = shard.journal["skipped"]
+def say_notes(shard, what):
+    """What of the input is not in the shard as it stood, each kind once."""
+    skipped, noted = shard.journal["skipped"], shard.journal["noted"]
     if skipped:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items()))
         print(f"{shard.prefix}: skipped {sum(skipped.values()):,} bad {what}: {counts}", file=sys.stderr)
+    documents.say_line_ends(noted, what)
+    if LOST in noted:
+        print(f"meristem: note: {shard.journal['counts']['lost']:,} characters in {noted[LOST]['count']:,} {what} have no token in the tokenizer and are lost; "
+              f"the first: {noted[LOST]['named'][0]}", file=sys.stderr)
 
 
 # Plain text.
 
 
-def job_of(arguments, reader, tokenizer_hash, end):
+def job_of(arguments, reader, tokenizer_hash, begin, end):
     """What the shard's bytes depend on. --skip-bad is not among it: up to the first bad document nothing differs."""
     return {"input files": files_of(reader), "--key": arguments.key, "--split-on": arguments.split_on,
-            "--document-separator": arguments.document_separator, "--max-document-bytes": arguments.max_document_bytes, "tokenizer": tokenizer_hash,
-            "end-of-text token": end}
+            "--document-separator": arguments.document_separator, "--line-ends": arguments.line_ends,
+            "--max-document-bytes": arguments.max_document_bytes, "tokenizer": tokenizer_hash, "--bos": begin, "end-of-text token": end}
 
 
 def write_shard(arguments, shard, recipe):
     reader = documents.Reader(arguments, shard.journal["input"])
-    write_documents(arguments, reader, shard, recipe, lambda document: document.text)
+    write_documents(arguments, reader, shard, recipe, lambda document: (document.place, document.text))
     if not shard.journal["documents"]:
         raise UserError(f"{arguments.inputs[0]}: no text found: every document is empty{' or was skipped' if shard.journal['skipped'] else ''}")
 
@@ -167,12 +181,13 @@ def main(argv):
     end, vocab_size = end_of_text_id(tokenizer, arguments.end_of_text, path), vocabulary_size(tokenizer)
     check(arguments, vocab_size, path)
     prefix, dtype, tokenizer_hash = prefix_of(arguments.out), np.dtype(np.uint16 if vocab_size < 65536 else np.int32), xxh3_file(path)
-    job = job_of(arguments, documents.Reader(arguments), tokenizer_hash, end)
+    begin = begin_ids(tokenizer, path, arguments.bos)
+    job = job_of(arguments, documents.Reader(arguments), tokenizer_hash, begin, end)
     with ResumableShard(prefix, dtype, job, arguments.force, arguments.commit_seconds) as shard:
         if not shard.journal["publishing"]:
-            write_shard(arguments, shard, Recipe("text.encoding", {"tokenizer_path": str(path), "end": end, "dtype": dtype}))
-        shard.publish(vocab_size, {"tokenizer": str(path), "tokenizer_hash": tokenizer_hash, "end_of_text": end})
-    say_skipped(shard, "documents")
+            write_shard(arguments, shard, Recipe("text.encoding", {"tokenizer_path": str(path), "begin": begin, "end": end, "dtype": dtype}))
+        shard.publish(vocab_size, {"tokenizer": str(path), "tokenizer_hash": tokenizer_hash, "end_of_text": end, "begin_of_text": begin or None})
+    say_notes(shard, "documents")
     journal = shard.journal
     print(f"{prefix}: {journal['documents']:,} documents, {journal['tokens']:,} tokens ({dtype.name}, vocabulary {vocab_size:,}), "
           f"{journal['text_bytes'] / journal['tokens']:.2f} bytes a token")

@@ -117,7 +117,7 @@ class Shards(Case):
         self.assertIn(f"{path}:1 (messages[0].content holds the special token <|im_end|>)", err)
 
     def test_templates_that_teach_no_end_or_cut_inside_a_token_are_told(self):
-        unending = self.file("unending.jinja", TEMPLATE.read_text().replace(" + eos_token }}{% endgeneration %}", " }}{% endgeneration %}{{ eos_token }}").strip())
+        unending = self.file("unending.jinja", TEMPLATE.read_text().replace("{{ eos_token }}{% endgeneration %}", "{% endgeneration %}{{ eos_token }}").strip())
         path = write_problems(self.folder / "messages.jsonl", 3, 2, "messages")
         code, _, err = self.tokenize(path, "--chat-template", unending, out="unending")
         self.assertEqual(code, 0)

@@ -61,7 +61,7 @@ class RoundTrips(Case):
         code, out, _ = self.tokenize(self.folder / self.tokenizer().parent / "text")
         self.assertEqual(code, 0)
         self.assertIn("3 documents", out)
-        self.assertEqual(self.texts_of(self.folder / "out/x"), TEXTS)
+        self.assertEqual(self.texts_of(self.folder / "out/x"), [text.replace("\r\n", "\n") for text in TEXTS])
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()), ["x.bin", "x.idx", "x.json"])
         self.assertEqual(call(inspection, "verify", self.folder / "out/x")[0], 0)
 
@@ -79,7 +79,7 @@ class RoundTrips(Case):
     def test_splitting(self):
         path = self.file("a.txt", "one\nstill one\n\n \t\n\ntwo\r\n\r\nthree\n")
         self.assertEqual(self.tokenize(path, "--split-on", "blank")[0], 0)
-        self.assertEqual(self.texts_of(self.folder / "out/x"), ["one\nstill one", "two\r", "three\n"])
+        self.assertEqual(self.texts_of(self.folder / "out/x"), ["one\nstill one", "two", "three\n"])
         path = self.file("b.txt", "one<|endoftext|>two\n<|endoftext|>\n")
         self.assertEqual(self.tokenize(path, "--document-separator", "<|endoftext|>", out="y")[0], 0)
         self.assertEqual(self.texts_of(self.folder / "y"), ["one", "two\n"])
@@ -280,6 +280,30 @@ class Damage(Case):
             manifest.write_text(wrong)
             self.refused(call(inspection, "verify", prefix), 4, manifest, expected)
             self.assertEqual(driver("read", prefix, 100).returncode, 4)
+
+    def test_bare_ids_say_their_type_or_are_uint16(self):
+        ids, few = np.arange(300, 340), np.array([5, 0, 7, 0] * 3)
+        wide = np.where(ids % 2, ids, ids + 70000)
+        cases = [("x", ids, "uint16", None), ("x", ids, "uint32", "looks like uint32 ids"), ("x", ids, "int32", "looks like uint32 ids"), ("x", ids, "int64", "looks like int64 ids"),
+                 ("x", wide, "uint32", "looks like uint32 ids"), ("x", few, "uint16", None), ("x", ids[:2], "uint16", None), ("x", np.arange(1, 15), "uint16", None),
+                 ("x.uint32", wide, "uint32", None), ("x.int64", wide, "int64", None), ("x.uint16", np.tile(few, 9), "uint16", None), ("x", np.tile(few, 9), "uint16", "looks like"),
+                 ("x.int32", ids, "int32", None), ("x.uint8", few, "uint8", None), ("x.v2", ids, "uint16", None)]
+        for name, tokens, kind, refused in cases:
+            with self.subTest(name, kind=kind, refused=refused):
+                path = self.file(f"{name}.bin", tokens.astype(kind).tobytes())
+                for prefix in (path, self.folder / name):
+                    theirs, ours = driver("read", prefix, 100000), call(inspection, "verify", prefix, "--vocab", 100000)
+                    if refused is None:
+                        self.assertEqual((theirs.stdout, theirs.returncode), (" ".join(map(str, tokens)) + "\n", 0), theirs.stderr)
+                        self.assertEqual(ours[0], 0, ours[2])
+                        self.assertIn(f"{tokens.size} tokens ({kind})", ours[1])
+                    else:
+                        self.refused(ours, 2, f"{path}: no header, and it {refused}", f"name it {self.folder / name}.", f"or {self.folder / name}.uint16.bin")
+                        self.assertEqual((theirs.stderr.split("error: ")[-1], theirs.returncode), (ours[2].split("error: ")[-1], 2))
+                path.unlink()
+        path = self.file("y.uint32.bin", b"123456")
+        self.refused(call(inspection, "verify", path), 4, f"{path}: byte 6: not a whole number of tokens, where bare files hold uint32")
+        self.assertEqual(driver("read", path, 100).returncode, 4)
 
     def test_missing_files(self):
         self.refused(call(inspection, "verify", self.folder / "none"), 2, "none.bin: no such file")
