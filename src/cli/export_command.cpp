@@ -9,6 +9,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/file.h"
+#include "data/loader.h"
 #include "interop/hf_folder.h"
 #include "interop/llama.h"
 #include "models/registry.h"
@@ -68,6 +69,10 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
   config.model.blocks = checkpoint.state.blocks;
   const DepthPlan plan = DepthPlan::parse(checkpoint.state.depth_plan);
   const HfExport options{companions_of(arguments, folder, config), arguments.dtype, arguments.shard_bytes};
+  std::error_code ignored;
+  if (const auto tokenizer = options.companions / "tokenizer.json";
+      !options.companions.empty() && std::filesystem::exists(tokenizer, ignored))
+    require_fitting_ids(tokenizer, config.model.vocab_size);
   const std::string reason = not_a_llama(config.model, plan);
   const bool stock = reason.empty() && !arguments.code;
   const std::int64_t length = config.data.sequence_length;

@@ -7,6 +7,7 @@
 #include "config/load.h"
 #include "core/errors.h"
 #include "core/text.h"
+#include "data/loader.h"
 #include "data/sequence_sampler.h"
 #include "interop/hf_folder.h"
 #include "interop/llama.h"
@@ -44,7 +45,9 @@ ExitCode import_folder(const ImportArguments& arguments) {
   if (!std::filesystem::is_directory(folder, ignored)) throw InputError(fmt::format("{}: is not a folder", folder.string()));
   if (std::filesystem::exists(out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", out.string()));
   ImportedLlama llama = import_llama(folder, interleaved_of(arguments.rope));
-  const RunConfig config = imported_config(llama.config, out, std::filesystem::exists(folder / "tokenizer.json", ignored));
+  const bool tokenizer = std::filesystem::exists(folder / "tokenizer.json", ignored);
+  if (tokenizer) require_fitting_ids(folder / "tokenizer.json", llama.config.model.vocab_size);
+  const RunConfig config = imported_config(llama.config, out, tokenizer);
 
   const Timeline timeline(config);
   LiveModel live(config, timeline, builtin_registry(), at::kCPU, config.model.blocks, /*fresh=*/false);

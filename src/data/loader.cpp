@@ -49,12 +49,20 @@ std::int64_t tokenizer_size(const std::filesystem::path& path) {
   return size;
 }
 
+}  // namespace
+
+void require_fitting_ids(const std::filesystem::path& tokenizer, std::int64_t vocab_size) {
+  const std::int64_t ids = tokenizer_size(tokenizer);
+  if (ids > vocab_size) throw InputError(fmt::format("{}: has {} ids, model.vocab_size is {}", tokenizer.string(), ids, vocab_size));
+}
+
+namespace {
+
 // The hash of tokenizer.json, after checking that its ids fit the model; empty where no tokenizer is given.
 std::string checked_tokenizer_hash(const DataConfig& config, std::int64_t vocab_size) {
   if (config.tokenizer.empty()) return "";
   return with_key("data.tokenizer", [&] {
-    const std::int64_t ids = tokenizer_size(config.tokenizer);
-    if (ids > vocab_size) throw InputError(fmt::format("{}: has {} ids, model.vocab_size is {}", config.tokenizer, ids, vocab_size));
+    require_fitting_ids(config.tokenizer, vocab_size);
     const std::string bytes = read_file(config.tokenizer, kLargestTokenizer);
     return xxh3_hex(std::as_bytes(std::span(bytes)));
   });

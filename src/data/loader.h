@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,6 +20,10 @@
 #include "data/sequence_sampler.h"
 
 namespace meristem {
+
+// InputError where a tokenizer.json has ids, added tokens included, that a model of vocab_size has no row for; DamagedError where it is
+// none.
+void require_fitting_ids(const std::filesystem::path& tokenizer, std::int64_t vocab_size);
 
 // How the texts of the sources were made, for whoever goes on with the same tokenizer; empty where no manifest tells.
 struct TextMaking {

@@ -26,7 +26,8 @@ namespace meristem::test {
 
 inline std::string shard_manifest_json(const ShardManifest& manifest) {
   nlohmann::ordered_json json;
-  json["format_version"] = manifest.mask ? 2 : 1;
+  const bool texts = !manifest.begin_of_text.empty() || !manifest.chat_template.empty();
+  json["format_version"] = texts ? 3 : manifest.mask ? 2 : 1;
   json["tokens"] = manifest.tokens;
   json["documents"] = manifest.documents;
   json["vocab_size"] = manifest.vocab_size;
@@ -34,6 +35,11 @@ inline std::string shard_manifest_json(const ShardManifest& manifest) {
   if (!manifest.tokenizer.empty()) json["tokenizer"] = manifest.tokenizer;
   if (!manifest.tokenizer_hash.empty()) json["tokenizer_hash"] = manifest.tokenizer_hash;
   if (manifest.end_of_text) json["end_of_text"] = *manifest.end_of_text;
+  if (!manifest.begin_of_text.empty()) json["begin_of_text"] = manifest.begin_of_text;
+  if (!manifest.chat_template.empty()) {
+    json["chat_template"] = manifest.chat_template;
+    json["chat_template_hash"] = xxh3_hex(std::as_bytes(std::span(manifest.chat_template)));
+  }
   json["files"]["bin"] = {{"bytes", manifest.bin.bytes}, {"xxh3", manifest.bin.xxh3}};
   json["files"]["idx"] = {{"bytes", manifest.idx.bytes}, {"xxh3", manifest.idx.xxh3}};
   if (manifest.mask) {

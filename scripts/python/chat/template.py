@@ -39,12 +39,13 @@ class ChatTemplate:
         return re.search(rf"\b{name}\b", self.text) is not None
 
     def render(self, place, messages, tools=None, add_generation_prompt=False):
-        """(text, spans): spans are the [begin, end) characters inside {% generation %}; none where the template has no such markers."""
+        """(text, spans): spans are the [begin, end) characters inside {% generation %}; none where the template has no such markers, and none of a prompt."""
         from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            texts, spans = render_jinja_template([messages], tools=tools, chat_template=self.text, return_assistant_tokens_mask=self.has_markers,
+            marked = self.has_markers and not add_generation_prompt
+            texts, spans = render_jinja_template([messages], tools=tools, chat_template=self.text, return_assistant_tokens_mask=marked,
                                                  add_generation_prompt=add_generation_prompt, strftime_now=self.now.strftime, **self.tokens)
         except TemplateError as error:  # also what a template raises by itself, such as for roles that it does not know
             raise TemplateFails(place, f"the chat template {self.path} fails: {error.message or type(error).__name__}") from None

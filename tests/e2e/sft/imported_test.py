@@ -118,6 +118,20 @@ class Imported(Case):
         self.short("grown", "model.blocks=6", "growth={from_blocks: 4, add_blocks: 2, schedule: {kind: at_steps, at_steps: [1]}}")
         self.assertEqual(self.config_of("grown")["model"]["depth_plan"], "0-5")
 
+    def test_a_tokenizer_with_ids_beyond_the_model_is_refused_on_the_way_in_and_out(self):
+        big = self.folder / "big"
+        big.mkdir()
+        for path in (self.folder / "hub").iterdir():
+            (big / path.name).symlink_to(path)
+        tokenizer = json.loads((self.folder / "hub/tokenizer.json").read_text())
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": VOCAB + 2, "content": "<more>"})
+        (big / "tokenizer.json").unlink()
+        (big / "tokenizer.json").write_text(json.dumps(tokenizer))
+        what = f"big/tokenizer.json: has {VOCAB + 3} ids, model.vocab_size is {VOCAB + 2}"
+        self.assertIn(what, self.program("import", "big", "--out", "big_in", code=2))
+        self.assertIn(what, self.program("export", "runs/tuned", "--tokenizer", "big", "--out", "big_out", code=2))
+        self.assertFalse((self.folder / "big_in").exists() or (self.folder / "big_out").exists())
+
     def test_it_ends_in_transformers(self):
         said = self.program("export", "runs/tuned", "--out", "out")
         self.assertIn("LlamaForCausalLM of 4 layers", said)

@@ -158,9 +158,28 @@ class Training(Case):
         self.assertEqual(checkpoints[-1], "step-0000000009")
         self.assertIn("has stopped early at step 9; nothing to do", self.program(*arguments, "--resume", "auto"))
 
-    def chat(self, *lines, options=()):
+    def test_the_template_of_the_data_goes_with_the_run_and_its_export(self):
+        mine = self.file("mine.jinja", (self.folder / "tokenizer/chat_template.jinja").read_text().strip().replace("###", "@"))
+        problems = self.folder / "problems.jsonl"
+        self.assertEqual(self.tokenize(problems, "--chat-template", mine, out="mine")[0], 0)
+        both = "data.sources={problems: {path: problems}, mine: {path: mine}}"
+        said = self.program("train", "sft.yaml", "run.name=both", both, code=2)
+        self.assertIn("data.sources.mine: mine: was rendered by another chat template than data.sources.problems: problems", said)
+        self.assertFalse((self.folder / "runs/both").exists())
+        self.program("train", "sft.yaml", "run.name=mine", "data.sources={problems: {path: mine}}", "data.validation={held_out: {path: mine}}", "schedule.steps=2",
+                     "schedule.warmup=0", "schedule.decay.from_step=0")
+        run = self.folder / "runs/mine"
+        self.assertEqual((run / "chat_template.jinja").read_text(), mine.read_text())
+        self.assertEqual(json.loads((run / "text.json").read_text()), {"begin_of_text": [], "end_of_text": 0})
+        mine.unlink()
+        self.assertEqual(self.chat("Name a tree.", run="mine").returncode, 0)
+        self.program("export", "runs/mine", "--out", "exported")
+        self.assertEqual((self.folder / "exported/chat_template.jinja").read_text(), (run / "chat_template.jinja").read_text())
+        self.assertNotEqual((run / "chat_template.jinja").read_text(), (self.folder / "runs/sft/chat_template.jinja").read_text())
+
+    def chat(self, *lines, options=(), run="sft"):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MERISTEM_BINARY": PROGRAM}
-        return subprocess.run([sys.executable, ROOT / "scripts" / "python", "generate", self.folder / "runs" / "sft", "--chat", "--temperature", "0",
+        return subprocess.run([sys.executable, ROOT / "scripts" / "python", "generate", self.folder / "runs" / run, "--chat", "--temperature", "0",
                                "--max-tokens", "60", *options], input="".join(line + "\n" for line in lines), capture_output=True, text=True, env=environment)
 
     def test_a_chat_in_a_pipe(self):

@@ -330,3 +330,50 @@ TEST_CASE("the tokenizer's ids must fit the model, and its hash the shards") {
   write_file_durably(folder / "tokenizer.json", "{\"model\": {}}");
   CHECK(contains(message_of<DamagedError>([&] { open("same", 5); }), "model: key 'vocab' is missing"));
 }
+
+TEST_CASE("sources agree on what stands before their texts and on the chat template; what they say is told") {
+  const TempDir folder;
+  const auto says = [&](const std::string& name, const std::string& hash, const std::vector<std::int64_t>& begin, const std::string& chat,
+                        std::optional<std::int64_t> end = 0) {
+    if (!std::filesystem::exists(folder / (name + ".bin"))) write_shard(folder / name, counting_documents({20}), kVocab);
+    ShardManifest manifest = *read_shard_manifest(folder / (name + ".json"));
+    manifest.tokenizer_hash = hash;
+    manifest.begin_of_text = begin;
+    manifest.chat_template = chat;
+    manifest.end_of_text = end;
+    write_file_durably(folder / (name + ".json"), shard_manifest_json(manifest));
+  };
+  const std::string hash = "0123456789abcdef";
+  DataConfig config = data_config(4, true, {{"a", folder / "a"}, {"b", folder / "b"}});
+  const auto open = [&] { Loader(config, {}, 1, kVocab, 1); };
+  says("a", "", {}, "");
+  says("b", "", {}, "");
+  open();
+  CHECK_FALSE(text_making(config).begin_of_text);  // ids that nobody says are of text
+
+  says("a", hash, {}, "");
+  says("b", hash, {}, "mine");
+  open();
+  CHECK(text_making(config).begin_of_text == std::vector<std::int64_t>{});
+  CHECK(text_making(config).chat_template == "mine");
+  CHECK(text_making(config).end_of_text == 0);
+  says("b", hash, {}, "mine", 5);
+  CHECK_FALSE(text_making(config).end_of_text);
+
+  says("b", hash, {1}, "mine");
+  CHECK(message_of<InputError>(open) == "data.sources.b: " + (folder / "b").string() +
+                                            ": its texts begin with the ids [1], those of data.sources.a: " + (folder / "a").string() +
+                                            " with []; tokenize one of them again, with another --bos");
+  says("b", hash, {}, "mine");
+  says("v", hash, {}, "other");
+  config.validation.sources = {{"v", {(folder / "v").string(), 0}}};
+  CHECK(contains(message_of<InputError>(open),
+                 "data.validation.v: " + (folder / "v").string() + ": was rendered by another chat template than data.sources.b"));
+  says("v", hash, {}, "mine");
+  open();
+
+  std::string text = read_file(folder / "v.json");
+  text.replace(text.find("mine"), 4, "MINE");
+  write_file_durably(folder / "v.json", text);
+  CHECK(contains(message_of<DamagedError>(open), "v.json: chat_template: has xxh3 "));
+}

@@ -149,11 +149,12 @@ TEST_CASE("the writer refuses ids outside the vocabulary and files that are ther
 TEST_CASE("a manifest reads back what was written") {
   const TempDir folder;
   const ShardManifest manifest{
-      7, 2, 100, "uint16", "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"}, {}};
+      7, 2, 100, "uint16", "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"}, {}, 0, {1, 2}, "{{ bos_token }}"};
   write_file_durably(folder / "x.json", shard_manifest_json(manifest));
   const auto read = read_shard_manifest(folder / "x.json");
   REQUIRE(read);
   CHECK(shard_manifest_json(*read) == shard_manifest_json(manifest));
   CHECK(read->end_of_text == 5);
+  CHECK(read->begin_of_text == std::vector<std::int64_t>{1, 2});
   CHECK_FALSE(read_shard_manifest(folder / "y.json"));
 }
