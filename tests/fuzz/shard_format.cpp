@@ -54,6 +54,17 @@ Files with_mask(Files files) {
   return files;
 }
 
+// And one whose texts begin with an id and were rendered by a template.
+Files with_texts(Files files) {
+  const std::string chat_template = "{{ bos_token }}";
+  const std::string hash = xxh3_hex(std::as_bytes(std::span(chat_template)));
+  std::string& json = files.at("tokens.json");
+  json.replace(json.find("\"format_version\": 2"), 19,
+               "\"format_version\": 3, \"begin_of_text\": [1], \"chat_template\": \"" + chat_template + "\", \"chat_template_hash\": \"" +
+                   hash + "\"");
+  return files;
+}
+
 class Shard : public Format {
  public:
   std::string name() const override { return "shard"; }
@@ -67,6 +78,7 @@ class Shard : public Format {
     writer.finish();
     out.push_back(files_below(scratch));  // with its manifest
     out.push_back(with_mask(out.back()));
+    out.push_back(with_texts(out.back()));
     out.push_back(out[1]);
     out.back()["tokens.mask"] = std::string("\0\1\1\0\0\1\0\1\1\0\0\1", 12);  // without a manifest
     return out;

@@ -81,7 +81,7 @@ class Encoder:
             last = at + 1 == len(record.messages)
             alone, own = (text, spans) if last else self._render(record, at + 1)
             prompt, _ = self._render(record, at, answering=True)
-            own = [(max(begin, len(prompt)), end) for begin, end in own if end > len(prompt)]
+            own = [span for span in own if span[1] > len(prompt)]
             if alone.startswith(prompt) and own and text.startswith(alone[: own[-1][1]]):
                 kept += own
             elif last and spans and not alone.startswith(prompt):

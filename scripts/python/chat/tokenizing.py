@@ -55,9 +55,9 @@ def notes(arguments, journal):
         yield (f"{noted[TOOLS]['count']} of {counts['records']} records have tools, which {'no template writes' if arguments.raw else 'the chat template does not write'}: "
                f"{said(noted[TOOLS])}")
     if REWRITTEN in noted:
-        yield (f"{counts['rewritten']} answers in {noted[REWRITTEN]['count']} of {counts['records']} records are not trained on: the chat template writes them otherwise "
-               f"once another message follows (as where it leaves out thinking), so generation would not show them like that: {said(noted[REWRITTEN])}; to train on "
-               "them, let each be the last of a record of its own")
+        yield (f"{counts['rewritten']} answers in {noted[REWRITTEN]['count']} of {counts['records']} records are not trained on: the chat template does not mark them, or writes "
+               f"them otherwise once another message follows (as where it leaves out thinking), so generation would not show them like that: {said(noted[REWRITTEN])}; "
+               "to train on these, let each be the last of a record of its own")
     if counts["straddling"]:
         yield (f"{counts['straddling']} answers begin inside a token that also ends the prompt, which generation will not see cut like that: let the "
                "prompt end with a line break or a special token")

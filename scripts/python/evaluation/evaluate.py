@@ -100,9 +100,10 @@ def count_common(ids, others):
 
 
 def item_ids(tokenizer, item, place, begin=()):
-    """(context ids, choices' ids), behind the ids `begin` with which every text begins. Context and choice are encoded together, as the model would read them. All choices of an item are scored from one border: where
-    the context ends, or earlier, where the first letters of a choice change the tokens before them. Blanks at the end of a context belong to its choices, since
-    tokenizers join a blank to the word behind it. Where nothing stands before the border, and texts begin with no token of their own, the end-of-text token does."""
+    """(context ids, choices' ids), behind the ids `begin` with which every text begins. Context and choice are encoded together, as the model would read them.
+    All choices of an item are scored from one border: where the context ends, or earlier, where the first letters of a choice change the tokens before them.
+    Blanks at the end of a context belong to its choices, since tokenizers join a blank to the word behind it. Where nothing stands before the border, and texts
+    begin with no token of their own, the end-of-text token does."""
     context = item.context.rstrip()
     before = ids_of(tokenizer, place, context)
     whole = [ids_of(tokenizer, place, item.context + choice) for choice in item.choices]

@@ -118,12 +118,15 @@ class Inputs(Case):
 
         dice = random.Random(5)
         for round_ in range(60):
-            text = "".join(dice.choice(["a", "b", "\n", "\n\n", " ", "\r\n", "<s>", "<", "s>", "é"]) for _ in range(dice.randrange(60)))
+            text = "".join(dice.choice(["a", "b", "\n", "\n\n", " ", "\r\n", "\r", "<s>", "<", "s>", "é"]) for _ in range(dice.randrange(60)))
             path = self.file("a.txt", text.encode())
-            for option, expected in (("--split-on=blank", re.split(r"\n(?:[ \t\r]*\n)+", text)), ("--document-separator=<s>", text.split("<s>"))):
+            plain = text.replace("\r\n", "\n").replace("\r", "\n")
+            for options, expected in ((["--split-on=blank"], re.split(r"\n(?:[ \t]*\n)+", plain)), (["--document-separator=<s>"], plain.split("<s>")),
+                                      (["--document-separator=<s>", "--line-ends=keep"], text.split("<s>")), (["--document-separator=<\n"], plain.split("<\n"))):
+                option = options[0]
                 parser = __import__("argparse").ArgumentParser()
                 text_documents.add_arguments(parser)
-                arguments = parser.parse_args([str(path), option])
+                arguments = parser.parse_args([str(path), *options])
                 documents = list(text_documents.Reader(arguments))
                 self.assertEqual([document.text for document in documents], [part for part in expected if part.strip()], (round_, option, text))
                 if documents:  # reading goes on from anywhere

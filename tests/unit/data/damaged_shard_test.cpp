@@ -153,9 +153,9 @@ TEST_CASE("what is not there or holds nothing is the user's to correct") {
   CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "none"); }), "holds no tokens"));
   write_file_durably(folder / "odd.bin", "abc");
   CHECK(contains(message_of<DamagedError>([&] { TokenSource::open(folder / "odd"); }),
-                 (folder / "odd.bin").string() + ": byte 3: an odd number of bytes"));
+                 (folder / "odd.bin").string() + ": byte 3: not a whole number of tokens"));
   write_shard(folder / "future", {{1}}, 10);
   write_file_durably(folder / "future.json", "{\"format_version\": 9}");
   CHECK(contains(message_of<InputError>([&] { TokenSource::open(folder / "future"); }),
-                 "format_version: found 9, this program reads up to 2"));
+                 "format_version: found 9, this program reads up to 3"));
 }

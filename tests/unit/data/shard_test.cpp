@@ -149,7 +149,8 @@ TEST_CASE("the writer refuses ids outside the vocabulary and files that are ther
 TEST_CASE("a manifest reads back what was written") {
   const TempDir folder;
   const ShardManifest manifest{
-      7, 2, 100, "uint16", "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"}, {}, 0, {1, 2}, "{{ bos_token }}"};
+      7,  2, 100,    "uint16",         "a/tokenizer.json", "0123456789abcdef", 5, {14, "00000000000000aa"}, {58, "00000000000000bb"},
+      {}, 0, {1, 2}, "{{ bos_token }}"};
   write_file_durably(folder / "x.json", shard_manifest_json(manifest));
   const auto read = read_shard_manifest(folder / "x.json");
   REQUIRE(read);

@@ -281,7 +281,7 @@ class Answers(Case):
                 err, texts = self.shard(path, "--chat", "--chat-template", thinking)
                 self.assertEqual(texts, [expected])
                 self.assertEqual(err.count("\n"), int(others > 0), err)
-                self.assertIn(f"{others} answers in 1 of 1 records are not trained on: the chat template writes them otherwise" if others else "", err)
+                self.assertIn(f"{others} answers in 1 of 1 records are not trained on: the chat template does not mark them, or writes them otherwise" if others else "", err)
         # One that writes all alike trains on all.
         self.assertEqual(self.shard(self.records({"messages": [ASK, SAY, ASK, SAY]}), "--chat")[1], ["\n".join(["### User\nAsk\n### Assistant\n⟦Say</s>⟧"] * 2)])
 
