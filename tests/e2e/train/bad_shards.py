@@ -116,7 +116,9 @@ class Shards(refusal.Case):
         def header(magic, version, tokens, size):
             return lambda raw: struct.pack("<3i", magic, version, tokens) + bytes(1012 + size)
 
-        self.case("an odd number of bytes", path, lambda raw: raw[:-1], f"{path}: byte {path.stat().st_size - 1}:", "odd")
+        self.case("an odd number of bytes", path, lambda raw: raw[:-1], f"{path}: byte {path.stat().st_size - 1}:", "not a whole number of tokens")
+        for _ in range(2):  # the trainer, and `inspect`
+            self.case("wider ids than bare files have", path, lambda raw: np.frombuffer(raw, "<u2").astype("<u4").tobytes(), f"{path}: no header", "uint32", code=2)
         self.case("an unknown version", path, header(20240520, 2, 10, 20), f"{path}: byte 4:", "version 2")
         self.case("the other file's version", path, header(20240801, 1, 10, 40), f"{path}: byte 4:", "version 1")
         self.case("fewer tokens than it says", path, header(20240520, 1, 10, 18), f"{path}: byte 8:")
