@@ -58,7 +58,7 @@ class HuggingFace(unittest.TestCase):
         for parameter in model.parameters():  # gains that are not one, logits that are not near zero
             parameter.data = parameter.data * 8 + torch.rand_like(parameter) * 0.1
         model.to(dtype).save_pretrained(self.folder / name, max_shard_size=shard)
-        (self.folder / name / "tokenizer.json").write_text('{"version": "1.0"}')
+        (self.folder / name / "tokenizer.json").write_text('{"version": "1.0", "model": {"vocab": {}}}')
         (self.folder / name / "chat_template.jinja").write_text("{{ messages }}")
         return self.folder / name
 
