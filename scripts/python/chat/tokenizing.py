@@ -119,8 +119,14 @@ def write_shard(arguments, shard, settings):
 def template_of(arguments, tokenizer, path, end_name, begin):
     """The template, which writes what stands before every text; None for texts as they are."""
     found = None if arguments.raw else find_template(path.parent, arguments.chat_template, special_tokens(path.parent, end_name))
+    if not found or not begin:
+        return found
     text = "".join(map(tokenizer.id_to_token, begin))
-    return found.beginning_with(text) if found and begin else found
+    template = found.beginning_with(text)
+    if template is not found:
+        print(f"meristem: note: the chat template {found.path} does not begin with {text}, as the tokenizer's texts do: it goes before each conversation, here and in "
+              "what the template is copied to; --bos no leaves it out", file=sys.stderr)
+    return template
 
 
 def about_text(settings, tokenizer_hash):
