@@ -113,7 +113,7 @@ std::string manifest_json(const Manifest& manifest) {
   for (const auto& [name, digest] : manifest.files) files[name] = {{"bytes", digest.bytes}, {"xxh3", digest.xxh3}};
   nlohmann::ordered_json json;
   // Older programs read what one writer wrote.
-  json["format_version"] = optimizer_parts(manifest).size() > 1 ? kCheckpointFormatVersion : 1;
+  json["format_version"] = optimizer_parts(manifest).size() > 1 ? kSeveralWritersVersion : 1;
   json["step"] = manifest.step;
   json["files"] = files;
   return json.dump(1) + "\n";

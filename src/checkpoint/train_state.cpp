@@ -45,6 +45,11 @@ EarlyStopState read_early_stop(const JsonCursor& json, std::int64_t step) {
   return {json.at("best_loss").number(), json.at("best_step").integer(0, step), json.at("without_improvement").integer(0, step)};
 }
 
+TokenCounts read_counts(const JsonCursor& json) {
+  json.allow_only({"real_tokens", "trained_tokens", "flops"});
+  return {json.at("real_tokens").integer(0), json.at("trained_tokens").integer(0), json.at("flops").number()};
+}
+
 void require_finite(const std::vector<double>& values, const char* key) {
   for (const double value : values) {
     if (!std::isfinite(value)) throw InputError(fmt::format("state.json: {}: {} cannot be stored", key, value));
@@ -66,9 +71,14 @@ std::string train_state_json(const TrainState& state) {
   require_finite(state.recent_losses, "recent_losses");
   require_finite(state.recent_grad_norms, "recent_grad_norms");
   Json json;
-  json["format_version"] = state.format_version;
+  json["format_version"] = kCheckpointFormatVersion;
   json["step"] = state.step;
   json["tokens"] = state.tokens;
+  if (state.counts) {
+    require_finite({state.counts->flops}, "counts.flops");
+    json["counts"] = {
+        {"real_tokens", state.counts->real_tokens}, {"trained_tokens", state.counts->trained_tokens}, {"flops", state.counts->flops}};
+  }
   json["rng"] = {{"kind", "counter"}, {"seed", state.seed}};
   json["depth_plan"] = state.depth_plan;
   json["blocks"] = state.blocks;
@@ -97,10 +107,11 @@ TrainState parse_train_state(std::string_view text, const std::string& origin) {
   const JsonCursor json(document, origin);
   TrainState state;
   state.format_version = read_format_version(json, origin);
-  json.allow_only({"format_version", "step", "tokens", "rng", "depth_plan", "blocks", "growth_history", "loader", "config_hash",
+  json.allow_only({"format_version", "step", "tokens", "counts", "rng", "depth_plan", "blocks", "growth_history", "loader", "config_hash",
                    "config_yaml", "recent_losses", "recent_grad_norms", "early_stop", "environment"});
   state.step = json.at("step").integer(0);
   state.tokens = json.at("tokens").integer(0);
+  state.counts = json.has("counts") ? std::optional(read_counts(json.at("counts"))) : std::nullopt;
   const JsonCursor rng = json.at("rng");
   rng.allow_only({"kind", "seed"});
   if (rng.at("kind").text() != "counter") rng.at("kind").fail("the only kind is 'counter'");

@@ -12,8 +12,9 @@ namespace meristem {
 
 class JsonCursor;
 
-// 2: the optimizer's tensors are in several files. What one writer wrote is version 1 still.
-inline constexpr int kCheckpointFormatVersion = 2;
+// 2: the optimizer's tensors are in several files. 3: state.json counts what the tokens were. A manifest is of version 1 or 2.
+inline constexpr int kCheckpointFormatVersion = 3;
+inline constexpr int kSeveralWritersVersion = 2;
 
 // The format_version of a checkpoint's document: InputError, naming both versions, where this program is too old for it.
 int read_format_version(const JsonCursor& json, const std::string& origin);
@@ -34,12 +35,21 @@ struct EarlyStopState {
   bool operator==(const EarlyStopState&) const = default;
 };
 
+// What of the tokens seen was worth something, and what they cost.
+struct TokenCounts {
+  std::int64_t real_tokens = 0;     // inputs that are no padding
+  std::int64_t trained_tokens = 0;  // targets that counted in the loss
+  double flops = 0;                 // of training; finite
+  bool operator==(const TokenCounts&) const = default;
+};
+
 struct TrainState {
-  int format_version = 1;
-  std::int64_t step = 0;    // optimizer updates done
-  std::int64_t tokens = 0;  // input positions seen
-  std::int64_t seed = 0;    // all random numbers are functions of (seed, counter): this and the step are the RNG's state
-  std::string depth_plan;   // text form
+  int format_version = kCheckpointFormatVersion;      // of a checkpoint that was read: its own
+  std::int64_t step = 0;                              // optimizer updates done
+  std::int64_t tokens = 0;                            // input positions seen
+  std::optional<TokenCounts> counts = TokenCounts{};  // nothing in a run that an earlier version began: it has not counted
+  std::int64_t seed = 0;   // all random numbers are functions of (seed, counter): this and the step are the RNG's state
+  std::string depth_plan;  // text form
   std::int64_t blocks = 0;
   std::vector<GrowthEvent> growth_history;
   std::string loader;  // LoaderPosition as JSON text; kept as it is

@@ -8,10 +8,12 @@
 #include <new>
 #include <string>
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include "cli/commands.h"
 #include "config/load.h"
+#include "core/cpus.h"
 
 #include <c10/util/Exception.h>
 
@@ -57,6 +59,13 @@ void add_config_reference(CLI::App& app, cli::Action& run) {
   });
 }
 
+// As many threads as processors are a container's share of the machine. OMP_NUM_THREADS is the user's word, or the launcher's.
+void stay_within_quota() {
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) return;
+  const int threads = at::get_num_threads(), within = threads_within(cpu_quota(), threads);
+  if (within < threads) at::set_num_threads(within);
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app{"Meristem trains language models whose depth is the subject.", "meristem"};
   app.set_version_flag("--version", MERISTEM_VERSION);
@@ -91,6 +100,7 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);                              // a file that may not grow is a failed write, as on a full disk
   ::setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);  // LibTorch tells of every attempt to connect
   try {
+    stay_within_quota();
     return run_program(argc, argv);
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());

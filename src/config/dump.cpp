@@ -140,12 +140,6 @@ void flatten(const YamlNode& node, const std::string& path, std::vector<std::pai
   }
 }
 
-std::vector<std::pair<std::string, std::string>> flat(const RunConfig& config) {
-  std::vector<std::pair<std::string, std::string>> out;
-  flatten(parse_yaml(dump_config(config), "config"), "", out);
-  return out;
-}
-
 // ---- The reference page.
 
 std::string code(const std::string& text) { return text.empty() ? "" : "`" + text + "`"; }
@@ -265,8 +259,14 @@ std::string config_hash(const RunConfig& config) {
   return xxh3_hex({reinterpret_cast<const std::byte*>(text.data()), text.size()});
 }
 
+std::vector<std::pair<std::string, std::string>> config_values(const RunConfig& config) {
+  std::vector<std::pair<std::string, std::string>> out;
+  flatten(parse_yaml(dump_config(config), "config"), "", out);
+  return out;
+}
+
 std::vector<ConfigDifference> config_differences(const RunConfig& a, const RunConfig& b) {
-  const auto first = flat(a), second = flat(b);
+  const auto first = config_values(a), second = config_values(b);
   const auto find = [](const auto& in, const std::string& key) -> std::string {
     for (const auto& [name, value] : in) {
       if (name == key) return value;

@@ -40,6 +40,9 @@ std::string dump_config(const RunConfig& config);
 // xxh3 of dump_config, 16 hex digits.
 std::string config_hash(const RunConfig& config);
 
+// Every value of the config under its full key path, as text: {"optimizer.betas[0]", "0.9"}.
+std::vector<std::pair<std::string, std::string>> config_values(const RunConfig& config);
+
 // Full key paths whose values differ, with both values: {"optimizer.lr", "0.003", "0.001"}. Used by exact resume.
 struct ConfigDifference {
   std::string key, first, second;

@@ -1,5 +1,7 @@
 #include "data/batch.h"
 
+#include <algorithm>
+
 namespace meristem {
 namespace {
 
@@ -51,6 +53,7 @@ void append_row(const TokenSource& source, std::span<const DocumentSlice> slices
   }
   batch.source.push_back(source_index);
   batch.length = format.length;
+  batch.real_tokens += std::min(tokens.count, format.length);
   ++batch.sequences;
 }
 
@@ -66,6 +69,7 @@ void append_rows(const HostBatch& rows, HostBatch& batch) {
   if (batch.boundaries.empty()) batch.boundaries.push_back(0);
   for (std::size_t i = 1; i < rows.boundaries.size(); ++i) batch.boundaries.push_back(base + rows.boundaries[i]);
   batch.length = rows.length;
+  batch.real_tokens += rows.real_tokens;
   batch.sequences += rows.sequences;
 }
 

@@ -13,6 +13,7 @@ inline constexpr std::int32_t kIgnore = -1;  // a target that is none
 
 struct HostBatch {
   std::int64_t sequences = 0, length = 0;
+  std::int64_t real_tokens = 0;          // inputs that are tokens; the others are padding
   std::vector<std::int32_t> inputs;      // [sequences * length] token ids
   std::vector<std::int32_t> targets;     // [sequences * length] the next token, or kIgnore
   std::vector<std::int32_t> positions;   // [sequences * length] restarting at each document with document_mask, else 0 .. length-1

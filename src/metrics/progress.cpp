@@ -36,6 +36,16 @@ std::string depth_text(const ProgressState& state) {
   return fmt::format("{} blocks, {} calls", state.blocks, state.calls);
 }
 
+// What of the tokens is no padding and what is trained on, where that is clearly less than all.
+std::string tokens_worth_text(const ProgressState& state) {
+  constexpr double kClearly = 0.95;
+  const double all = state.tokens_per_second, real = state.real_tokens_per_second, trained = state.trained_tokens_per_second;
+  if (std::isnan(all) || std::isnan(real) || std::isnan(trained) || trained >= kClearly * all) return "";
+  std::string text = real < kClearly * all ? short_number(real) + " real" : "";
+  if (trained < kClearly * real) text += (text.empty() ? "" : ", ") + short_number(trained) + " trained";
+  return text;
+}
+
 double fraction_done(const ProgressState& state) {
   if (state.total <= 0) return 0;
   return std::clamp(static_cast<double>(state.step) / static_cast<double>(state.total), 0.0, 1.0);
@@ -71,12 +81,14 @@ std::string duration_text(double seconds) {
 }
 
 std::string progress_line(const ProgressState& state) {
+  std::string worth = tokens_worth_text(state);
+  if (!worth.empty()) worth = " (" + worth + ")";
   std::vector<std::string> fields{fmt::format("step {}/{}", state.step, state.total),
                                   named("loss", state.loss, "{:.4f}"),
                                   named("lr", state.lr, "{:.3g}"),
                                   named("grad", state.grad_norm, "{:.3g}"),
                                   depth_text(state),
-                                  std::isnan(state.tokens_per_second) ? "" : short_number(state.tokens_per_second) + " tokens/s",
+                                  std::isnan(state.tokens_per_second) ? "" : short_number(state.tokens_per_second) + " tokens/s" + worth,
                                   std::isnan(state.eta) ? "" : duration_text(state.eta) + " left"};
   std::erase(fields, "");
   return fmt::format("{}", fmt::join(fields, "  "));

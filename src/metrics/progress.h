@@ -14,7 +14,8 @@ struct ProgressState {
   double loss = std::numeric_limits<double>::quiet_NaN();
   double lr = std::numeric_limits<double>::quiet_NaN();
   double grad_norm = std::numeric_limits<double>::quiet_NaN();
-  double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
+  double tokens_per_second = std::numeric_limits<double>::quiet_NaN();  // input positions, padding among them
+  double real_tokens_per_second = std::numeric_limits<double>::quiet_NaN(), trained_tokens_per_second = real_tokens_per_second;
   std::int64_t blocks = 0, calls = 0;                     // unique blocks; block calls a token passes through
   double eta = std::numeric_limits<double>::quiet_NaN();  // seconds left
 };

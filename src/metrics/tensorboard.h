@@ -6,8 +6,16 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
 
 namespace meristem {
+
+// A value that TensorBoard can sort and filter runs by.
+using HParam = std::variant<double, bool, std::string>;
+// What a text of a config is: true, 0.003, "a text in quotes" and everything else.
+HParam hparam_of(const std::string& text);
 
 class EventWriter {
  public:
@@ -19,7 +27,12 @@ class EventWriter {
   EventWriter& operator=(const EventWriter&) = delete;
 
   void add_scalar(std::string_view tag, double value, std::int64_t step);  // stored as float32, as TensorBoard does
-  void flush();                                                            // SystemError names the file
+  void add_text(std::string_view tag, std::string_view markdown, std::int64_t step);
+  // What the hparams plugin lists a run with; its metrics are the folder's scalars. `name` is the session group's.
+  void add_hparams(const std::string& name, const std::vector<std::pair<std::string, HParam>>& values, std::int64_t step);
+  // How it ended, for the same plugin.
+  void add_end(bool success, std::int64_t step);
+  void flush();  // SystemError names the file
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -28,6 +41,9 @@ class EventWriter {
   std::string pending_;  // whole records that are not in the file yet
 
   void add_record(std::string_view event);
+  void add_summary(std::string_view value, std::int64_t step);
+  void add_plugin_value(std::string_view tag, std::string_view plugin, std::string_view content, std::string_view tensor,
+                        std::int64_t step);
 };
 
 // CRC-32C (Castagnoli), and the form in which TFRecord stores it.

@@ -38,8 +38,8 @@ bool names(std::string_view device, std::string_view part) {
 
 }  // namespace
 
-void Throughput::add_step(double seconds, double tokens, double flops) {
-  steps_.push_back({seconds, tokens, flops});
+void Throughput::add_step(double seconds, const Amounts& amounts) {
+  steps_.push_back({seconds, amounts});
   if (steps_.size() > window_) steps_.pop_front();
 }
 
@@ -47,11 +47,13 @@ void Throughput::reset() { steps_.clear(); }
 
 // Summed afresh: a running sum would drift over a million steps.
 Throughput::Step Throughput::sums() const {
-  Step sum{0, 0, 0};
+  Step sum{0, {}};
   for (const Step& step : steps_) {
     sum.seconds += step.seconds;
-    sum.tokens += step.tokens;
-    sum.flops += step.flops;
+    sum.amounts.positions += step.amounts.positions;
+    sum.amounts.real += step.amounts.real;
+    sum.amounts.trained += step.amounts.trained;
+    sum.amounts.flops += step.amounts.flops;
   }
   if (steps_.empty() || sum.seconds <= 0) sum.seconds = std::numeric_limits<double>::quiet_NaN();
   return sum;
@@ -59,14 +61,9 @@ Throughput::Step Throughput::sums() const {
 
 double Throughput::seconds_per_step() const { return sums().seconds / static_cast<double>(steps_.size()); }
 
-double Throughput::tokens_per_second() const {
-  const Step sum = sums();
-  return sum.tokens / sum.seconds;
-}
-
-double Throughput::flops_per_second() const {
-  const Step sum = sums();
-  return sum.flops / sum.seconds;
+Throughput::Amounts Throughput::per_second() const {
+  const auto [seconds, all] = sums();
+  return {all.positions / seconds, all.real / seconds, all.trained / seconds, all.flops / seconds};
 }
 
 std::optional<double> peak_bf16_flops(std::string_view device_name) {

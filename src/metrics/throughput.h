@@ -15,17 +15,21 @@ class Throughput {
  public:
   explicit Throughput(std::size_t window = 20) : window_(window) {}
 
-  void add_step(double seconds, double tokens, double flops);
+  // positions: all inputs, padding among them; real: those that are tokens; trained: targets that count in the loss.
+  struct Amounts {
+    double positions = 0, real = 0, trained = 0, flops = 0;
+  };
+  void add_step(double seconds, const Amounts& amounts);
   // The model changed: what was measured says nothing about the next steps.
   void reset();
   // NaN before the first step.
   double seconds_per_step() const;
-  double tokens_per_second() const;
-  double flops_per_second() const;
+  Amounts per_second() const;
 
  private:
   struct Step {
-    double seconds, tokens, flops;
+    double seconds;
+    Amounts amounts;
   };
   std::size_t window_;
   std::deque<Step> steps_;

@@ -88,7 +88,6 @@ bool Checkpointing::save(LiveModel& live, TrainState state) {
   copy_own_share(live, *weights, *optimizer);
   last_saved_ = state.step;
   Ranks& ranks = live.ranks();
-  if (ranks.several()) state.format_version = kCheckpointFormatVersion;
   const Writers writers{ranks.rank(), ranks.size(),
                         [&ranks](const std::string& what, const std::string& text) { return ranks.meet("checkpoint " + what, text); }};
   std::set<std::int64_t> pinned = pinned_;

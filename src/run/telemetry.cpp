@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "config/load.h"
 #include "metrics/throughput.h"
 
 namespace meristem {
@@ -25,6 +26,13 @@ ProgressOptions console_of(const RunConfig& config) {
   ProgressOptions options;
   options.plain_every = std::max<std::int64_t>(1, config.logging.every);
   return options;
+}
+
+// The hparams plugin compares runs by these; text of several lines says nothing there.
+std::vector<std::pair<std::string, HParam>> hparams_of(const RunConfig& config) {
+  std::vector<std::pair<std::string, HParam>> values;
+  for (const auto& [key, value] : config_values(config)) values.emplace_back(key, hparam_of(value));
+  return values;
 }
 
 }  // namespace
@@ -53,7 +61,13 @@ Telemetry::Telemetry(const RunConfig& config, const Timeline& timeline, const Ru
   if (!speaks) return;
   log_ = std::make_unique<MetricsLog>(folder.metrics());
   progress_ = std::make_unique<Progress>(console_of(config));
-  if (config.logging.tensorboard) tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
+  if (!config.logging.tensorboard) return;
+  tensorboard_ = std::make_unique<EventWriter>(folder.tensorboard(), resumed_after);
+  // A resumed run's are behind the step it resumes from: the reader drops them together with what that run repeats.
+  const std::int64_t step = resumed_after ? *resumed_after + 1 : 0;
+  tensorboard_->add_hparams(config.run.name, hparams_of(config), step);
+  tensorboard_->add_text("config", "```yaml\n" + dump_config(config) + "```", step);
+  tensorboard_->flush();
 }
 
 void Telemetry::add_by_source(const UpdateResult& result) {
@@ -75,17 +89,28 @@ std::map<std::string, double> Telemetry::loss_by_source() const {
 }
 
 MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& result) const {
-  MetricsLine line{{"step", report.step},
-                   {"tokens", report.tokens},
-                   {"loss", result.loss},
-                   {"lr", report.lr},
-                   {"grad_norm", result.grad_norm},
-                   {"blocks", report.blocks},
-                   {"calls", report.calls},
-                   {"parameters", report.parameters},
-                   {"tokens_per_second", throughput_.tokens_per_second()},
-                   {"flops_per_second", throughput_.flops_per_second()}};
-  if (const auto share = mfu(throughput_.flops_per_second(), device_name_)) line.emplace_back("mfu", *share);
+  MetricsLine line{{"step", report.step}, {"tokens", report.tokens}};
+  if (report.counts) {
+    line.emplace_back("real_tokens", report.counts->real_tokens);
+    line.emplace_back("trained_tokens", report.counts->trained_tokens);
+    line.emplace_back("flops", report.counts->flops);
+  }
+  const Throughput::Amounts rate = throughput_.per_second();
+  const MetricsLine measured{{"loss", result.loss},
+                             {"lr", report.lr},
+                             {"grad_norm", result.grad_norm},
+                             {"blocks", report.blocks},
+                             {"calls", report.calls},
+                             {"parameters", report.parameters},
+                             {"tokens_per_second", rate.positions},
+                             {"real_tokens_per_second", rate.real},
+                             {"trained_tokens_per_second", rate.trained},
+                             {"flops_per_second", rate.flops}};
+  line.insert(line.end(), measured.begin(), measured.end());
+  if (const auto share = mfu(rate.flops, device_name_)) {
+    line.emplace_back("mfu", *share);
+    line.emplace_back("mfu_real", *share * rate.real / rate.positions);
+  }
   line.emplace_back("memory", process_memory().peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
   add_rank_metrics(line);
@@ -123,7 +148,8 @@ void Telemetry::note(const std::string& text) {
 
 void Telemetry::step(const StepReport& report, const UpdateResult& result) {
   if (!log_) return;
-  throughput_.add_step(report.seconds, static_cast<double>(config_.batch.tokens), report.flops);
+  throughput_.add_step(report.seconds, {static_cast<double>(config_.batch.tokens), static_cast<double>(result.real_tokens),
+                                        static_cast<double>(result.targets), report.flops});
   waited_ += report.loader_wait;
   timed_ += report.seconds;
   waited_for_ranks_ += result.seconds_waited;
@@ -133,42 +159,66 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
   if (report.blocks != expert_blocks_) expert_loads_ = {};  // a grown model's experts are others
   expert_blocks_ = report.blocks;
   expert_loads_.add(report.experts);
-
-  ProgressState state;
-  state.step = report.step;
-  state.total = updates_;
-  state.loss = result.loss;
-  state.lr = report.lr;
-  state.grad_norm = result.grad_norm;
-  state.tokens_per_second = throughput_.tokens_per_second();
-  state.blocks = report.blocks;
-  state.calls = report.calls;
-  state.eta = throughput_.seconds_per_step() * static_cast<double>(state.total - state.step);
-  progress_->update(state);
-
+  show(report, result);
   if (result.spike) {
     event(result.skipped ? "skip" : "spike", report.step, {{"loss", result.loss}, {"grad_norm", result.grad_norm}},
           fmt::format("step {}: spike, loss {:.4f}, gradient norm {:.3g}{}", report.step, result.loss, result.grad_norm,
                       result.skipped ? "; update skipped" : ""));
   }
   if (!logs(report.step)) return;
-  const auto by_source = loss_by_source();
   log_->append(step_line(report, result));
+  if (tensorboard_) draw(report, result, loss_by_source());
   waited_ = timed_ = waited_for_ranks_ = 0;
   seconds_by_rank_.clear();
   source_losses_.clear();
   expert_loads_ = {};
   source_targets_.clear();
-  if (!tensorboard_) return;
-  tensorboard_->add_scalar("train/loss", result.loss, report.step);
-  for (const auto& [source, loss] : by_source) {
-    if (config_.data.sources.size() > 1) tensorboard_->add_scalar("train/loss/" + source, loss, report.step);
+}
+
+void Telemetry::show(const StepReport& report, const UpdateResult& result) {
+  const Throughput::Amounts rate = throughput_.per_second();
+  ProgressState state;
+  state.step = report.step;
+  state.total = updates_;
+  state.loss = result.loss;
+  state.lr = report.lr;
+  state.grad_norm = result.grad_norm;
+  state.tokens_per_second = rate.positions;
+  state.real_tokens_per_second = rate.real;
+  state.trained_tokens_per_second = rate.trained;
+  state.blocks = report.blocks;
+  state.calls = report.calls;
+  state.eta = throughput_.seconds_per_step() * static_cast<double>(state.total - state.step);
+  progress_->update(state);
+}
+
+// What TensorBoard is given of a log line.
+void Telemetry::draw(const StepReport& report, const UpdateResult& result, const std::map<std::string, double>& loss_by_source) {
+  const auto add = [&](const std::string& tag, double value) { tensorboard_->add_scalar(tag, value, report.step); };
+  add("train/loss", result.loss);
+  for (const auto& [source, loss] : loss_by_source) {
+    if (config_.data.sources.size() > 1) add("train/loss/" + source, loss);
   }
-  tensorboard_->add_scalar("train/grad_norm", result.grad_norm, report.step);
-  tensorboard_->add_scalar("train/lr", report.lr, report.step);
-  tensorboard_->add_scalar("model/blocks", static_cast<double>(report.blocks), report.step);
-  tensorboard_->add_scalar("model/calls", static_cast<double>(report.calls), report.step);
-  tensorboard_->add_scalar("speed/tokens_per_second", state.tokens_per_second, report.step);
+  add("train/grad_norm", result.grad_norm);
+  add("train/lr", report.lr);
+  add("model/blocks", static_cast<double>(report.blocks));
+  add("model/calls", static_cast<double>(report.calls));
+  add("model/parameters", static_cast<double>(report.parameters));
+  add("amount/tokens", static_cast<double>(report.tokens));
+  if (report.counts) {
+    add("amount/real_tokens", static_cast<double>(report.counts->real_tokens));
+    add("amount/trained_tokens", static_cast<double>(report.counts->trained_tokens));
+    add("amount/flops", report.counts->flops);
+  }
+  const Throughput::Amounts rate = throughput_.per_second();
+  add("speed/tokens_per_second", rate.positions);
+  add("speed/real_tokens_per_second", rate.real);
+  add("speed/trained_tokens_per_second", rate.trained);
+  add("speed/flops_per_second", rate.flops);
+  if (const auto share = mfu(rate.flops, device_name_)) add("speed/mfu", *share);
+  const ProcessMemory memory = process_memory();
+  add("memory/resident_bytes", static_cast<double>(memory.resident_bytes));
+  add("memory/peak_bytes", static_cast<double>(memory.peak_bytes));
   tensorboard_->flush();
 }
 
@@ -178,6 +228,9 @@ void Telemetry::event(const std::string& name, std::int64_t step, MetricsLine fi
   line.insert(line.end(), fields.begin(), fields.end());
   log_->append(line);
   if (!note.empty()) progress_->note(note);
+  if (!tensorboard_ || name == "validation" || note.empty()) return;  // validations are curves
+  tensorboard_->add_text("events/" + name, note, step);
+  tensorboard_->flush();
 }
 
 void Telemetry::validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets) {
@@ -188,8 +241,11 @@ void Telemetry::validation(std::int64_t step, const std::string& source, double 
   tensorboard_->flush();
 }
 
-void Telemetry::finish() {
+void Telemetry::finish(std::int64_t step, bool whole) {
   if (progress_) progress_->finish();
+  if (!tensorboard_) return;
+  if (whole) tensorboard_->add_end(true, step);  // one that was stopped goes on
+  tensorboard_->flush();
 }
 
 }  // namespace meristem

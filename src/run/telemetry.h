@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/train_state.h"
 #include "config/timeline.h"
 #include "core/clock.h"
 #include "data/sequence_sampler.h"
@@ -41,6 +42,7 @@ class Telemetry {
     std::int64_t step = 0, tokens = 0;
     double lr = 0, seconds = 0, loader_wait = 0;  // loader_wait: seconds of `seconds`
     double flops = 0;                             // of the step
+    std::optional<TokenCounts> counts;            // of the whole run, this step among it
     std::int64_t blocks = 0, calls = 0;
     std::int64_t parameters = 0;        // unique ones
     std::vector<double> flops_by_call;  // forward, per token
@@ -51,15 +53,19 @@ class Telemetry {
   bool logs(std::int64_t n) const;
   void step(const StepReport& report, const UpdateResult& result);
   // One event line: {"event": name, "step": step, fields…}, and a note on the console where `note` is not empty.
+  // TensorBoard gets the note as a text.
   void event(const std::string& name, std::int64_t step, MetricsLine fields, const std::string& note);
   void validation(std::int64_t step, const std::string& source, double loss, std::int64_t targets);
   void note(const std::string& text);
   // After a growth the speed of earlier steps says nothing about the next ones.
   void forget_speed() { throughput_.reset(); }
-  void finish();
+  // step: where the run ends; whole: it has nothing left to do.
+  void finish(std::int64_t step, bool whole);
 
  private:
   MetricsLine step_line(const StepReport& report, const UpdateResult& result) const;
+  void show(const StepReport& report, const UpdateResult& result);
+  void draw(const StepReport& report, const UpdateResult& result, const std::map<std::string, double>& loss_by_source);
   void add_by_source(const UpdateResult& result);
   void add_rank_metrics(MetricsLine& line) const;
   // Nats per target of each source since the last log line; sources without a target are not there.

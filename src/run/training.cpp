@@ -7,6 +7,7 @@
 
 #include "checkpoint/tensors.h"
 #include "config/load.h"
+#include "core/cpus.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "ops/paths.h"
@@ -132,7 +133,8 @@ void Training::begin() {
   }
   say_packing(begins);
   state_.environment = environment_;
-  telemetry_.note(fmt::format("kernels: {}, graph {}", ops::describe(live_->paths()), updater_->uses_graphs() ? "on" : "off"));
+  telemetry_.note(fmt::format("kernels: {}, graph {}; {}", ops::describe(live_->paths()), updater_->uses_graphs() ? "on" : "off",
+                              threads_text(at::get_num_threads(), cpu_quota())));
 }
 
 // Nothing is dropped silently: what packing cuts off is counted, in tokens and trained tokens.
@@ -206,7 +208,7 @@ ExitCode Training::stop() {
   checkpointing_.finish();
   const std::string signal = stop_signal() != 0 ? fmt::format("signal {}", stop_signal()) : "a signal to another rank";
   telemetry_.note(fmt::format("stopped by {} after step {}; saved. Go on with --resume auto", signal, state_.step));
-  telemetry_.finish();
+  telemetry_.finish(state_.step, false);
   return ExitCode::kInterrupted;
 }
 
@@ -220,7 +222,7 @@ ExitCode Training::end_early(const Span& span) {
 
 ExitCode Training::end() {
   checkpointing_.finish();
-  telemetry_.finish();
+  telemetry_.finish(state_.step, true);
   if (state_.early_stop) {
     telemetry_.note(fmt::format("best validation loss {:.4f} after step {}: {}", state_.early_stop->best_loss, state_.early_stop->best_step,
                                 (folder_.checkpoints() / checkpoint_name(state_.early_stop->best_step)).string()));
@@ -255,9 +257,19 @@ bool Training::one_update(const Span& span) {
   const auto results = updater_->uses_graphs() ? std::vector<UpdateResult>{} : updater_->finish();
   ++state_.step;
   state_.tokens += config_.batch.tokens;
-  unreported_.push_back({state_.step, state_.tokens, input.learning_rate, seconds_now() - begin, loader_->seconds_waited() - waited,
-                         cost.flops.train * static_cast<double>(config_.batch.tokens), live_->blocks(), plan.num_calls(),
-                         cost.parameters.total, cost.flops.by_call, loader_->use(), live_->model().expert_loads()});
+  unreported_.push_back({state_.step,
+                         state_.tokens,
+                         input.learning_rate,
+                         seconds_now() - begin,
+                         loader_->seconds_waited() - waited,
+                         cost.flops.train * static_cast<double>(config_.batch.tokens),
+                         {},
+                         live_->blocks(),
+                         plan.num_calls(),
+                         cost.parameters.total,
+                         cost.flops.by_call,
+                         loader_->use(),
+                         live_->model().expert_loads()});
   report(results);
   if (telemetry_.logs(state_.step)) settle();
   return after_update(span);
@@ -270,6 +282,12 @@ void Training::report(const std::vector<UpdateResult>& results) {
   const double each = (seconds_now() - unreported_since_) / static_cast<double>(results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (updater_->uses_graphs()) unreported_[i].seconds = each;
+    if (state_.counts) {
+      state_.counts->real_tokens += results[i].real_tokens;
+      state_.counts->trained_tokens += results[i].targets;
+      state_.counts->flops += unreported_[i].flops;
+    }
+    unreported_[i].counts = state_.counts;
     telemetry_.step(unreported_[i], results[i]);
   }
   unreported_.clear();

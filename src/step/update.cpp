@@ -70,11 +70,13 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   live_.parameters().zero_grad();
   live_.model().begin_update(input.plan);
   sums_.clear();
+  std::int64_t real_tokens = 0;
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
     const HostBatch host = next(input.micro_sequences);
+    real_tokens += host.real_tokens;
     micro_batch(host, input.plan, input.record_stream && micro == 0, micro + 1 == input.micro_batches);  // one micro-batch tells enough
   }
-  const Reduced all = reduced(input.stop_asked, seconds_now() - begin - (live_.ranks().seconds_waited() - waited));
+  const Reduced all = reduced(input.stop_asked, real_tokens, seconds_now() - begin - (live_.ranks().seconds_waited() - waited));
 
   // Losses and gradients are sums: one division by the targets of all. Device scalars throughout, in float64 as a host would compute them.
   const at::Tensor targets = sums_.targets().clamp_min(1);
@@ -86,7 +88,7 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   live_.model().after_step(counts, all.loads);
   if (replicas_) replicas_->gather_weights();  // the last to write weights
   queued_.push_back({input, torch::cat({torch::stack({loss, norm, counts.to(torch::kDouble)}), sums_.vector(), all.of_ranks}),
-                     live_.ranks().seconds_waited() - waited});
+                     live_.ranks().seconds_waited() - waited, real_tokens});
 }
 
 at::Tensor Updater::own_norm() const { return ops::gradient_norm(live_.parameters().grad(), live_.paths().adamw).to(torch::kDouble); }
@@ -113,15 +115,16 @@ void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan,
 }
 
 // Gradients, sums and expert loads become those of all ranks. One rank has them already.
-Updater::Reduced Updater::reduced(bool stop_asked, double seconds) {
+Updater::Reduced Updater::reduced(bool stop_asked, std::int64_t real_tokens, double seconds) {
   const at::Tensor loads = live_.model().expert_counts();
   const at::TensorOptions options = sums_.vector().options();
   if (!replicas_) return {{}, loads, torch::empty({0}, options)};
   replicas_->finish_gradients();
   const int ranks = live_.ranks().size();
-  std::vector<double> own(1 + static_cast<std::size_t>(ranks));
+  std::vector<double> own(2 + static_cast<std::size_t>(ranks));
   own[0] = stop_asked ? 1 : 0;
-  own[1 + static_cast<std::size_t>(live_.ranks().rank())] = seconds;
+  own[1] = static_cast<double>(real_tokens);
+  own[2 + static_cast<std::size_t>(live_.ranks().rank())] = seconds;
   const at::Tensor flat_loads = loads.defined() ? loads.flatten().to(torch::kDouble) : torch::empty({0}, options),
                    of_ranks = torch::tensor(own, torch::kDouble).to(device_, /*non_blocking=*/true),
                    squares = replicas_->own_squares(live_.paths().adamw).view({1});
@@ -190,10 +193,12 @@ UpdateResult Updater::result_of(const Queued& update, const double* numbers) {
   result.targets = static_cast<std::int64_t>(sums[1]);
   const auto sources = static_cast<std::size_t>(sums_.vector().numel() - 2) / 2;
   result.seconds_waited = update.seconds_waited;
+  result.real_tokens = update.real_tokens;
   if (replicas_) {
     const double* of_ranks = sums + 2 + 2 * sources;
     result.stop_asked = of_ranks[0] > 0;
-    result.seconds_by_rank.assign(of_ranks + 1, of_ranks + 1 + live_.ranks().size());
+    result.real_tokens = static_cast<std::int64_t>(of_ranks[1]);
+    result.seconds_by_rank.assign(of_ranks + 2, of_ranks + 2 + live_.ranks().size());
   }
   for (std::size_t s = 0; s < sources; ++s) {
     const double loss = sums[2 + s], targets = sums[2 + sources + s];

@@ -30,6 +30,7 @@ struct UpdateResult {
   double loss = 0;       // nats per target
   double grad_norm = 0;  // of the mean loss, before clipping
   std::int64_t targets = 0;
+  std::int64_t real_tokens = 0;  // inputs that are no padding, of all ranks
   bool spike = false, skipped = false;
   bool stop_asked = false;              // some rank was, before this update
   std::vector<double> seconds_by_rank;  // until each rank waited for the others; host time; empty for one rank
@@ -89,19 +90,20 @@ class Updater {
  private:
   struct Queued {
     UpdateInput input;
-    at::Tensor numbers;  // float64: loss, gradient norm, whether it counted, the sums; with several ranks stop requests and seconds by rank
+    at::Tensor numbers;  // float64: loss, gradient norm, whether it counted, the sums; with several ranks what is of them
     double seconds_waited = 0;
+    std::int64_t real_tokens = 0;  // of this rank
   };
   // What an update adds up to, over its micro-batches and ranks.
   struct Reduced {
     at::Tensor squares;   // [] float64, of the summed gradients; undefined at one rank
     at::Tensor loads;     // as Model::expert_counts
-    at::Tensor of_ranks;  // [1 + ranks] float64: stop requests, seconds by rank; empty at one rank
+    at::Tensor of_ranks;  // [2 + ranks] float64: stop requests, real tokens, seconds by rank; empty at one rank
   };
 
   void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record, bool last);
   void forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record);
-  Reduced reduced(bool stop_asked, double seconds);
+  Reduced reduced(bool stop_asked, std::int64_t real_tokens, double seconds);
   at::Tensor own_norm() const;
   at::Tensor counted(const at::Tensor& loss, const at::Tensor& norm);
   at::Tensor gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const;

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 
 from command import UserError, reported
+from cpus import usable_cpus
 
 OPTIONS = ("--nproc", "--max-restarts", "--logs")
 MOST_RANKS = 256  # of one machine without GPUs: beyond it is a slip of the finger
@@ -46,8 +47,8 @@ def count_gpus():
 
 
 def share_cores(ranks):
-    """Threads of each rank, unless OMP_NUM_THREADS says it: together they have the machine's cores, not each of them all."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
+    """Threads of each rank, unless OMP_NUM_THREADS says it: together they have the cores of this process, not each of them all."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // ranks)))
 
 
 @contextlib.contextmanager

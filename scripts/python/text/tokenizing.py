@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from command import UserError, reported
+from cpus import usable_cpus
 from text import documents
 from text.encoding import LOST, InProcess, Pool, Recipe
 from text.shard_writing import ResumableShard
@@ -30,7 +31,7 @@ def add_arguments(parser, files):
     add_bos_argument(parser)
     parser.add_argument("--vocab", type=int, metavar="N", help="the model's vocabulary: a tokenizer with larger ids is refused before any work "
                         "(default: that of the model in T's folder, where there is one)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core; none for small inputs)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core within the CPU quota; none for small inputs)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what is broken and count it, instead of stopping at the first")
     parser.add_argument("--force", action="store_true", help="replace a shard that is there, and a stopped job")
     parser.add_argument("--commit-seconds", type=float, default=5, metavar="S", help="a killed job loses at most the last S seconds (default: 5)")
@@ -116,7 +117,7 @@ class Progress:
 
 def encoder_of(workers, total_bytes, recipe):
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if total_bytes > SMALL else 0
+        workers = usable_cpus() if total_bytes > SMALL else 0
     return Pool(workers, recipe) if workers else InProcess(recipe)
 
 

@@ -114,6 +114,26 @@ class Training(Case):
         self.assertEqual((packing["documents"], packing["cut_documents"]), (60, 0))
         self.assertIn("60 documents in", self.said)
 
+    def test_real_and_trained_tokens_stand_beside_positions(self):
+        """After an epoch each record's tokens have been inputs once, and each token of its mask a target once."""
+        records = self.records("problems")
+        packing = next(line for line in self.metrics("sft") if line.get("event") == "packing")
+        steps = [line for line in self.metrics("sft") if "event" not in line]
+        epoch = next(line for line in steps if line["tokens"] >= packing["sequences"] * 192)
+        epochs = epoch["tokens"] / (packing["sequences"] * 192)
+        lengths = [len(ids) for ids, _ in records]
+        trained = [sum(label != -100 for label in labels) for _, labels in records]
+        self.assertAlmostEqual(epoch["real_tokens"] / epochs / sum(lengths), 1, delta=0.1)
+        self.assertAlmostEqual(epoch["trained_tokens"] / epochs / sum(trained), 1, delta=0.1)
+        for line in steps:
+            self.assertLess(line["trained_tokens"], line["real_tokens"])
+            self.assertLess(line["real_tokens"], line["tokens"])
+            self.assertLess(line["trained_tokens_per_second"], line["real_tokens_per_second"])
+            self.assertLess(line["real_tokens_per_second"], line["tokens_per_second"])
+        self.assertAlmostEqual(steps[-1]["flops"] / (50 * steps[0]["flops"]), 1)
+        self.assertRegex(self.said, r"tokens/s \([0-9.k]+ real, [0-9.k]+ trained\)")
+        self.assertRegex(self.said, r"kernels: .*; 1 thread\b")
+
     def test_a_resumed_run_ends_in_the_same_numbers(self):
         copy = self.folder / "runs" / "again"
         shutil.copytree(self.folder / "runs" / "sft", copy)
@@ -126,6 +146,8 @@ class Training(Case):
         self.program("train", "sft.yaml", "--resume", "auto", "run.out=again")
         again = [json.loads(line) for line in (self.folder / "again" / "sft" / "metrics.jsonl").read_text().splitlines()]
         self.assertEqual([line["loss"] for line in again if "event" not in line], self.losses("sft"))
+        for key in ("real_tokens", "trained_tokens", "flops"):
+            self.assertEqual([line[key] for line in again if "event" not in line], [line[key] for line in self.metrics("sft") if "event" not in line])
         self.assertEqual([line["loss"] for line in again if line.get("event") == "validation"], self.validations("sft"))
 
     def test_another_model_than_the_checkpoint_holds_is_refused_by_key(self):

@@ -67,6 +67,46 @@ class Growth(unittest.TestCase):
         # Afterwards it is another model.
         self.assertNotEqual(steps(self.grown, FIRST, FIRST + 1)[0]["loss"], steps(alone, FIRST, FIRST + 1)[0]["loss"])
 
+    def test_tensorboard_shows_the_run_as_its_metrics_do(self):
+        """Tokens, FLOPs and memory as curves, growths at their steps, the config as text and as hyperparameters."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.plugins.hparams import metadata
+
+        reader = EventAccumulator(str(self.grown / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
+        reader.Reload()
+        lines = [json.loads(line) for line in tiny_run.lines(self.grown)]
+        logged = [line for line in lines if "event" not in line]
+        self.assertEqual(len(logged), tiny_run.STEPS)
+        for tag, key in (("train/loss", "loss"), ("amount/tokens", "tokens"), ("amount/real_tokens", "real_tokens"), ("amount/trained_tokens", "trained_tokens"),
+                         ("amount/flops", "flops"), ("speed/flops_per_second", "flops_per_second"), ("memory/peak_bytes", "memory"), ("model/blocks", "blocks")):
+            curve = reader.Scalars(tag)
+            self.assertEqual([point.step for point in curve], [line["step"] for line in logged], tag)
+            for point, line in zip(curve, logged):
+                self.assertAlmostEqual(point.value / line[key], 1, 5, (tag, line["step"]))
+        text = {tag: [(event.step, event.tensor_proto.string_val[0].decode()) for event in reader.Tensors(tag)] for tag in ("config", "events/growth", "events/phase")}
+        growths = [line for line in lines if line.get("event") == "growth"]
+        self.assertEqual([step for step, _ in text["events/growth"]], [FIRST, SECOND])
+        for (_, shown), line in zip(text["events/growth"], growths):
+            self.assertIn(f"grew {line['from_blocks']} -> {line['to_blocks']} blocks", shown)
+        self.assertEqual([step for step, _ in text["events/phase"]], [0, SECOND])
+        self.assertEqual(text["config"], [(0, f"```yaml\n{(self.grown / 'config.yaml').read_text()}```")])
+        found = reader.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+        values = metadata.parse_session_start_info_plugin_data(found).hparams
+        self.assertEqual((values["model.blocks"].number_value, values["growth.operator"].string_value, values["data.document_mask"].bool_value), (6, "lidas", True))
+
+    def test_amounts_add_up(self):
+        logged = [json.loads(line) for line in tiny_run.lines(self.grown)]
+        logged = [line for line in logged if "event" not in line]
+        for before, line in zip([{"flops": 0, "trained_tokens": 0, "tokens": 0}, *logged], logged):
+            self.assertEqual(line["real_tokens"], line["tokens"])  # a stream has no padding
+            self.assertLessEqual(line["trained_tokens"] - before["trained_tokens"], 64)
+            self.assertGreater(line["trained_tokens"], before["trained_tokens"])
+        share = [(line["flops"] - before["flops"]) for before, line in zip([{"flops": 0}, *logged], logged)]
+        for step in (0, FIRST, SECOND):
+            self.assertAlmostEqual(share[step] / share[step + 1], 1)
+        self.assertLess(share[FIRST - 1], share[FIRST])
+        self.assertAlmostEqual(logged[-1]["flops"] / sum(share), 1)
+
     def test_what_is_read_knows_nothing_of_growth(self):
         alone = self.train("never", growth=False)
         ends = [json.loads((run / f"checkpoints/step-{tiny_run.STEPS:010d}/state.json").read_text())["loader"] for run in (self.grown, alone)]

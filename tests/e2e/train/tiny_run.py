@@ -16,7 +16,8 @@ from text.shards import xxh3_file  # noqa: E402
 
 VOCAB, STEPS, GROWTHS = 61, 60, (20, 40)
 # What a clock says, in lines of metrics.jsonl.
-CLOCKED = ("tokens_per_second", "flops_per_second", "memory", "loader_wait", "seconds", "communication_exposed", "slowest_rank", "slowest_rank_ratio")
+CLOCKED = ("tokens_per_second", "real_tokens_per_second", "trained_tokens_per_second", "flops_per_second", "memory", "loader_wait", "seconds", "communication_exposed",
+           "slowest_rank", "slowest_rank_ratio")
 
 CONFIG = """\
 run: {{name: tiny, seed: 3, out: {out}}}

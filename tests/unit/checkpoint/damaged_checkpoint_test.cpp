@@ -108,8 +108,8 @@ TEST_CASE("damaged and mixed checkpoints are refused with the file and key, and 
 TEST_CASE("a checkpoint from the future is not damaged: the message names both versions, and nothing older is taken silently") {
   const TempDir dir;
   for (const std::int64_t step : {500, 1000}) save_checkpoint(dir / checkpoint_name(step), SampleCheckpoint(step).content);
-  edit(dir / "step-0000001000/manifest.json", "\"format_version\": 1", "\"format_version\": 3");
-  const std::string expected = "manifest.json: format_version: found 3, this program reads up to 2";
+  edit(dir / "step-0000001000/manifest.json", "\"format_version\": 1", "\"format_version\": 4");
+  const std::string expected = "manifest.json: format_version: found 4, this program reads up to 3";
   CHECK(contains(message_of<InputError>([&] { load_checkpoint(dir / checkpoint_name(1000)); }), expected));
   CHECK(contains(message_of<InputError>([&] { newest_whole_checkpoint(dir.path()); }), expected));
 }

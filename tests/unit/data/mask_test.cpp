@@ -38,6 +38,19 @@ TEST_CASE("a token that the mask leaves out is an input and no target") {
   CHECK(batch.boundaries == std::vector<std::int32_t>{0, 6, 9});
 }
 
+TEST_CASE("a batch counts the inputs that are no padding, whatever is trained on") {
+  TempDir folder;
+  const TokenSource source = TokenSource::open(masked_shard(folder) / "x");
+  HostBatch batch, both;
+  append_row(source, std::vector<DocumentSlice>{{0, 0, 6}, {1, 0, 4}}, {9, true, 10}, 0, batch);
+  CHECK(batch.real_tokens == 9);  // the tenth token is a target only
+  append_row(source, std::vector<DocumentSlice>{{1, 0, 4}}, {9, true, 10}, 0, batch);
+  CHECK(batch.real_tokens == 13);
+  append_rows(batch, both);
+  append_rows(batch, both);
+  CHECK(both.real_tokens == 26);
+}
+
 TEST_CASE("without a mask every token is trained on") {
   TempDir folder;
   write_shard(folder / "x", counting_documents({6, 4}), 10);

@@ -74,6 +74,16 @@ TEST_CASE("a plain line says all that is known and nothing that is not") {
   bare.step = 1;
   bare.total = 2;
   CHECK(progress_line(bare) == "step 1/2");
+  ProgressState packed = bare;
+  packed.tokens_per_second = packed.real_tokens_per_second = 1000;
+  packed.trained_tokens_per_second = 990;  // each document's first token is none
+  CHECK(progress_line(packed) == "step 1/2  1.00k tokens/s");
+  packed.trained_tokens_per_second = 200;
+  CHECK(progress_line(packed) == "step 1/2  1.00k tokens/s (200 trained)");
+  packed.real_tokens_per_second = 700;
+  CHECK(progress_line(packed) == "step 1/2  1.00k tokens/s (700 real, 200 trained)");
+  packed.trained_tokens_per_second = 690;
+  CHECK(progress_line(packed) == "step 1/2  1.00k tokens/s (700 real)");
   ProgressState looped = bare;
   looped.blocks = 4;
   looped.calls = 24;

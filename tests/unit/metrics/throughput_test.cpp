@@ -9,16 +9,18 @@ using namespace meristem;
 
 TEST_CASE("rates are sums over the window") {
   Throughput rate(2);
-  CHECK(std::isnan(rate.tokens_per_second()));
+  CHECK(std::isnan(rate.per_second().positions));
   CHECK(std::isnan(rate.seconds_per_step()));
-  rate.add_step(100, 1, 1);  // falls out of the window
-  rate.add_step(1, 10, 200);
-  rate.add_step(3, 10, 200);
-  CHECK(rate.tokens_per_second() == Approx(5));
-  CHECK(rate.flops_per_second() == Approx(100));
+  rate.add_step(100, {1, 1, 1, 1});  // falls out of the window
+  rate.add_step(1, {10, 8, 2, 200});
+  rate.add_step(3, {10, 4, 0, 200});
+  CHECK(rate.per_second().positions == Approx(5));
+  CHECK(rate.per_second().real == Approx(3));
+  CHECK(rate.per_second().trained == Approx(0.5));
+  CHECK(rate.per_second().flops == Approx(100));
   CHECK(rate.seconds_per_step() == Approx(2));
   rate.reset();
-  CHECK(std::isnan(rate.flops_per_second()));
+  CHECK(std::isnan(rate.per_second().flops));
 }
 
 TEST_CASE("peaks of known devices, nothing for others") {

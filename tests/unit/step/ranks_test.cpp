@@ -208,6 +208,7 @@ TEST_CASE("a stop request of one rank is heard by all, and seconds are told by r
     Updater updater(live, c.config, spikes);
     const auto next = [&](std::int64_t count) { return rows(ranks->rank() * 2, count); };
     const UpdateResult quiet = updater.run(next, {1, c.plan, 1e-2, 1, 2});
+    RANK_CHECK(quiet.real_tokens == 20 + 22);
     RANK_CHECK(!quiet.stop_asked && quiet.seconds_by_rank.size() == 2 && quiet.seconds_by_rank[1] > 0);
     UpdateInput input{2, c.plan, 1e-2, 1, 2};
     input.stop_asked = ranks->rank() == 1;
