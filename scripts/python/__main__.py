@@ -17,6 +17,8 @@ COMMANDS = {
     "eval": "evaluation.evaluate",
     "plot": "reports.plot",
     "report": "reports.report",
+    "follow": "reports.follow",
+    "completion": "completion",
     "launch": "launch.run",  # `train … --nproc N`: the words of the program's command follow
     "encoding-worker": "text.encoding",  # started by `data tokenize`
 }

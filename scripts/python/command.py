@@ -1,9 +1,55 @@
 """What every command has in common: errors that become one line on stderr and the exit code of docs/errors.md; files that appear whole."""
 
+import argparse
 import errno
 import functools
+import json
 import os
+import subprocess
 import sys
+import time
+
+
+class _HelpWithDefaults(argparse.HelpFormatter):
+    """Says the default of every option that has one, unless its help does."""
+
+    def _get_help_string(self, action):
+        text = action.help or ""
+        says_nothing = action.default in (None, False, argparse.SUPPRESS) or not action.option_strings or "default" in text
+        return text if says_nothing else f"{text} (default: %(default)s)".lstrip()
+
+
+def program_options(name):
+    """What the program takes under a command, as it says itself: [{"names", "value", "default", "help"}]. Nothing where it is not here."""
+    try:
+        said = subprocess.run([os.environ["MERISTEM_BINARY"], "describe-commands"], stdout=subprocess.PIPE, check=True).stdout
+    except (KeyError, OSError, subprocess.CalledProcessError):
+        return []
+    return json.loads(said)[name]["options"]
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every command: options are not abbreviated, defaults stand in the help. `passes_on`: the program's command to which options that are
+    not known here go; its help lists them, but for those in `keeps_back`."""
+
+    def __init__(self, passes_on=None, keeps_back=(), **settings):
+        self.passes_on, self.keeps_back = passes_on, set(keeps_back)
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _HelpWithDefaults} | settings)
+
+    def format_help(self):
+        if self.passes_on is None:
+            return super().format_help()
+        of_program = self.add_argument_group("options that go to the program")
+        for option in program_options(self.passes_on):
+            if not set(option["names"]) & (set(self._option_string_actions) | self.keeps_back):
+                of_program.add_argument(*option["names"], default=option["default"] or None, help=option["help"].replace("%", "%%"),
+                                        **{"metavar": "X"} if option["value"] else {"action": "store_true"})
+        return super().format_help()
+
+    def error(self, message):
+        """One line, as for every other wrong input."""
+        print(f"meristem: error: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
 
 
 class UserError(Exception):
@@ -49,6 +95,33 @@ def _say(message, code):
     return code
 
 
+class Bar:
+    """How far a command is, on a terminal, redrawn about twice a second; nothing in a pipe."""
+
+    def __init__(self, what, stream=None):
+        self.what, self.stream = what, stream or sys.stderr
+        self.on = self.stream.isatty()
+        self.begin, self.drawn, self.visible = time.monotonic(), 0.0, False
+
+    def show(self, done, total):
+        now = time.monotonic()
+        if not self.on or (done < total and now - self.drawn < 0.5):
+            return
+        self.drawn, self.visible = now, True
+        share = done / max(1, total)
+        left = int((now - self.begin) * (1 - share) / share) if done else 0
+        text = f"{'█' * round(24 * share):·<24} {share:4.0%}  {done:,} of {total:,} {self.what}  {left // 60}:{left % 60:02} left"
+        self.stream.write(f"\r\033[K{text}")
+        self.stream.flush()
+
+    def clear(self):
+        """Before anything else is written, and in the end."""
+        if self.visible:
+            self.stream.write("\r\033[K")
+            self.stream.flush()
+            self.visible = False
+
+
 def utf8(place, text):
     """The text, which comes from the command line or a terminal, refused where its bytes are no UTF-8 (Python keeps such bytes as halves of characters)."""
     try:
@@ -78,14 +151,15 @@ def require_writable(path):
         raise UserError(f"{path}: cannot be written")
 
 
-def publish(path, write):
-    """`write(path)` writes a file that gets its name once it is whole and on disk: a reader, or a killed command, never sees half of one."""
+def publish(path, write, durable=True):
+    """`write(path)` writes a file that gets its name once it is whole and (durable) on disk: a reader, or a killed command, never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
         error.filename = str(path)  # a full disk does not say which file met it

@@ -39,10 +39,23 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   return out;
 }
 
-DepthPlan plan_or(const std::string& text, const DepthPlan& trained, std::int64_t blocks) {
-  if (text.empty()) return trained;
-  DepthPlan plan = DepthPlan::parse(text);
-  plan.check(blocks, /*every_block=*/false);
+void add_plan_options(CLI::App& command, PlanChoice& choice) {
+  command.add_option("--plan", choice.text,
+                     "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"; semicolons will do for commas (default: as trained)");
+  add_whole_number(command, "--repeats", choice.repeats, "Rounds of the plan's one loop (default: as the plan says)", 1,
+                   DepthPlan::kMaxCalls);
+}
+
+DepthPlan plan_or(const PlanChoice& choice, const DepthPlan& trained, std::int64_t blocks) {
+  DepthPlan plan = choice.text.empty() ? trained : DepthPlan::parse(choice.text);
+  if (choice.repeats) {
+    try {
+      plan = plan.with_repeats(*choice.repeats);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("--repeats: {}", error.what()));
+    }
+  }
+  if (!choice.empty()) plan.check(blocks, /*every_block=*/false);
   return plan;
 }
 

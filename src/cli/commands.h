@@ -45,6 +45,7 @@ void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
+void add_describe(CLI::App& app, Action& run);
 
 // An option that takes a whole number from least to most: InputError for anything else, an overflow or a blank among them. The help shows
 // the default where `target` holds one.
@@ -78,8 +79,16 @@ struct CheckpointModel {
 // positions: how long a text is expected to be, where that is more than the model was trained on.
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0);
 
-// The plan that the user asked for, checked against the model's blocks; `trained` where `text` is empty.
-DepthPlan plan_or(const std::string& text, const DepthPlan& trained, std::int64_t blocks);
+// --plan and --repeats: another depth plan than the one trained with, or another number of rounds of its loop.
+struct PlanChoice {
+  std::string text;
+  std::optional<std::int64_t> repeats;
+  bool empty() const { return text.empty() && !repeats; }
+};
+void add_plan_options(CLI::App& command, PlanChoice& choice);
+
+// The plan that the user asked for, checked against the model's blocks; `trained` where nothing is asked for.
+DepthPlan plan_or(const PlanChoice& choice, const DepthPlan& trained, std::int64_t blocks);
 
 // plan --gpus; in plan_forecast.cpp.
 

@@ -1,18 +1,23 @@
 // Scores multiple-choice items given as token ids, on one rank or shared out over several; scripts/meristem turns tasks and text into them,
 // and scores into accuracies.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <span>
 
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "cli/commands.h"
+#include "core/clock.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "core/text.h"
 #include "eval/score.h"
+#include "metrics/progress.h"
 #include "ops/paths.h"
 
 namespace meristem::cli {
@@ -65,22 +70,54 @@ void require_finite(const std::vector<std::vector<double>>& scores, const std::s
   }
 }
 
-ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint, const std::string& file, const std::string& plan_text) {
+struct EvalArguments {
+  std::string checkpoint, items;
+  PlanChoice plan;
+  bool progress_lines = false;
+};
+
+// Of the choices that this rank scores: a bar on a terminal; for a program that draws its own, lines "progress DONE TOTAL".
+Scored show_progress(bool lines) {
+  if (!lines && ::isatty(STDERR_FILENO) == 0) return {};
+  ProgressOptions options;
+  options.mode = ProgressOptions::Mode::kBar;
+  auto bar = lines ? nullptr : std::make_shared<Progress>(options);
+  return [bar, begin = seconds_now(), said = 0.0](std::size_t done, std::size_t total) mutable {
+    const double now = seconds_now();
+    if (!bar) {
+      if (done < total && now - said < 0.2) return;
+      said = now;
+      fmt::print(stderr, "progress {} {}\n", done, total);
+      return;
+    }
+    ProgressState state;
+    state.step = static_cast<std::int64_t>(done);
+    state.total = static_cast<std::int64_t>(total);
+    state.eta = (now - begin) * static_cast<double>(total - done) / static_cast<double>(std::max<std::size_t>(1, done));
+    bar->update(state);
+    if (done == total) bar->finish();
+  };
+}
+
+ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& arguments) {
+  const std::string& file = arguments.items;
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
-  const std::filesystem::path folder = checkpoint_folder(checkpoint);
+  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   // Before anything that one rank alone might refuse.
   ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
                        {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
-                       {"--plan", in_quotes(plan_text)}});
+                       {"--plan", in_quotes(arguments.plan.text)},
+                       {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
   CheckpointModel opened = open_checkpoint_model(folder, device, longest_positions(items));
-  const DepthPlan plan = plan_or(plan_text, opened.plan, opened.config.model.blocks);
+  const DepthPlan plan = plan_or(arguments.plan, opened.plan, opened.config.model.blocks);
   if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
                longest_positions(items));
   }
   const Share own{static_cast<std::size_t>(ranks.rank()), static_cast<std::size_t>(ranks.size())};
-  auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own);
+  auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own,
+                              ranks.first() ? show_progress(arguments.progress_lines) : Scored());
   join(ranks, device, scores);
   require_finite(scores, file);
   if (!ranks.first()) return ExitCode::kOk;
@@ -95,22 +132,20 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const std::string& checkpoint
 }  // namespace
 
 void add_eval(CLI::App& app, Action& run) {
-  struct Arguments {
-    std::string checkpoint, items, plan;
-  };
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command =
       app.add_subcommand("eval", "Log-likelihoods of multiple-choice items of token ids (scripts/meristem eval takes tasks and text)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
-  command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
+  add_plan_options(*command, arguments->plan);
+  command
+      ->add_flag("--progress-lines", arguments->progress_lines, "Say on stderr how far it is, for programs: lines \"progress DONE TOTAL\"")
+      ->group("");
   command->callback([arguments, &run] {
     run = [arguments] {
       const RankPlace place = rank_place();
       const at::Device device = pick_device(place.local_rank);
-      return as_rank(place, device, {}, [&](const std::shared_ptr<Ranks>& ranks) {
-        return evaluate(*ranks, device, arguments->checkpoint, arguments->items, arguments->plan);
-      });
+      return as_rank(place, device, {}, [&](const std::shared_ptr<Ranks>& ranks) { return evaluate(*ranks, device, *arguments); });
     };
   });
 }

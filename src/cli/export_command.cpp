@@ -102,7 +102,8 @@ void add_export(CLI::App& app, Action& run) {
   command->add_option("--out", arguments->out, "New folder")->required();
   command->add_option("--dtype", arguments->dtype,
                       "fp32 | bf16 | fp16; default: that of the folder the model was imported from, else fp32");
-  command->add_option("--tokenizer", arguments->tokenizer, "Folder whose tokenizer, chat template and token ids go along");
+  command->add_option("--tokenizer", arguments->tokenizer,
+                      "Folder whose tokenizer, chat template and token ids go along (default: those that the checkpoint was made with)");
   add_whole_number(*command, "--shard-bytes", arguments->shard_bytes, "Largest weight file", 1, std::numeric_limits<std::uint64_t>::max());
   command->add_flag("--with-code", arguments->code,
                     "Bring the code for a plain decoder too, so that its depth plan can be chosen when it is loaded");

@@ -19,7 +19,8 @@ namespace meristem::cli {
 namespace {
 
 struct GenerateArguments {
-  std::string checkpoint, plan, prompt;
+  std::string checkpoint, prompt;
+  PlanChoice plan;
   bool serve = false;
   GenerateOptions options;
 };
@@ -108,8 +109,8 @@ void add_generate(CLI::App& app, Action& run) {
   const auto take_stops = [&options](const std::string& text) {
     for (const std::int32_t id : parse_ids(text, "--stop-id")) options.stop_tokens.push_back(id);
   };
-  command->add_option_function<std::string>("--stop-id", take_stops, "Token ids that end the text, separated by commas");
-  command->add_option("--plan", arguments->plan, "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"");
+  command->add_option_function<std::string>("--stop-id", take_stops, "Token ids that end the text, separated by commas (default: none)");
+  add_plan_options(*command, arguments->plan);
   command->callback([arguments, &run] { run = [arguments] { return speak(*arguments); }; });
 }
 

@@ -17,7 +17,8 @@ namespace meristem::cli {
 namespace {
 
 struct GrowArguments {
-  std::string checkpoint, op = "lidas", plan, out, moments = "copy";
+  std::string checkpoint, op = "lidas", out, moments = "copy";
+  PlanChoice plan;
   std::int64_t add = 4;
 };
 
@@ -45,10 +46,10 @@ ExitCode grow(const GrowArguments& arguments) {
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());
   const DepthPlan trained = DepthPlan::parse(before.depth_plan);
-  if (arguments.plan.empty() && (!trained.is_plain() || trained.loop())) {
+  if (arguments.plan.text.empty() && (!trained.is_plain() || trained.loop())) {
     throw InputError(fmt::format("--plan: is needed, since {} was trained with the plan {}", folder.string(), before.depth_plan));
   }
-  const DepthPlan plan = arguments.plan.empty() ? DepthPlan::plain(blocks) : DepthPlan::parse(arguments.plan);
+  const DepthPlan plan = plan_or(arguments.plan, DepthPlan::plain(blocks), blocks);
   plan.check(blocks, /*every_block=*/true);
 
   require_finite(tensors_of(checkpoint.model), folder.string());
@@ -78,7 +79,9 @@ void add_grow(CLI::App& app, Action& run) {
   command->add_option("--operator", arguments->op, "midas | lidas | append | stack")->capture_default_str();
   add_whole_number(*command, "--add", arguments->add, "Blocks to add", 1, std::int64_t{1} << 20);
   command->add_option("--moments", arguments->moments, "copy | zero: the optimizer state of the inserted copies")->capture_default_str();
-  command->add_option("--plan", arguments->plan, "Depth plan of the grown model; needed where the checkpoint's is not plain");
+  add_plan_options(*command, arguments->plan);
+  command->get_option("--plan")->description(
+      "Depth plan of the grown model; needed where the checkpoint's is not plain (default: every block once)");
   command->add_option("--out", arguments->out, "New checkpoint folder")->required();
   command->callback([arguments, &run] { run = [arguments] { return grow(*arguments); }; });
 }

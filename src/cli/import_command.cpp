@@ -86,8 +86,10 @@ void add_import(CLI::App& app, Action& run) {
   CLI::App* command = app.add_subcommand("import", "A Llama-shaped Hugging Face folder to a checkpoint");
   command->add_option("folder", arguments->folder, "Folder with config.json and safetensors")->required();
   command->add_option("--out", arguments->out, "New checkpoint folder")->required();
-  command->add_option("--rope", arguments->rope,
-                      "config | halves | interleaved: the order of query and key rows, where config.json does not tell");
+  command
+      ->add_option("--rope", arguments->rope,
+                   "config | halves | interleaved: the order of query and key rows, where config.json does not tell")
+      ->capture_default_str();
   command->callback([arguments, &run] { run = [arguments] { return import_folder(*arguments); }; });
 }
 

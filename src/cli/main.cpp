@@ -80,6 +80,7 @@ int run_program(int argc, char** argv) {
   add_config_reference(app, run);
   cli::add_import(app, run);
   cli::add_export(app, run);
+  cli::add_describe(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {

@@ -182,6 +182,7 @@ void add_plan(CLI::App& app, Action& run) {
   struct Arguments {
     std::string config;
     std::vector<std::string> overrides;
+    PlanChoice plan;
     bool json = false, match = false;
     ForecastOptions forecast;
   };
@@ -189,13 +190,20 @@ void add_plan(CLI::App& app, Action& run) {
   CLI::App* command = app.add_subcommand("plan", "Count parameters, FLOPs, cache and memory before paying for them");
   command->add_option("config", arguments->config, "RUN.yaml")->required();
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
+  add_plan_options(*command, arguments->plan);
+  command->get_option("--plan")->description("The same as model.depth_plan=…; semicolons will do for commas (default: the config's)");
+  command->get_option("--repeats")->description("The same as model.loop.repeats=…: rounds of the plan's one loop (default: the config's)");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->add_flag("--match", arguments->match, "Search baselines that match a Dreamer-style model's FLOPs, parameters and KV memory");
   add_forecast_options(*command, arguments->forecast);
   command->callback([arguments, &run] {
     run = [arguments] {
       check_forecast_options(arguments->forecast);
-      const RunConfig config = load_config(arguments->config, arguments->overrides, initial_model);
+      std::vector<std::string> overrides = arguments->overrides;
+      const PlanChoice& plan = arguments->plan;
+      if (!plan.text.empty()) overrides.push_back(fmt::format("model.depth_plan=\"{}\"", DepthPlan::parse(plan.text).print_loop()));
+      if (plan.repeats) overrides.push_back(fmt::format("model.loop.repeats={}", *plan.repeats));
+      const RunConfig config = load_config(arguments->config, overrides, initial_model);
       const RunCost cost = cost_of(config, builtin_registry());
       std::optional<Match> match;
       if (arguments->match) match = match_baselines(config, builtin_registry());

@@ -24,8 +24,8 @@ void add_train(CLI::App& app, Action& run) {
   command->add_option("config", arguments->config, "RUN.yaml")->required();
   command->add_option("overrides", arguments->overrides, "key=value: replaces values of the config");
   command->add_flag("--dry-run", arguments->dry_run, "Build model and loader, run one step, print the plan; write nothing");
-  command->add_option("--ranks", arguments->ranks, "With --dry-run: check what one of so many ranks would do and hold");
-  command->add_option("--resume", arguments->start.resume, "auto | none | a checkpoint's path");
+  command->add_option("--ranks", arguments->ranks, "With --dry-run: check what one of so many ranks would do and hold (default: 1)");
+  command->add_option("--resume", arguments->start.resume, "auto | none | a checkpoint's path")->capture_default_str();
   command->add_option("--branch", arguments->start.branch,
                       "A new run from this checkpoint of another run; with --resume auto, one cut short goes on");
   command->callback([arguments, &run] {

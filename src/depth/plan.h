@@ -1,5 +1,5 @@
 // The depth plan: the list of block calls that a token passes through, and its text form "0-3, (4-7)x4, 8-11".
-//   plan = item {", " item};  item = range | "(" plan ")x" n;  range = a | a-b, a > b counting down
+//   plan = item {", " item};  a semicolon will do for a comma;  item = range | "(" plan ")x" n;  range = a | a-b, a > b counting down
 // Pure C++: printed, compared, stored and tested without LibTorch.
 #pragma once
 

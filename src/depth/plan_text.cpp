@@ -68,7 +68,7 @@ class Parser {
     const int groups_at_start = groups_;
     std::vector<std::int64_t> calls = item(nesting);
     note_group(calls, groups_at_start, in_groups);
-    while (take(',')) {
+    while (take(',') || take(';')) {
       skip_blanks();
       const std::size_t begin = at_;
       const auto calls_before = static_cast<std::int64_t>(calls.size());

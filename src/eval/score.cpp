@@ -67,15 +67,18 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items) {
 }
 
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
-                                               const std::vector<ChoiceItem>& items, at::Device device, Share share,
+                                               const std::vector<ChoiceItem>& items, at::Device device, Share share, const Scored& scored,
                                                std::int64_t batch_tokens) {
   check_items(items, vocab_size);
   torch::NoGradGuard no_grad;
   std::vector<std::vector<double>> scores(items.size());
   PendingChoices pending;
-  std::size_t batch = 0;
+  std::size_t batch = 0, done = 0, total = 0;
+  for (const ChoiceItem& item : items) total += item.choices.size();
   const auto flush = [&] {
     if (batch++ % share.step == share.first) pending.score(model, plan, device);
+    done += pending.scores.size();
+    if (scored && !pending.scores.empty()) scored(done, total);
     pending = {};
   };
   for (std::size_t i = 0; i < items.size(); ++i) {

@@ -2,7 +2,6 @@
 {"context": text, "choices": [texts], "gold": index}. Accuracy is that of the most likely choice; chance and a 95 % bootstrap interval over items
 stand beside it."""
 
-import argparse
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command import UserError, publish, reported, require_writable
+from command import Bar, Parser, UserError, publish, reported, require_writable
 from evaluation import primitives
 from text.coverage import ids_of, say_lost
 from text.documents import json_lines
@@ -126,16 +125,26 @@ def write_item_ids(file, tokenizer, task, begin):
         file.write(json.dumps({"context": context, "choices": choices}) + "\n")
 
 
-def log_likelihoods(checkpoint, path, plan, ranks, place):
-    """Those of the choices of each line of `path`; place(line) names it for messages. With `ranks`, so many processes of this machine share the lines out."""
-    arguments = ["eval", str(checkpoint), "--item-ids", str(path), *(["--plan", plan] if plan else [])]
+def log_likelihoods(checkpoint, path, depth, ranks, place):
+    """Those of the choices of each line of `path`; place(line) names it for messages. `depth`: --plan and --repeats as words of a command. With `ranks`, so many
+    processes of this machine share the lines out."""
+    bar = Bar("choices scored")
+    arguments = ["eval", str(checkpoint), "--item-ids", str(path), *depth, *(["--progress-lines"] if bar.on else [])]
     launched = [sys.executable, str(Path(__file__).parents[1]), "launch", *arguments, "--nproc", str(ranks)]
     command = launched if ranks else [os.environ["MERISTEM_BINARY"], *arguments]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    sys.stderr.write(re.sub(re.escape(str(path)) + r":(\d+)", lambda found: place(int(found[1]) - 1), result.stderr))
-    if result.returncode != 0:
-        raise SystemExit(result.returncode)
-    return [json.loads(line)["log_likelihoods"] for line in result.stdout.splitlines()]
+    with tempfile.TemporaryFile("w+") as scores:
+        with subprocess.Popen(command, stdout=scores, stderr=subprocess.PIPE, text=True) as program:
+            for line in program.stderr:
+                if progress := re.fullmatch(r"progress (\d+) (\d+)\n", line):
+                    bar.show(int(progress[1]), int(progress[2]))
+                else:
+                    bar.clear()
+                    sys.stderr.write(re.sub(re.escape(str(path)) + r":(\d+)", lambda found: place(int(found[1]) - 1), line))
+        bar.clear()
+        if program.returncode != 0:
+            raise SystemExit(program.returncode)
+        scores.seek(0)
+        return [json.loads(line)["log_likelihoods"] for line in scores]
 
 
 def interval(hits, seed):
@@ -193,7 +202,8 @@ def evaluate(arguments, tokenizer, begin):
         if is_first_rank():
             say_lost(tokenizer, ((task.place(number), item.context + choice) for task in tasks for number, item in enumerate(task.items) for choice in item.choices))
         places = [task.place(number) for task in tasks for number in range(len(task.items))]
-        scores = log_likelihoods(arguments.checkpoint, path, arguments.plan, arguments.nproc, places.__getitem__)
+        depth = [word for name in ("plan", "repeats") if (value := getattr(arguments, name)) is not None for word in (f"--{name}", str(value))]
+        scores = log_likelihoods(arguments.checkpoint, path, depth, arguments.nproc, places.__getitem__)
     if not is_first_rank():
         return results
     at = 0
@@ -204,19 +214,20 @@ def evaluate(arguments, tokenizer, begin):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="meristem eval", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="meristem eval", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run folder (its newest checkpoint)")
     parser.add_argument("--tasks", required=True, help="primitives, names of single primitives, JSONL files; separated by commas")
     parser.add_argument("--shots", type=int, help="solved examples before each item (default: 5 for primitives, 0 for a file)")
     parser.add_argument("--items", type=int, help="items of a task (default: 1000 of a primitive, all of a file)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the items and of the bootstrap")
-    parser.add_argument("--plan", help='depth plan, e.g. "0-9, (10-13)x2, 14-23"')
+    parser.add_argument("--plan", help='depth plan, e.g. "0-9, (10-13)x2, 14-23"; semicolons will do for commas (default: as trained)')
+    parser.add_argument("--repeats", type=int, metavar="N", help="rounds of the plan's one loop (default: as the plan says)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
     add_bos_argument(parser)
     parser.add_argument("--nproc", type=int, metavar="N", help="share the items out over N ranks on this machine: GPUs, or processes on its cores")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here too")
     arguments = parser.parse_args(argv)
-    for name, least in (("shots", 0), ("items", 1), ("nproc", 1)):
+    for name, least in (("shots", 0), ("items", 1), ("nproc", 1), ("repeats", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name}: found {value}; allowed: at least {least}")
@@ -236,6 +247,6 @@ def main(argv):
         return 0
     print(table(results))
     if arguments.json:
-        document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "seed": arguments.seed, "results": results}
+        document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "repeats": arguments.repeats, "seed": arguments.seed, "results": results}
         publish(arguments.json, lambda beside: beside.write_text(json.dumps(document, indent=1) + "\n"))
     return 0

@@ -1,13 +1,12 @@
 """`meristem generate CHECKPOINT --prompt TEXT`: text in, text out. The binary deals in token ids; this turns the prompt into ids with the
 checkpoint's tokenizer and prints the answer as it comes. Options that are not listed here go to the binary as they are."""
 
-import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from command import UserError, reported, utf8
+from command import Parser, UserError, reported, utf8
 from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
 from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, find_tokenizer, known_end_of_text, load_tokenizer
@@ -50,10 +49,9 @@ def stream_answer(checkpoint, tokenizer, ids, options, write):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem generate", allow_abbrev=False,
-                                     description="Go on from a prompt with a trained model.",
-                                     epilog="Also: --max-tokens N, --temperature X (0: the most likely token), --top-k N, --top-p X, --seed N, "
-                                            "--stop-id ID, --plan \"0-9, (10-13)x2, 14-23\"; --prompt-ids 1,2,3 prints ids and needs no tokenizer.")
+    parser = Parser(prog="meristem generate", passes_on="generate", keeps_back=("--prompt-ids", "--serve"),
+                    description="Go on from a prompt with a trained model.",
+                    epilog="--prompt-ids 1,2,3 in place of --prompt prints ids and needs no tokenizer.")
     parser.add_argument("checkpoint", type=Path, help="a checkpoint (…/checkpoints/step-…) or a run folder (its newest checkpoint)")
     parser.add_argument("--prompt", required=True, help="text to go on from; may be empty")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")

@@ -3,14 +3,13 @@ Item i of a task is a function of (task, seed, i). Evaluation and training draw 
 
 `meristem data primitives --tasks … --items N --out FILE.jsonl` writes solved ones as training text, a document a line."""
 
-import argparse
 import json
 import random
 import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import UserError, publish, reported, require_writable
+from command import Parser, UserError, publish, reported, require_writable
 
 COPY_LENGTH, COPY_SHOWN = 10, 5     # words of the list, words of it that are repeated before the blank
 VARIABLES, VALUES = 5, range(1, 26)  # variables a level; values without replacement
@@ -125,7 +124,7 @@ def documents(names, items, shots, seed):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem data primitives", allow_abbrev=False,
+    parser = Parser(prog="meristem data primitives",
                                      description="Solved reasoning primitives as training text, a document a line. The code is the evaluation's, the seeds "
                                                  "are others, so no document is one of its items.")
     parser.add_argument("--tasks", default="primitives", help="primitives, or names of single ones separated by commas")

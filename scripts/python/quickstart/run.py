@@ -3,7 +3,6 @@ packs shards, trains a model that grows while it trains (configs/quickstart.yaml
 Everything it does can be done by hand with the commands that it prints. key=value arguments go to `meristem train`. --data-only stops once the tokens are
 there, which is all that configs/mini needs of it."""
 
-import argparse
 import json
 import os
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from command import UserError, reported
+from command import Parser, UserError, reported
 from evaluation.generate import prompt_ids, stream_answer
 from quickstart import corpus, measures
 from reports.metrics import read_metrics
@@ -217,7 +216,7 @@ def quickstart(overrides):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem quickstart", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="meristem quickstart", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to `meristem train`, such as schedule.steps=100")
     parser.add_argument("--data-only", action="store_true", help="fetch and tokenize the text; train nothing")
     arguments = parser.parse_args(argv)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,42 @@ def read_metrics(run_dir):
             by_step[record["step"]] = record  # a later line of the same step is the one that counts
     metrics.steps = [by_step[step] for step in sorted(by_step)]
     return metrics
+
+
+class Tail:
+    """The lines of a growing metrics.jsonl, each once: whole ones behind `offset` bytes. A run that resumes cuts its file back and writes it anew:
+    then everything is read again from the start."""
+
+    def __init__(self, run_dir, offset=0, last=""):
+        self.path, self.offset, self.last = Path(run_dir) / "metrics.jsonl", offset, last  # `last`: the line that ends there
+
+    def _stands(self, file):
+        """Whether the file still holds, up to the offset, what was read."""
+        expected = self.last.encode() + b"\n"
+        if self.offset == 0:
+            return True
+        if os.fstat(file.fileno()).st_size < self.offset or self.offset < len(expected):
+            return False
+        file.seek(self.offset - len(expected))
+        return file.read(len(expected)) == expected
+
+    def lines(self):
+        """Yields records; after each of them offset and last are those behind it."""
+        try:
+            file = open(self.path, "rb")
+        except FileNotFoundError:
+            return
+        with file:
+            if not self._stands(file):
+                self.offset, self.last = 0, ""
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset, self.last = self.offset + len(line), line[:-1].decode(errors="replace")
+                record = parse_line(self.last)
+                if record is not None:
+                    yield record
 
 
 def parse_line(line):

@@ -5,6 +5,7 @@ import math
 from html import escape
 
 from reports import charts
+from reports.metrics import number
 
 STYLE = """
 :root { --ink: #1f2328; --soft: #667079; --line: #dfe3e8; --ground: #f6f7f9; }
@@ -74,7 +75,7 @@ def value_text(value, how):
         return "–"
     if how == "count":
         return f"{value:,.0f}"
-    if how == "epochs":
+    if how in ("epochs", "figures"):
         return f"{value:.3g}"
     if how == "share":
         return f"{value:.2%}"
@@ -140,13 +141,18 @@ def source_section(runs, sources):
                    f'<tbody>{"".join(rows)}</tbody></table></div>')
 
 
+def spike_text(event):
+    """With both numbers: either of them can be what made it one."""
+    return f"{event['event']}: loss {number(event.get('loss')):.4f}, gradient norm {number(event.get('grad_norm')):.3g}"
+
+
 def event_section(runs):
     rows = []
     for run in runs:
         events = [(step, f"grew {before or '?'} → {after} blocks") for step, before, after in run.growths]
         events += [(start, f"phase {name}") for name, start in run.phases]
         events += [(run.branch_step, f"branch of {run.branch_of}")] if run.branch_of else []
-        events += [(event["step"], f"{event['event']}: loss {float(event.get('loss', math.nan)):.4f}") for event in run.metrics.events if event["event"] in ("skip", "spike")][:20]
+        events += [(event["step"], spike_text(event)) for event in run.metrics.events if event["event"] in ("skip", "spike")][:20]
         rows += [f"<tr><th>{escape(run.name)}</th><td>{step:,}</td><td>{escape(text)}</td></tr>" for step, text in sorted(events)]
     return section("Events", "", f'<div class="panel"><table><thead><tr><th>run</th><th>after step</th><th>what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>' if rows else "")
 

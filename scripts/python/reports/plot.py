@@ -3,7 +3,6 @@
 Exit code 2 where a folder is not a run's, holds no step yet, or cannot be written; the other runs are drawn all the same.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -15,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from command import UserError, publish, report, reported
+from command import Parser, UserError, publish, report, reported
 from reports.metrics import RunError, growth_steps, number, phase_spans, read_metrics, smoothed, stages_of, validation_points
 from text.tokenizer import find_tokenizer, load_tokenizer
 
@@ -164,7 +163,7 @@ def picture_of(run_dir):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem plot", description="draw plots/loss.png of runs and write their samples as text")
+    parser = Parser(prog="meristem plot", description="draw plots/loss.png of runs and write their samples as text")
     parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path)
     code = 0
     for run_dir in parser.parse_args(argv).run_dirs:

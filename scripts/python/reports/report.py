@@ -4,13 +4,12 @@ each source, growth and phases, what differs in their configs, final figures. Ne
 Exit codes: 0; 2 where a folder is not a run's, holds no step yet, or the page cannot be written.
 """
 
-import argparse
 import datetime
 import math
 import sys
 from pathlib import Path
 
-from command import publish, reported
+from command import Parser, publish, reported
 from reports import charts, page
 from reports.runs import config_differences, read_run
 
@@ -99,6 +98,9 @@ def final_rows(runs):
     if any(run.branch_of for run in runs):
         rows.append(("branch of", [run.branch_of or "–" for run in runs], "text"))
     rows.append(("tokens", [run.last.get("tokens", math.nan) for run in runs], "count"))
+    for label, key, how in (("tokens without padding", "real_tokens", "count"), ("trained tokens", "trained_tokens", "count"), ("training FLOPs", "flops", "figures")):
+        if any(key in run.last for run in runs):
+            rows.append((label, [run.last.get(key, math.nan) for run in runs], how))
     rows.append(("blocks, calls at the end", [f"{run.last.get('blocks', '?')}, {run.last.get('calls', '?')}" for run in runs], "text"))
     for source in union(run.validation for run in runs):
         rows.append((f"validation loss: {source}", [run.validation[source][1][-1] if source in run.validation else math.nan for run in runs], "loss"))
@@ -173,7 +175,7 @@ def default_target(folders):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem report", description="compare runs: one self-contained HTML page")
+    parser = Parser(prog="meristem report", description="compare runs: one self-contained HTML page")
     parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="the page; default RUN_DIR/report.html, for several runs report.html beside the first one's folder")
     parser.add_argument("--title", help="default: the names of the runs")

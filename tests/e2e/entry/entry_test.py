@@ -263,7 +263,8 @@ class EntryTest(unittest.TestCase):
     def test_text_commands_go_to_python_and_ids_to_the_binary(self):
         clone = self.prepared()
         for words in ("data tokenize a.txt --chat", "data train-tokenizer a", "data verify p", "data inspect p", "data primitives --items 3", "eval c --tasks x",
-                      "generate c --prompt x", "generate c --chat", "quickstart", "plot r", "report r s"):
+                      "generate c --prompt x", "generate c --chat", "quickstart", "plot r", "report r s",
+                      "follow r --to wandb", "completion bash"):
             clone.run("meristem", *words.split())
             self.assertEqual(clone.called("python"), [f"python {clone.root}/scripts/python {words}"])
         clone.run("meristem", "data", "tokenize", "a b.txt")

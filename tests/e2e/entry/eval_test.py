@@ -1,7 +1,9 @@
 """`meristem eval` on a checkpoint: tasks by name and from a file, under the trained plan and another; what is refused."""
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -65,6 +67,67 @@ class EvalTest(unittest.TestCase):
         self.assertEqual(score(plain), score(same))
         self.assertNotEqual(score(plain), score(looped))
         self.assertNotEqual(score(plain), score(shots))
+
+    def test_plans_and_repeats_in_every_command_that_runs_a_model(self):
+        """Semicolons are commas, and --repeats is a plan whose loop runs so often."""
+        items = self.root / "plans.jsonl"
+        items.write_text('{"context": [1, 2, 3], "choices": [[4], [5, 6]]}\n')
+        config = self.root / "run.yaml"
+        bare = ["growth=null", "phases=[{name: only, from_step: 0, mixture: {one: 1, two: 1}}]"]
+        commands = {"eval": ["eval", self.folder, "--item-ids", items], "generate": ["generate", self.folder, "--prompt-ids", "1,2", "--max-tokens", "40", "--temperature", "0.05"],
+                    "plan": ["plan", config, *bare, "--json"], "grow": ["grow", self.folder, "--add", "2"]}
+        for name, command in commands.items():
+            last = 7 if name == "grow" else 5
+            forms = [["--plan", f"0-1, (2-3)x3, 4-{last}"], ["--plan", f"0-1; (2-3)x3; 4-{last}"], ["--plan", f"0-1;(2-3)x1;4-{last}", "--repeats", "3"], ["--plan", f"0-{last}"]]
+            said = []
+            for number, form in enumerate(forms):
+                out = self.root / f"grown-{number}"
+                code, shown, err = tiny_run.run(PROGRAM, *command, *form, *(["--out", out] if name == "grow" else []))
+                self.assertEqual(code, 0, (name, form, err))
+                said.append(json.loads(shown)["flops_per_token"] if name == "plan" else shown.replace(str(out), "OUT"))
+            self.assertEqual(said[0], said[1], name)
+            self.assertEqual(said[0], said[2], name)
+            self.assertNotEqual(said[0], said[3], name)
+            for form, part in ((["--repeats", "3"], "loop"), (["--plan", f"0-{last}", "--repeats", "2"], "loop"), (["--plan", f"0-1, (2-3)x2, 4-{last}", "--repeats", "0"], "--repeats"),
+                               (["--plan", f"0-1, (2-3)x2, 4-{last}", "--repeats", "99999"], "--repeats"), (["--plan", "0-1; ; 2"], "plan")):
+                out = self.root / "refused"
+                code, _, err = tiny_run.run(PROGRAM, *command, *form, *(["--out", out] if name == "grow" else []))
+                self.assertEqual((code, err.count("\n"), out.exists()), (2, 1, False), (name, form, err))
+                self.assertIn(part, err)
+
+    def test_text_commands_take_them_too(self):
+        loop, _ = self.results("--tasks", self.file, "--plan", "0-1, (2-3)x3, 4-5")
+        for form in (["--plan", "0-1; (2-3)x3; 4-5"], ["--plan", "0-1, (2-3)x2, 4-5", "--repeats", 3], ["--plan", "0-1; (2-3)x9; 4-5", "--repeats", 3, "--nproc", 2]):
+            self.assertEqual(self.results("--tasks", self.file, *form)[0], loop)
+        code, _, err = call(evaluate, self.folder, "--tasks", self.file, "--repeats", 0)
+        self.assertEqual((code, err.count("\n")), (2, 1), err)
+
+    def test_a_bar_on_a_terminal_and_nothing_elsewhere(self):
+        """On a terminal stderr shows how far it is; stdout and the JSON are the same as in a pipe."""
+        shown, ids = {}, self.root / "bar.jsonl"
+        ids.write_text('{"context": [1, 2, 3], "choices": [[4], [5, 6]]}\n' * 5)
+        texts = [sys.executable, str(SCRIPTS), "eval", str(self.folder), "--tasks", f"{self.file},copy-random", "--items", "4", "--json"]
+        for name, words in (("text", texts), ("ranks", [*texts[:-1], "--nproc", "2", "--json"]), ("ids", [PROGRAM, "eval", str(self.folder), "--item-ids", str(ids)])):
+            for terminal in (True, False):
+                out = self.root / f"bar-{terminal}.json"
+                ours, theirs = pty.openpty() if terminal else os.pipe()
+                environment = tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM, "TERM": "xterm"}
+                process = subprocess.Popen([*words, str(out)] if name != "ids" else words, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+                os.close(theirs)
+                said = b""
+                with contextlib.suppress(OSError):  # a terminal whose other side is closed
+                    while piece := os.read(ours, 65536):
+                        said += piece
+                os.close(ours)
+                result = process.stdout.read()
+                process.stdout.close()
+                self.assertEqual(process.wait(), 0, said)
+                shown[terminal] = result, out.read_text() if name != "ids" else ""
+                self.assertEqual("█" in said.decode(), terminal, (name, said))
+                self.assertNotIn(b"progress", said)
+                if terminal:
+                    self.assertIn("100%", said.decode())
+            self.assertEqual(shown[True], shown[False])
 
     def test_ranks_share_the_items_out_and_change_no_score(self):
         tasks = ("--tasks", f"{self.file},copy-random", "--items", 8)  # several batches

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <map>
 
@@ -68,6 +69,17 @@ std::string printed(const char* text) { return DepthPlan::parse(text).print(); }
 
 }  // namespace
 
+TEST_CASE("semicolons will do for commas, at every level") {
+  for (const char* text : {"0-3, (4-7)x4, 8-11", "(0, 1)x2, 2", "0, 2, 1"}) {
+    std::string other = text;
+    std::replace(other.begin(), other.end(), ',', ';');
+    CHECK(DepthPlan::parse(other) == DepthPlan::parse(text));
+    CHECK(DepthPlan::parse(other).loop() == DepthPlan::parse(text).loop());
+    CHECK(DepthPlan::parse(other).print() == DepthPlan::parse(text).print());
+  }
+  CHECK(DepthPlan::parse("0, 1;2") == DepthPlan::plain(3));
+}
+
 TEST_CASE("the grammar") {
   CHECK(calls_of("7") == Calls{7});
   CHECK(calls_of("0-3") == Calls{0, 1, 2, 3});
@@ -97,7 +109,9 @@ TEST_CASE("bad plans are refused with the position") {
       {"0,,1", "position 2: expected a block number"},
       {"()x3", "position 1: expected a block number"},
       {"0 1", "position 2: expected ','"},
-      {"0;1", "position 1: expected ','"},
+      {"0:1", "position 1: expected ','"},
+      {"0;", "position 2: expected a block number"},
+      {"0;,1", "position 2: expected a block number"},
       {"0-3)", "position 3: expected ','"},
       {"0-3-5", "position 3: expected ','"},
       {"0-3 x2", "position 4: expected ','"},

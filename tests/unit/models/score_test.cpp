@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "eval/score.h"
 
 #include "core/errors.h"
@@ -37,7 +39,7 @@ TEST_CASE("a choice's score is the log-probability of its tokens, whatever it sh
   for (const char* text : {"0-2", "0, (1)x3, 2", "0, 2"}) {
     const DepthPlan plan = DepthPlan::parse(text);
     for (const std::int64_t batch_tokens : {1, 8, 1000}) {
-      const auto scores = score_choices(*model, plan, config.vocab_size, kItems, at::kCPU, {}, batch_tokens);
+      const auto scores = score_choices(*model, plan, config.vocab_size, kItems, at::kCPU, {}, {}, batch_tokens);
       REQUIRE(scores.size() == kItems.size());
       for (std::size_t i = 0; i < kItems.size(); ++i) {
         REQUIRE(scores[i].size() == kItems[i].choices.size());
@@ -46,6 +48,26 @@ TEST_CASE("a choice's score is the log-probability of its tokens, whatever it sh
           CHECK(scores[i][c] == Approx(score_by_definition(*model, plan, kItems[i], kItems[i].choices[c])).epsilon(1e-10));
         }
       }
+    }
+  }
+}
+
+TEST_CASE("a caller hears how far it is, up to all choices, whatever the batches and the share") {
+  const ModelConfig config = test::tiny_config();
+  const auto model = test::make_model(config, test::build_of(at::kFloat, Path::kFused));
+  std::size_t choices = 0;
+  for (const ChoiceItem& item : kItems) choices += item.choices.size();
+  for (const std::int64_t batch_tokens : {1, 8, 1000}) {
+    for (const Share share : {Share{0, 1}, Share{1, 2}}) {
+      std::vector<std::size_t> heard;
+      const auto scored = [&](std::size_t done, std::size_t total) {
+        CHECK(total == choices);
+        heard.push_back(done);
+      };
+      score_choices(*model, DepthPlan::plain(config.blocks), config.vocab_size, kItems, at::kCPU, share, scored, batch_tokens);
+      REQUIRE(!heard.empty());
+      CHECK(std::is_sorted(heard.begin(), heard.end()));
+      CHECK(heard.back() == choices);
     }
   }
 }

@@ -89,6 +89,19 @@ class Report(unittest.TestCase):
         self.assertIn('<td>3.8000</td><td class="best">3.2000<span class="by">-0.6000</span></td>', text)
         self.assertIn("4→8 blocks", text)
 
+    def test_amounts_and_spikes(self):
+        """Padding is told from tokens where the run did; a spike says the loss and the gradient norm."""
+        write_run(self.runs / "old")
+        write_run(self.runs / "new")
+        with open(self.runs / "new" / "metrics.jsonl", "a") as file:
+            for line in ({"event": "spike", "step": 60, "loss": 4.5, "grad_norm": 17.25}, {"event": "skip", "step": 61, "loss": "inf", "grad_norm": "nan"},
+                         {"step": 61, "tokens": 3904, "real_tokens": 3000, "trained_tokens": 1200, "flops": 1.5e12, "loss": 3.7}):
+                file.write(json.dumps(line) + "\n")
+        text = self.page(self.runs / "new", self.runs / "old")
+        for part in ("spike: loss 4.5000, gradient norm 17.2<", "skip: loss inf, gradient norm nan<", "<td>3,000</td><td>–", "<td>1,200</td><td>–", "<td>1.5e+12</td>"):
+            self.assertIn(part, text)
+        self.assertNotIn("trained tokens", self.page(self.runs / "old"))
+
     def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_runs_say(self):
         write_run(self.runs / "one", torn=True)
         text = self.page(self.runs / "one", title="<script>alert(1)</script>")
