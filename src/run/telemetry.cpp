@@ -88,7 +88,7 @@ std::map<std::string, double> Telemetry::loss_by_source() const {
   return losses;
 }
 
-MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& result) const {
+MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& result, const ProcessMemory& memory) const {
   MetricsLine line{{"step", report.step}, {"tokens", report.tokens}};
   if (report.counts) {
     line.emplace_back("real_tokens", report.counts->real_tokens);
@@ -111,7 +111,7 @@ MetricsLine Telemetry::step_line(const StepReport& report, const UpdateResult& r
     line.emplace_back("mfu", *share);
     line.emplace_back("mfu_real", *share * rate.real / rate.positions);
   }
-  line.emplace_back("memory", process_memory().peak_bytes);
+  line.emplace_back("memory", memory.peak_bytes);
   line.emplace_back("loader_wait", timed_ > 0 ? waited_ / timed_ : 0.0);
   add_rank_metrics(line);
   line.emplace_back("loss_by_source", loss_by_source());
@@ -166,8 +166,9 @@ void Telemetry::step(const StepReport& report, const UpdateResult& result) {
                       result.skipped ? "; update skipped" : ""));
   }
   if (!logs(report.step)) return;
-  log_->append(step_line(report, result));
-  if (tensorboard_) draw(report, result, loss_by_source());
+  const ProcessMemory memory = process_memory();
+  log_->append(step_line(report, result, memory));
+  if (tensorboard_) draw(report, result, memory);
   waited_ = timed_ = waited_for_ranks_ = 0;
   seconds_by_rank_.clear();
   source_losses_.clear();
@@ -193,10 +194,10 @@ void Telemetry::show(const StepReport& report, const UpdateResult& result) {
 }
 
 // What TensorBoard is given of a log line.
-void Telemetry::draw(const StepReport& report, const UpdateResult& result, const std::map<std::string, double>& loss_by_source) {
+void Telemetry::draw(const StepReport& report, const UpdateResult& result, const ProcessMemory& memory) {
   const auto add = [&](const std::string& tag, double value) { tensorboard_->add_scalar(tag, value, report.step); };
   add("train/loss", result.loss);
-  for (const auto& [source, loss] : loss_by_source) {
+  for (const auto& [source, loss] : loss_by_source()) {
     if (config_.data.sources.size() > 1) add("train/loss/" + source, loss);
   }
   add("train/grad_norm", result.grad_norm);
@@ -216,7 +217,6 @@ void Telemetry::draw(const StepReport& report, const UpdateResult& result, const
   add("speed/trained_tokens_per_second", rate.trained);
   add("speed/flops_per_second", rate.flops);
   if (const auto share = mfu(rate.flops, device_name_)) add("speed/mfu", *share);
-  const ProcessMemory memory = process_memory();
   add("memory/resident_bytes", static_cast<double>(memory.resident_bytes));
   add("memory/peak_bytes", static_cast<double>(memory.peak_bytes));
   tensorboard_->flush();

@@ -63,9 +63,9 @@ class Telemetry {
   void finish(std::int64_t step, bool whole);
 
  private:
-  MetricsLine step_line(const StepReport& report, const UpdateResult& result) const;
+  MetricsLine step_line(const StepReport& report, const UpdateResult& result, const ProcessMemory& memory) const;
   void show(const StepReport& report, const UpdateResult& result);
-  void draw(const StepReport& report, const UpdateResult& result, const std::map<std::string, double>& loss_by_source);
+  void draw(const StepReport& report, const UpdateResult& result, const ProcessMemory& memory);
   void add_by_source(const UpdateResult& result);
   void add_rank_metrics(MetricsLine& line) const;
   // Nats per target of each source since the last log line; sources without a target are not there.
