@@ -1,7 +1,6 @@
 """`meristem generate CHECKPOINT --chat`: a conversation in the terminal, or line by line in a pipe. The chat template makes the prompt, the
 binary is started once and answers token ids with token ids."""
 
-import argparse
 import itertools
 import os
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from chat.encoder import Encoder
 from chat.template import find_template
-from command import UserError, reported, utf8
+from command import Parser, UserError, reported, utf8
 from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
 from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, end_of_text_id, find_tokenizer, load_tokenizer, own_folders, special_tokens
@@ -143,8 +142,8 @@ def template_of(arguments, tokenizer_path, tokens):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem generate --chat", allow_abbrev=False, description="Talk with a trained model.",
-                                     epilog=HELP + ". Also: --max-tokens N, --temperature X, --top-k N, --top-p X, --seed N, --plan.")
+    parser = Parser(prog="meristem generate --chat", passes_on="generate", keeps_back=("--prompt-ids", "--serve", "--stop-id"),
+                    description="Talk with a trained model.", epilog=HELP)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run folder (its newest checkpoint)")
     parser.add_argument("--chat", action="store_true", required=True)
     parser.add_argument("--system", metavar="TEXT", help="a system message before the conversation")

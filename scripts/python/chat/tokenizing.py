@@ -1,6 +1,5 @@
 """`meristem data tokenize INPUT… --tokenizer T --out PREFIX --chat`: conversations to a token shard with a mask of what is trained on."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from chat.encoder import EMPTY, LONG, REWRITTEN, SPECIAL, TOOLS
 from chat.records import KINDS, Keys, RecordReader
 from chat.template import find_template
-from command import UserError, reported
+from command import Parser, UserError, reported
 from text import tokenizing
 from text.documents import add_input_arguments
 from text.encoding import Recipe
@@ -67,9 +66,9 @@ def notes(arguments, journal):
 
 
 def arguments_of(argv):
-    parser = argparse.ArgumentParser(prog="meristem data tokenize --chat", allow_abbrev=False,
-                                     description="Turn conversations into a token shard with a mask: loss on the assistant's tokens only. A record is a "
-                                                 "JSON line or a row of a table: messages, prompt and completion, or alpaca.")
+    parser = Parser(prog="meristem data tokenize --chat",
+                    description="Turn conversations into a token shard with a mask: loss on the assistant's tokens only. A record is a "
+                                "JSON line or a row of a table: messages, prompt and completion, or alpaca.")
     add_input_arguments(parser, KINDS)
     parser.set_defaults(split_on=None, document_separator=None)  # of plain text
     tokenizing.add_arguments(parser, "PREFIX.bin, .idx, .mask, .json")

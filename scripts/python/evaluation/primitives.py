@@ -125,8 +125,8 @@ def documents(names, items, shots, seed):
 @reported
 def main(argv):
     parser = Parser(prog="meristem data primitives",
-                                     description="Solved reasoning primitives as training text, a document a line. The code is the evaluation's, the seeds "
-                                                 "are others, so no document is one of its items.")
+                    description="Solved reasoning primitives as training text, a document a line. The code is the evaluation's, the seeds "
+                                "are others, so no document is one of its items.")
     parser.add_argument("--tasks", default="primitives", help="primitives, or names of single ones separated by commas")
     parser.add_argument("--items", type=int, default=1000, help="documents of each task")
     parser.add_argument("--shots", type=int, default=5, help="solved items before the last in a document")

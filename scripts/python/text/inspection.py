@@ -3,14 +3,13 @@
 `meristem data inspect PREFIX`: what a shard holds, one document as text; of a masked shard what is trained on in colour on a terminal and in
 ⟦brackets⟧ in a pipe."""
 
-import argparse
 import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from command import DamagedError, UserError, reported
+from command import DamagedError, Parser, UserError, reported
 from text.shards import Mask, Shard, xxh3_bytes, xxh3_file
 from text.tokenizer import load_tokenizer
 
@@ -138,13 +137,13 @@ def inspect(arguments):
 
 @reported
 def main(argv):
-    parser = argparse.ArgumentParser(prog="meristem data", allow_abbrev=False, description="Check a token shard, or look into it.")
+    parser = Parser(prog="meristem data", description="Check a token shard, or look into it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("verify", allow_abbrev=False, help="compare hashes, check the structure and every token id")
+    one = commands.add_parser("verify", help="compare hashes, check the structure and every token id")
     one.add_argument("prefix", metavar="PREFIX")
     one.add_argument("--vocab", type=int, metavar="N", help="ids must be below N (default: the manifest's vocabulary)")
     one.set_defaults(run=verify)
-    one = commands.add_parser("inspect", allow_abbrev=False, help="counts, lengths, one document as text")
+    one = commands.add_parser("inspect", help="counts, lengths, one document as text")
     one.add_argument("prefix", metavar="PREFIX")
     one.add_argument("--document", type=int, default=0, metavar="N", help="which document to show (default: 0)")
     one.add_argument("--tokens", type=int, default=256, metavar="N", help="how many of its tokens (default: 256)")

@@ -3,12 +3,11 @@
 
 Every byte has a token, so every text can be written; <|endoftext|> has id 0. The same text in the same order gives the same tokenizer."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from command import UserError, publish, read_utf8, reported
+from command import Parser, UserError, publish, read_utf8, reported
 from text import documents
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
@@ -193,8 +192,7 @@ def train(texts, vocab_size):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="meristem data train-tokenizer", allow_abbrev=False,
-                                     description="Train a byte-level BPE tokenizer on text.")
+    parser = Parser(prog="meristem data train-tokenizer", description="Train a byte-level BPE tokenizer on text.")
     documents.add_arguments(parser)
     parser.add_argument("--vocab", type=int, required=True, metavar="N", help=f"number of tokens, at least {FEWEST}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tokenizer.json")

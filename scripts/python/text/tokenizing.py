@@ -3,7 +3,6 @@ with any kind of input, conversations too: read, encode in several processes, wr
 
 The bytes written depend on the input, the tokenizer and the options, not on the number of workers, nor on how often the job was stopped."""
 
-import argparse
 import os
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command import UserError, reported
+from command import Parser, UserError, reported
 from cpus import usable_cpus
 from text import documents
 from text.encoding import LOST, InProcess, Pool, Recipe
@@ -167,7 +166,7 @@ def write_shard(arguments, shard, recipe):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="meristem data tokenize", allow_abbrev=False, description="Turn text into a token shard.")
+    parser = Parser(prog="meristem data tokenize", description="Turn text into a token shard.")
     documents.add_arguments(parser)
     add_arguments(parser, "PREFIX.bin, PREFIX.idx, PREFIX.json")
     parser.add_argument("--end-of-text", metavar="TOKEN",
