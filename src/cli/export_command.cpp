@@ -11,7 +11,7 @@
 #include "core/file.h"
 #include "data/loader.h"
 #include "interop/hf_folder.h"
-#include "interop/llama.h"
+#include "interop/stock.h"
 #include "models/registry.h"
 
 namespace meristem::cli {
@@ -73,16 +73,19 @@ ExitCode export_checkpoint(const ExportArguments& arguments) {
   if (const auto tokenizer = options.companions / "tokenizer.json";
       !options.companions.empty() && std::filesystem::exists(tokenizer, ignored))
     require_fitting_ids(tokenizer, config.model.vocab_size);
-  const std::string reason = not_a_llama(config.model, plan);
-  const bool stock = reason.empty() && !arguments.code;
+  const nlohmann::ordered_json base = base_config(options.companions);
+  std::string reason;
+  const Family* family =
+      stock_family(config.model, plan, base.contains("model_type") ? base.at("model_type").get<std::string>() : "", reason);
+  const bool stock = family != nullptr && !arguments.code;
   const std::int64_t length = config.data.sequence_length;
-  const HfExported done = stock ? export_llama(checkpoint.model, config.model, length, options, arguments.out)
+  const HfExported done = stock ? export_stock(checkpoint.model, *family, config.model, length, options, arguments.out)
                                 : export_with_code(checkpoint.model, config.model, mixers_of_block(config), config.model.plan_text(plan),
                                                    length, options, arguments.out);
   if (done.overflows > 0)
     fmt::print(stderr, "meristem: WARNING: {} weights are too large for {} and became infinite\n", done.overflows, done.dtype);
   if (done.companions.empty()) fmt::print(stderr, "meristem: note: no tokenizer was found to carry along; --tokenizer FOLDER names one\n");
-  const std::string form = stock ? fmt::format("LlamaForCausalLM of {} layers", config.model.blocks)
+  const std::string form = stock ? fmt::format("{} of {} layers", family->class_name, config.model.blocks)
                                  : fmt::format("MeristemForCausalLM of {} blocks and {} calls", config.model.blocks, plan.num_calls());
   fmt::print("{}: {}, {}, {} weight file{}, {} files carried along\n", arguments.out, form, done.dtype, done.files,
              done.files == 1 ? "" : "s", done.companions.size());

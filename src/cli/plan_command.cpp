@@ -203,7 +203,7 @@ void add_plan(CLI::App& app, Action& run) {
       const PlanChoice& plan = arguments->plan;
       if (!plan.text.empty()) overrides.push_back(fmt::format("model.depth_plan=\"{}\"", DepthPlan::parse(plan.text).print_loop()));
       if (plan.repeats) overrides.push_back(fmt::format("model.loop.repeats={}", *plan.repeats));
-      const RunConfig config = load_config(arguments->config, overrides, initial_model);
+      const RunConfig config = load_config(arguments->config, overrides, {initial_model, ""});
       const RunCost cost = cost_of(config, builtin_registry());
       std::optional<Match> match;
       if (arguments->match) match = match_baselines(config, builtin_registry());

@@ -36,7 +36,7 @@ void add_train(CLI::App& app, Action& run) {
       if (arguments->ranks && (*arguments->ranks < 1 || *arguments->ranks > kMostRanks)) {
         throw InputError(fmt::format("--ranks: found {}; allowed: 1 to {}", *arguments->ranks, kMostRanks));
       }
-      const RunVariants loaded = load_variants(arguments->config, arguments->overrides, initial_model);
+      const RunVariants loaded = load_variants(arguments->config, arguments->overrides, {initial_model, arguments->start.branch});
       const ModelRegistry registry = builtin_registry();
       if (arguments->dry_run) {
         for (const RunConfig& config : loaded.runs) {

@@ -126,7 +126,8 @@ bool has(const YamlNode& map, const char* key) {
 
 // What the checkpoint says of depth, as far as it holds for this run.
 void keep_depth_of_this_run(ModelConfig& model, const YamlNode& root, const YamlNode& written) {
-  const YamlNode* source_of = root.find("initial")->find("source_of");
+  const YamlNode* initial = root.find("initial");
+  const YamlNode* source_of = initial != nullptr ? initial->find("source_of") : nullptr;
   const std::size_t copies = source_of != nullptr ? source_of->items.size() : 0;
   if (copies > 0) {
     model.blocks = static_cast<std::int64_t>(copies);
@@ -154,10 +155,10 @@ YamlNode tree_of(const ModelConfig& model, const std::string& origin) {
 void lay_initial_model_under(YamlNode& root, const InitialModel& initial) {
   const YamlNode* section = root.find("initial");
   const YamlNode* checkpoint = section != nullptr ? section->find("checkpoint") : nullptr;
-  if (!initial || checkpoint == nullptr || checkpoint->kind != YamlNode::Kind::kScalar || checkpoint->text.empty()) return;
+  if (!initial.read || checkpoint == nullptr || checkpoint->kind != YamlNode::Kind::kScalar || checkpoint->text.empty()) return;
   YamlNode& written = root.member("model");
   if (written.kind == YamlNode::Kind::kNull) written.kind = YamlNode::Kind::kMap;
-  std::optional<ModelConfig> model = initial(checkpoint->text);
+  std::optional<ModelConfig> model = initial.read(checkpoint->text);
   if (!model) {
     if (has(written, "vocab_size")) return;
     throw InputError(
@@ -167,6 +168,18 @@ void lay_initial_model_under(YamlNode& root, const InitialModel& initial) {
   }
   keep_depth_of_this_run(*model, root, written);
   merge_under(written, tree_of(*model, "initial.checkpoint " + checkpoint->text));
+}
+
+// A branch goes on with its trunk's model; a config that does not say the model (its vocabulary, at the least) has that of the checkpoint.
+void lay_branch_model_under(YamlNode& root, const InitialModel& initial) {
+  if (!initial.read || initial.branch.empty()) return;
+  YamlNode& written = root.member("model");
+  if (written.kind == YamlNode::Kind::kNull) written.kind = YamlNode::Kind::kMap;
+  if (has(written, "vocab_size")) return;
+  std::optional<ModelConfig> model = initial.read(initial.branch);
+  if (!model) throw InputError(fmt::format("--branch: {} is not there, and the config does not say its model", in_quotes(initial.branch)));
+  keep_depth_of_this_run(*model, root, written);
+  merge_under(written, tree_of(*model, "--branch " + initial.branch));
 }
 
 // "file:line: " for the key path that a message begins with, or for its nearest section.
@@ -206,6 +219,7 @@ RunVariants load_variants(const fs::path& file, const std::vector<std::string>& 
   const auto add = [&](YamlNode tree, const std::string& suffix) {
     for (const std::string& argument : rest) apply_override(tree, argument);
     lay_initial_model_under(tree, initial);
+    lay_branch_model_under(tree, initial);
     out.runs.push_back(config_of(tree, file.string()));
     out.name = out.runs.back().run.name;
     std::string& name = out.runs.back().run.name;

@@ -13,13 +13,19 @@
 
 namespace meristem {
 
-// The model that initial.checkpoint names (a checkpoint or a run folder), with the blocks and the plan it ended with. Nothing where there
-// is no such folder; InputError or DamagedError where it holds no checkpoint. The rooms that can read checkpoints provide it.
-using InitialModel = std::function<std::optional<ModelConfig>(const std::string& checkpoint)>;
+// Where a config that does not say its model finds it: in initial.checkpoint, or in the checkpoint that the run branches off.
+struct InitialModel {
+  // The model of a checkpoint or a run folder, with the blocks and the plan it ended with. Nothing where there is no such folder;
+  // InputError or DamagedError where it holds no checkpoint. The rooms that can read checkpoints provide it; empty: configs say their
+  // models.
+  std::function<std::optional<ModelConfig>(const std::string& checkpoint)> read = {};
+  std::string branch = {};  // train --branch
+};
 
 // Reads `file` (its `include`s merged under it), applies overrides such as "optimizer.lr=1e-3", resolves defaults that depend on other
 // values, and validates. Relative data paths are kept as written; they are relative to the working directory. With `initial`, what the file
-// leaves unsaid under `model` is what initial.checkpoint holds.
+// leaves unsaid under `model` is what initial.checkpoint holds; with a branch, where the file does not even say model.vocab_size, the
+// checkpoint that it begins from.
 RunConfig load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides, const InitialModel& initial = {});
 
 // A file whose top-level `variants` describes several runs. Each is the rest of the file with the variant's keys laid over it: a plain key

@@ -31,12 +31,36 @@ struct WrittenPlan {
   bool empty() const { return text.empty(); }
 };
 
+enum class RopeScalingKind { kLlama3 };
+constexpr auto words_of(RopeScalingKind) { return std::array{"llama3"}; }
+
+// Of models whose rotary frequencies were stretched for longer texts; ops/rope.h has the equation.
+struct RopeScalingConfig {
+  RopeScalingKind kind = RopeScalingKind::kLlama3;
+  double factor = 8, low_freq_factor = 1, high_freq_factor = 4;
+  std::int64_t original_positions = 8192;
+};
+template <class V>
+void describe(V& v, RopeScalingConfig& c) {
+  v.value("kind", c.kind, one_of<RopeScalingKind>("Kind of scaling, as Llama 3.1 has it"));
+  v.value("factor", c.factor, within(1, 1e6, "Low frequencies are divided by this"));
+  v.value("low_freq_factor", c.low_freq_factor, within(0, 1e6, "Frequencies that turn at most so often in original_positions are low"));
+  v.value("high_freq_factor", c.high_freq_factor, within(0, 1e6, "Those that turn at least so often stay as they are", false, true));
+  v.value("original_positions", c.original_positions, within(1, 1 << 30, "Positions of the model before it was stretched"));
+}
+
 struct AttentionConfig {
   std::int64_t heads = 4;
   std::int64_t kv_heads = 0;  // 0: as many as heads (resolved)
   std::int64_t head_dim = 0;  // 0: width / heads (resolved)
   double rope_theta = 10000;
   bool qk_norm = false;
+  bool qkv_bias = false;
+  std::int64_t window = 0;
+  std::int64_t no_rope_every = 0;
+  std::optional<RopeScalingConfig> rope_scaling;
+
+  bool turns(std::int64_t block) const { return no_rope_every == 0 || (block + 1) % no_rope_every != 0; }  // whether it has RoPE
 };
 template <class V>
 void describe(V& v, AttentionConfig& c) {
@@ -45,6 +69,11 @@ void describe(V& v, AttentionConfig& c) {
   v.value("head_dim", c.head_dim, within(0, 4096, "Width of a head, even. 0: width / heads"));
   v.value("rope_theta", c.rope_theta, within(0, 1e12, "Base of the rotary frequencies", false, true));
   v.value("qk_norm", c.qk_norm, any("RMSNorm of each head's query and key before RoPE"));
+  v.value("qkv_bias", c.qkv_bias, any("Biases of queries, keys and values, as Qwen2 has them"));
+  v.value("window", c.window, within(0, 1 << 30, "Tokens that one sees, itself the last of them. 0: all before it"));
+  v.value("no_rope_every", c.no_rope_every,
+          within(0, 4096, "Every so manieth block has no RoPE, as SmolLM3 has it: blocks 3, 7, 11, … of 4. 0: all have RoPE"));
+  v.optional_section("rope_scaling", c.rope_scaling, "Rotary frequencies stretched for longer texts; null: as rope_theta says");
 }
 
 enum class FeedForwardKind { kSwiglu, kExperts };

@@ -116,6 +116,13 @@ void resolve_model(ModelConfig& model) {
   }
   if (attention.head_dim % 2 != 0)
     refuse("model.attention.head_dim: found {}; allowed: an even number, since RoPE turns pairs", attention.head_dim);
+  if (attention.rope_scaling && attention.rope_scaling->low_freq_factor >= attention.rope_scaling->high_freq_factor) {
+    refuse("model.attention.rope_scaling.low_freq_factor: found {}; allowed: below high_freq_factor = {}",
+           number_text(attention.rope_scaling->low_freq_factor), number_text(attention.rope_scaling->high_freq_factor));
+  }
+  if (attention.window > 0 && model.depth_attention && model.depth_attention->kind == DepthAttentionKind::kJoint) {
+    refuse("model.attention.window: found {}; allowed: 0 with model.depth_attention.kind: joint", attention.window);
+  }
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
   if (model.depth_plan.empty()) model.depth_plan = default_plan(model);
@@ -151,6 +158,17 @@ void check_repeats(const RunConfig& config) {
   }
 }
 
+void refuse_mixed_rope(const AttentionConfig& attention, const std::vector<std::int64_t>& source_of, const std::string& key) {
+  for (std::size_t i = 0; i < source_of.size(); ++i) {
+    const auto block = static_cast<std::int64_t>(i);
+    if (attention.turns(block) == attention.turns(source_of[i])) continue;
+    refuse(
+        "{}: block {} would be a copy of block {}, and model.attention.no_rope_every = {} gives only one of them RoPE; allowed: growth "
+        "by whole groups of {}",
+        key, block, source_of[i], attention.no_rope_every, attention.no_rope_every);
+  }
+}
+
 void check_growth(RunConfig& config) {
   GrowthConfig& growth = *config.growth;
   resolve_growth(growth);
@@ -172,12 +190,13 @@ void check_growth(RunConfig& config) {
   const bool plain = config.model.depth_plan.plan.is_plain() && !config.model.loop.is_set();
   if (!plain && growth.plans.empty())
     refuse("growth.plans: is missing; model.depth_plan {} is not plain, so every stage needs its plan", config.model.depth_plan.text);
-  if (growth.plans.empty()) return;
   // Without plans the stages can be counted; then each plan is held against its stage.
   RunConfig counted = config;
   counted.growth->plans.clear();
   counted.model.loop = {};
   const auto stages = stages_without_phases(counted);
+  for (const Stage& stage : stages) refuse_mixed_rope(config.model.attention, stage.source_of, "growth.operator");
+  if (growth.plans.empty()) return;
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {
     resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);

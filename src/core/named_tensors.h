@@ -36,6 +36,7 @@ enum class Role {
   kLinear,     // matrix of a linear map: decayed, compute precision
   kEmbedding,  // token embedding, tied or not: not decayed, compute precision
   kHead,       // untied output head: decayed, compute precision
+  kBias,       // of a linear map: not decayed, compute precision
   kNorm,       // gain of a norm: not decayed, kept and used in fp32
   kRouter,     // matrix that makes a router's queries: decayed, fp32
   kRouterKey,  // a router's keys: not decayed, fp32

@@ -12,6 +12,8 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "interop/element_types.h"
+#include "interop/families.h"
+#include "interop/token_ids.h"
 
 namespace meristem {
 namespace {
@@ -205,7 +207,10 @@ nlohmann::ordered_json base_config(const std::filesystem::path& companions) {
   if (companions.empty() || !std::filesystem::exists(path, ignored)) return nlohmann::ordered_json::object();
   const std::string text = read_file(path);
   const nlohmann::json strict = parse_json_strict(text, path.string());
-  if (!strict.is_object() || !strict.contains("model_type") || strict.at("model_type") != "llama") return nlohmann::ordered_json::object();
+  if (!strict.is_object() || !strict.contains("model_type") || !strict.at("model_type").is_string() ||
+      family_of(strict.at("model_type").get<std::string>()) == nullptr) {
+    return nlohmann::ordered_json::object();
+  }
   return nlohmann::ordered_json::parse(text);  // in the order of the file
 }
 
@@ -213,6 +218,33 @@ std::int64_t export_positions(std::int64_t sequence_length, const nlohmann::orde
   const bool known = base.contains("max_position_embeddings") && base.at("max_position_embeddings").is_number_integer();
   return std::max(sequence_length, known ? base.at("max_position_embeddings").get<std::int64_t>() : 0);
 }
+
+namespace {
+
+// What travels with the weights, and the files that transformers needs beside it: which tokens begin and end a text.
+void add_companions(const HfExport& options, nlohmann::ordered_json& config, const std::filesystem::path& to, HfExported& done) {
+  TokenIds ids;
+  if (!options.companions.empty()) {
+    done.companions = copy_companions(options.companions, to, /*config=*/false);
+    ids = token_ids_of(options.companions);
+  }
+  // transformers' own defaults would name tokens that the tokenizer may use otherwise: null where they are not known.
+  write_token_ids(ids, config);
+  const auto add = [&](const char* name, const nlohmann::ordered_json& json) {
+    std::error_code ignored;
+    if (json.is_null() || std::filesystem::exists(to / name, ignored)) return;
+    write_file_durably(to / name, json.dump(2) + "\n");
+  };
+  std::error_code ignored;
+  if (std::filesystem::exists(to / "tokenizer.json", ignored))
+    add("tokenizer_config.json", tokenizer_config_json(options.companions, ids, config.at("max_position_embeddings").get<std::int64_t>()));
+  if (ids.eos.empty()) return;
+  nlohmann::ordered_json generation = nlohmann::ordered_json::object();
+  write_token_ids(ids, generation);
+  add("generation_config.json", generation);
+}
+
+}  // namespace
 
 HfExported write_hf_folder(const SafetensorsFile& weights, const std::vector<WeightPart>& parts, nlohmann::ordered_json config,
                            const WeightType& type, const HfExport& options, const std::vector<std::pair<std::string, std::string>>& texts,
@@ -223,7 +255,7 @@ HfExported write_hf_folder(const SafetensorsFile& weights, const std::vector<Wei
   HfExported result;
   result.dtype = type.ours;
   write_weights(weights, parts, type.dtype, options.shard_bytes, folder.path(), result);
-  if (!options.companions.empty()) result.companions = copy_companions(options.companions, folder.path(), /*config=*/false);
+  add_companions(options, config, folder.path(), result);
   // Both spellings: transformers 4 reads torch_dtype, transformers 5 dtype.
   config["dtype"] = type.theirs;
   config["torch_dtype"] = type.theirs;
@@ -284,7 +316,11 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
   json["num_key_value_heads"] = model.attention.kv_heads;
   json["head_dim"] = model.attention.head_dim;
   json["rope_base"] = model.attention.rope_theta;
+  json["rope_scaling_by"] = rope_scaling_json(model.attention);  // not rope_scaling, which transformers would read its own way
+  json["no_rope_every"] = model.attention.no_rope_every;
+  json["window"] = model.attention.window;
   json["qk_norm"] = model.attention.qk_norm;
+  json["qkv_bias"] = model.attention.qkv_bias;
   json["norm"] = word_of(model.norm);
   json["rms_norm_eps"] = model.norm_eps;
   json["feed_forward"] = feed_forward_json(model.feed_forward);
@@ -293,7 +329,9 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
   for (const auto& option : model.options) json["options"][option.first] = model.option(option.first, 0);
   json["tie_word_embeddings"] = model.tie_embeddings;
   json["max_position_embeddings"] = positions;
-  for (const char* token : {"bos_token_id", "eos_token_id", "pad_token_id"}) json[token] = base.contains(token) ? base.at(token) : nullptr;
+  for (const char* token : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+    if (base.contains(token)) json[token] = base.at(token);
+  }
   return json;
 }
 

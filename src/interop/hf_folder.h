@@ -42,6 +42,7 @@ struct WeightPart {
   std::vector<std::int64_t> shape;  // of theirs
   std::int64_t first_row = 0;
   std::int64_t rope_heads = 0;  // heads that RoPE turns; 0 for other tensors
+  double scale = 1;             // ours are theirs times this; 1 on the way out
   std::int64_t elements() const;
   std::int64_t row_elements() const { return elements() / shape[0]; }
 };
@@ -72,7 +73,7 @@ struct HfExported {
   std::int64_t overflows = 0;  // finite weights that became infinite in the smaller type
 };
 
-// What the model came with: the companions' config.json. Empty where there is none, or that of something else than a Llama.
+// What the model came with: the companions' config.json. Empty where there is none, or that of no family of ours (interop/families.h).
 nlohmann::ordered_json base_config(const std::filesystem::path& companions);
 
 // Positions that the exported model may be asked for: those it was trained with, or came with.

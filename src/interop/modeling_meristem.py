@@ -8,6 +8,7 @@ Semicolons will do for commas, which lm-evaluation-harness takes for itself: --m
 Shapes: B sequences of T tokens, S of them with what is cached, width D, H heads over G key/value heads of K; h is the residual stream [B, T, D].
 """
 
+import copy
 import math
 import re
 
@@ -25,11 +26,12 @@ class MeristemConfig(PretrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(self, vocab_size=256, hidden_size=64, num_blocks=2, depth_plan="0-1", repeats=None, num_attention_heads=4, num_key_value_heads=4,
-                 head_dim=16, rope_base=10000.0, qk_norm=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
+                 head_dim=16, rope_base=10000.0, rope_scaling_by=None, no_rope_every=0, window=0, qk_norm=False, qkv_bias=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
                  depth_attention=None, mixers=None, options=None, max_position_embeddings=2048, **rest):
         self.vocab_size, self.hidden_size, self.num_blocks, self.depth_plan, self.repeats = vocab_size, hidden_size, num_blocks, depth_plan, repeats
         self.num_attention_heads, self.num_key_value_heads, self.head_dim = num_attention_heads, num_key_value_heads, head_dim
-        self.rope_base, self.qk_norm, self.norm, self.rms_norm_eps, self.injection = rope_base, qk_norm, norm, rms_norm_eps, injection
+        self.rope_base, self.rope_scaling_by, self.no_rope_every, self.window = rope_base, rope_scaling_by, no_rope_every, window
+        self.qk_norm, self.qkv_bias, self.norm, self.rms_norm_eps, self.injection = qk_norm, qkv_bias, norm, rms_norm_eps, injection
         self.feed_forward = feed_forward or {"kind": "swiglu", "inner": 4 * hidden_size}
         self.depth_attention, self.max_position_embeddings = depth_attention, max_position_embeddings
         self.mixers = mixers or [["attention", "Attention"], ["feed_forward", "FeedForward"]]  # of a block, in order: name and class
@@ -117,8 +119,8 @@ class RmsNorm(nn.Module):
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(x.dtype)
 
 
-def linear(inputs, outputs):
-    return nn.Linear(inputs, outputs, bias=False)
+def linear(inputs, outputs, bias=False):
+    return nn.Linear(inputs, outputs, bias=bias)
 
 
 def swiglu(gate_up):
@@ -126,10 +128,14 @@ def swiglu(gate_up):
     return F.silu(gate) * up
 
 
-def turned(x, positions, base):
-    """RoPE in half-split pairs on the last axis. `positions` broadcasts over the axes before it."""
+def turned(x, positions, base, scaling=None):
+    """RoPE in half-split pairs on the last axis. `positions` broadcasts over the axes before it. `scaling`: as Llama 3.1 stretches it."""
     half = x.shape[-1] // 2
     frequency = base ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
+    if scaling:
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        kept = ((frequency * scaling["original_max_position_embeddings"] / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        frequency = frequency * ((1 - kept) / scaling["factor"] + kept)
     angle = positions[..., None].to(torch.float64) * frequency
     cos, sin, a, b = angle.cos().float(), angle.sin().float(), x[..., :half].float(), x[..., half:].float()
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
@@ -163,7 +169,7 @@ class Call:
     def __init__(self, positions, real, mask, cache):
         self.positions, self.real = positions, real  # [B, T]; bool [B, T], false where a token is padding
         self.mask, self.cache = mask, cache          # bool [B, 1, T, S], true where a token is seen; DecodeCache or None
-        self.depth = 0          # place in the plan, from 0
+        self.depth = self.block = 0      # place in the plan, from 0; the block that is called
         self.states = []        # h before each call so far
         self.keys, self.values = [], []  # depth attention's, of the calls so far
 
@@ -174,8 +180,9 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim, self.base = config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.rope_base
         depth = config.depth_attention or {}
         self.over_depth = depth.get("kind") if depth.get("kind") in ("joint", "values") else None
+        self.scaling, self.no_rope_every = config.rope_scaling_by, config.no_rope_every
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
-        self.qkv = linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.qkv = linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, config.qkv_bias)
         if config.qk_norm:
             self.q_norm, self.k_norm = (RmsNorm(self.head_dim, config.rms_norm_eps) for _ in range(2))
         self.output = linear(self.heads * self.head_dim, config.hidden_size)
@@ -186,7 +193,8 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, K)) for part in parts)  # [B, T, heads, K]
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = (turned(x, call.positions[..., None], self.base) for x in (q, k))
+        if not self.no_rope_every or (call.block + 1) % self.no_rope_every:
+            q, k = (turned(x, call.positions[..., None], self.base, self.scaling) for x in (q, k))
         if self.over_depth == "values":
             call.keys.append(k)
             v = attend_over_depth(q.unflatten(2, (G, H // G)).mean(3), call.keys, [*call.values, v])
@@ -305,10 +313,11 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = MeristemConfig
     _no_split_modules = ["Block"]
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def __init__(self, config):
         super().__init__(config)
-        self.plan = DepthPlan(config.depth_plan, config.repeats)
+        self.plan, self.gradient_checkpointing = DepthPlan(config.depth_plan, config.repeats), False
         if max(self.plan.calls) >= config.num_blocks:
             raise ValueError(f"depth plan {config.depth_plan!r}: calls block {max(self.plan.calls)}; there are {config.num_blocks}")
         if config.injection != "none" and self.plan.loop is None:
@@ -336,7 +345,7 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None, use_cache=None,
                 logits_to_keep=0, **_):
         h = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache and past_key_values is None:
+        if use_cache and past_key_values is None and not (self.gradient_checkpointing and self.training):
             past_key_values = DecodeCache()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         h = self.norm(self._run(h, Call(*self._places(h, attention_mask, position_ids, past), past_key_values)))
@@ -360,16 +369,35 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
                 elif into_loop > 0:
                     h = h + first_input
             call.states.append(h)
-            h = self.blocks[block](h, call)
+            call.block = block
+            h = self._again(block, h, call) if self.gradient_checkpointing and self.training else self.blocks[block](h, call)
         return h
 
-    @staticmethod
-    def _places(h, attention_mask, position_ids, past):
+    def _again(self, block, h, call):
+        """Gradient checkpointing: backward runs the call a second time. It is a function of tensors, so that it does not matter which time."""
+        kept = len(call.states), len(call.keys), len(call.values)
+
+        def run(h, *memory):
+            own = copy.copy(call)
+            own.depth, own.block, own.states = depth, block, list(memory[: kept[0]])
+            own.keys, own.values = list(memory[kept[0] : kept[0] + kept[1]]), list(memory[kept[0] + kept[1] :])
+            return self.blocks[block](h, own), *own.keys[kept[1] :], *own.values[kept[2] :]
+
+        depth = call.depth
+        h, *added = self._gradient_checkpointing_func(run, h, *call.states, *call.keys, *call.values)
+        call.keys += added[: len(added) // 2]
+        call.values += added[len(added) // 2 :]
+        return h
+
+    def _places(self, h, attention_mask, position_ids, past):
         """Positions [B, T], which tokens count [B, T], and which each one sees [B, 1, T, S]. Padding, 0 in the mask [B, S], is neither counted
         nor seen."""
         B, T, S = h.shape[0], h.shape[1], past + h.shape[1]
         real = torch.ones(B, T, dtype=torch.bool, device=h.device) if attention_mask is None else attention_mask[:, past:S].bool()
-        seen = torch.ones(T, S, dtype=torch.bool, device=h.device).tril(past)[None, None].expand(B, 1, T, S)
+        seen = torch.ones(T, S, dtype=torch.bool, device=h.device).tril(past)
+        if self.config.window:
+            seen = seen.triu(past - self.config.window + 1)
+        seen = seen[None, None].expand(B, 1, T, S)
         if attention_mask is not None:
             seen = seen & attention_mask[:, None, None, :S].bool()
             seen = seen | torch.eye(T, S, dtype=torch.bool, device=h.device).roll(past, 1)  # a softmax over nothing is no number

@@ -37,8 +37,13 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
 
 void DepthModel::grow_rope_table(std::int64_t positions) {
   if (rope_.cos.defined() && rope_.cos.size(0) >= positions) return;
+  std::optional<ops::RopeScaling> scaling;
+  if (const auto& given = config_.attention.rope_scaling) {
+    scaling = {given->factor, given->low_freq_factor, given->high_freq_factor, static_cast<double>(given->original_positions)};
+  }
   rope_ = ops::make_rope_table(positions, config_.attention.head_dim, config_.attention.rope_theta,
-                               torch::dtype(build_.placement.norm).device(build_.placement.device));
+                               torch::dtype(build_.placement.norm).device(build_.placement.device), scaling);
+  if (config_.attention.no_rope_every > 0) no_rotation_ = ops::no_rotation(rope_);
 }
 
 // Positions count within a document, so the longest one bounds them.
@@ -48,7 +53,6 @@ void DepthModel::make_room_for(const Batch& batch) {
 }
 
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads) {
-  call.rope = &rope_;
   LoopRun loop(config_.loop, plan, injection_);
   const auto reads = [this](std::int64_t part) {
     if (before_reading_) before_reading_(part);
@@ -63,6 +67,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
     call.block = plan.calls()[static_cast<std::size_t>(r)];
+    call.rope = config_.attention.turns(call.block) ? &rope_ : &no_rotation_;
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
     reads(call.block);

@@ -43,12 +43,12 @@ class DepthModel : public Model {
   nn::Linear embedding_{nullptr}, head_{nullptr};  // weights [V, D]; head_ empty where tied
   std::vector<nn::Block> blocks_;
   nn::RmsNorm norm_{nullptr};
-  nn::Linear injection_{nullptr};  // weight [D, 2 D]; empty without injection: concat
-  ops::RopeTable rope_;
-  std::int64_t experts_ = 0;         // of a block; 0: none
-  nn::ExpertCounts counts_;          // of the update under way
-  std::vector<std::int64_t> calls_;  // its plan's: the block of each call
-  nn::ExpertLoads last_loads_;       // of the last update
+  nn::Linear injection_{nullptr};      // weight [D, 2 D]; empty without injection: concat
+  ops::RopeTable rope_, no_rotation_;  // no_rotation_: of the blocks without RoPE, where there are such
+  std::int64_t experts_ = 0;           // of a block; 0: none
+  nn::ExpertCounts counts_;            // of the update under way
+  std::vector<std::int64_t> calls_;    // its plan's: the block of each call
+  nn::ExpertLoads last_loads_;         // of the last update
 };
 
 }  // namespace meristem

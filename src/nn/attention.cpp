@@ -1,18 +1,23 @@
 #include "nn/attention.h"
 
+#include <algorithm>
+
 #include "nn/depth_attention.h"
 #include "ops/depth_attention.h"
 
 namespace meristem::nn {
 
 AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
-    : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim}, width_(config.width), paths_(paths) {
+    : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim, config.attention.window},
+      width_(config.width),
+      paths_(paths) {
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kJoint) depth_ = Depth::kJoint;
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kValues) depth_ = Depth::kValues;
   if (config.depth_attention) depth_shape_ = depth_heads(config);
   norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
   const std::int64_t kv_columns = shape_.kv_heads * shape_.head_dim;
   qkv_ = register_module("qkv", Linear(width_, MatrixRows{shape_.query_columns(), kv_columns, kv_columns}, kInitStd, placement));
+  if (config.attention.qkv_bias) qkv_->add_bias(placement);
   if (config.attention.qk_norm) {
     q_norm_ = register_module("q_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
     k_norm_ = register_module("k_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
@@ -45,9 +50,14 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
-  // Keys and values of the sequence so far, [S, G*K] each.
+  // Keys and values of the sequence so far, [S, G*K] each; with a window those that these tokens see.
   DecodeState& seen = *call.state;
-  seen = seen.empty() ? DecodeState{k.contiguous(), v.contiguous()} : DecodeState{at::cat({seen[0], k}), at::cat({seen[1], v})};
+  if (seen.empty()) {
+    seen = {k.contiguous(), v.contiguous()};
+  } else {
+    const std::int64_t kept = shape_.window == 0 ? seen[0].size(0) : std::min(seen[0].size(0), shape_.window - 1);
+    for (std::size_t i = 0; i < 2; ++i) seen[i] = at::cat({seen[i].narrow(0, seen[i].size(0) - kept, kept), i == 0 ? k : v});
+  }
   if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape_, paths_.attention);
   return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape_, paths_.depth_attention);
 }
@@ -73,8 +83,11 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
                query = static_cast<double>(shape_.query_columns());
   CallCost cost;
   cost.matmul_flops = 2 * width * columns + 2 * query * width;
-  cost.score_flops = 4 * query * static_cast<double>(place.context) / 2;
-  cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns());
+  // Keys that a token sees in the mean, and the share of the context's keys that is kept.
+  const double context = static_cast<double>(place.context),
+               window = shape_.window == 0 ? context : std::min(context, static_cast<double>(shape_.window));
+  cost.score_flops = context == 0 ? 0 : 4 * query * (window - window * window / (2 * context));
+  cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns()) * (context == 0 ? 1 : window / context);
   const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
   cost.saved_elements = 2 * width + columns + query;

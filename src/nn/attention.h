@@ -1,5 +1,5 @@
 // Sequence attention: pre-norm, packed QKV projection, RoPE, causal grouped-query attention, output projection; optional QK norm
-// (RMSNorm of each head's query and key before RoPE).
+// (RMSNorm of each head's query and key before RoPE), biases of the QKV projection, and a window.
 // Two kinds of depth attention live in here, without parameters of their own; both read the keys and values that earlier calls of the same
 // forward pass left in DepthMemory, after RoPE, so that query and depth key of one token stand at one position:
 //   joint   one softmax over the sequence's keys and the token's own of earlier calls (MoDA, Zhu et al., 2026)

@@ -1,4 +1,4 @@
-// The layers that everything else is made of: a linear map without bias, RMSNorm with its gain, the output head.
+// The layers that everything else is made of: a linear map, RMSNorm with its gain, the output head.
 #pragma once
 
 #include <numeric>
@@ -9,7 +9,7 @@
 
 namespace meristem::nn {
 
-// y = x W^T
+// y = x W^T, + b where it has a bias
 class LinearImpl : public Module {
  public:
   // weight: [out, in], Normal(0, init_std).
@@ -20,12 +20,14 @@ class LinearImpl : public Module {
     const std::int64_t out = std::accumulate(outs.begin(), outs.end(), std::int64_t{0});
     weight_ = add_parameter("weight", {out, in}, role, init_std, placement, outs);
   }
+  // Gives it a bias, [out], which starts at zero.
+  void add_bias(const Placement& placement) { bias_ = add_parameter("bias", {weight_.size(0)}, Role::kBias, 0, placement); }
   // x: [N, in] of the weight's type -> [N, out].
-  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight_); }
+  at::Tensor forward(const at::Tensor& x) const { return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_); }
   const at::Tensor& weight() const { return weight_; }
 
  private:
-  at::Tensor weight_;
+  at::Tensor weight_, bias_;
 };
 TORCH_MODULE(Linear);
 

@@ -22,22 +22,42 @@ at::Tensor repeat_heads(const at::Tensor& x, std::int64_t heads) {
   return x.unsqueeze(2).expand({x.size(0), x.size(1), group, x.size(2), x.size(3)}).reshape({x.size(0), heads, x.size(2), x.size(3)});
 }
 
-at::Tensor softmax_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+// Bool [T, S]: which of S keys each of T queries sees, the last query the last key.
+at::Tensor seen_keys(const at::Tensor& q, const at::Tensor& k, std::int64_t window) {
+  const std::int64_t before = k.size(2) - q.size(2);
+  const at::Tensor seen = at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool)).tril(before);
+  return window == 0 ? seen : seen.triu(before - window + 1);
+}
+
+at::Tensor softmax_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window) {
   const auto wide = accumulate_type(q.scalar_type());
-  const std::int64_t queries = q.size(2), keys = k.size(2);
   at::Tensor scores = at::matmul(q.to(wide), k.to(wide).transpose(2, 3)) / std::sqrt(static_cast<double>(q.size(3)));
-  const at::Tensor hidden = at::ones({queries, keys}, q.options().dtype(at::kBool)).triu(keys - queries + 1);
-  scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  scores = scores.masked_fill(seen_keys(q, k, window).logical_not(), -std::numeric_limits<double>::infinity());
   return at::matmul(scores.softmax(-1), v.to(wide)).to(q.scalar_type());
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, Path path) {
-  if (path == Path::kReference) return softmax_attention(q, k, v);
+// Some queries at a time with the keys that they see, so that work and masks follow the window and not the text.
+at::Tensor attend_in_window(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window) {
+  constexpr std::int64_t kFewest = 128;  // of fewer queries a call costs more than the keys it spares
+  const std::int64_t queries = q.size(2), before = k.size(2) - queries, step = std::max(window, kFewest);
+  std::vector<at::Tensor> out;
+  for (std::int64_t begin = 0; begin < queries; begin += step) {
+    const std::int64_t count = std::min(step, queries - begin), end_key = before + begin + count,
+                       first_key = std::max<std::int64_t>(0, before + begin - window + 1);
+    const at::Tensor some_q = q.narrow(2, begin, count), some_k = k.narrow(2, first_key, end_key - first_key),
+                     some_v = v.narrow(2, first_key, end_key - first_key);
+    out.push_back(at::scaled_dot_product_attention(some_q, some_k, some_v, seen_keys(some_q, some_k, window), 0.0, false));
+  }
+  return out.size() == 1 ? out[0] : at::cat(out, 2);
+}
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window, Path path) {
+  if (path == Path::kReference) return softmax_attention(q, k, v, window);
   const std::int64_t queries = q.size(2), keys = k.size(2);
+  if (window > 0 && keys > window) return attend_in_window(q, k, v, window);
   if (queries == keys) return at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/true);
   if (queries == 1) return at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/false);
-  const at::Tensor seen = at::ones({queries, keys}, q.options().dtype(at::kBool)).tril(keys - queries);
-  return at::scaled_dot_product_attention(q, k, v, seen, 0.0, false);
+  return at::scaled_dot_product_attention(q, k, v, seen_keys(q, k, 0), 0.0, false);
 }
 
 // `sequences` sequences of equal length.
@@ -45,7 +65,7 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
                         Path path) {
   const at::Tensor out = attend(as_heads(q, sequences, shape.heads, shape.head_dim),
                                 repeat_heads(as_heads(k, sequences, shape.kv_heads, shape.head_dim), shape.heads),
-                                repeat_heads(as_heads(v, sequences, shape.kv_heads, shape.head_dim), shape.heads), path);
+                                repeat_heads(as_heads(v, sequences, shape.kv_heads, shape.head_dim), shape.heads), shape.window, path);
   return out.transpose(1, 2).reshape({-1, shape.query_columns()});
 }
 
@@ -70,7 +90,7 @@ kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& 
   out.head_dim = static_cast<int>(shape.head_dim);
   out.documents = static_cast<int>(offsets.size(0)) - 1;
   out.offsets = offsets.data_ptr<std::int32_t>();
-  out.window_left = -1;  // all tokens before itself
+  out.window_left = static_cast<int>(shape.window) - 1;  // -1: all tokens before itself
   out.window_right = 0;
   out.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
   return out;
@@ -79,24 +99,24 @@ kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
-                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
-    const HeadShape shape{heads, kv_heads, head_dim};
+                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t window) {
+    const HeadShape shape{heads, kv_heads, head_dim, window};
     const at::Tensor qkv = readable(qkv_NC);
     const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
     const at::Tensor log_sum_exp = at::empty({heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
     attention_forward_cuda(qkv, shape, offsets, out, log_sum_exp);
     context->save_for_backward({qkv, out, log_sum_exp, offsets});
-    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim};
+    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim, window};
     return out;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const std::vector<std::int64_t> numbers = context->saved_data["shape"].toIntVector();
-    const HeadShape shape{numbers[0], numbers[1], numbers[2]};
+    const HeadShape shape{numbers[0], numbers[1], numbers[2], numbers[3]};
     const at::Tensor d_qkv = at::empty({saved[0].size(0), shape.columns()}, saved[0].options());
     attention_backward_cuda(saved[0], shape, saved[3], saved[1], readable(grads[0]), saved[2], d_qkv);
-    return {d_qkv, {}, {}, {}, {}};
+    return {d_qkv, {}, {}, {}, {}, {}};
   }
 };
 
@@ -106,7 +126,7 @@ at::Tensor fused_attention(const at::Tensor& qkv_NC, const HeadShape& shape, con
   TORCH_CHECK(offsets.defined(), "attention: the batch brought no offsets of its documents");
   TORCH_CHECK(offsets.scalar_type() == at::kInt && offsets.dim() == 1 && offsets.is_contiguous() && offsets.device() == qkv_NC.device(),
               "attention: offsets are ", offsets.sizes(), " of ", offsets.scalar_type(), ", expected int32 on ", qkv_NC.device());
-  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim);
+  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim, shape.window);
 }
 
 }  // namespace

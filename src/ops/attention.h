@@ -1,4 +1,5 @@
-// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection.
+// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection; with a window (Beltagy et al., 2020) where the shape
+// has one.
 // Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value columns.
 #pragma once
 
@@ -37,7 +38,8 @@ struct Documents {
 // documents.offsets and the projection in place by its strides; saves qkv, the result and its log-sum-exp; gradients are deterministic.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
-// Decoding: t new queries q [t, H*K] see the S >= t keys and values [S, G*K] of one sequence, query i up to key S - t + i. No gradient.
+// Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a
+// window no further back than that. No gradient.
 // Our own kernel is for whole sequences: kFused decodes by the library.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
 

@@ -32,9 +32,10 @@ struct Paths : PerOperator<Path> {
   static Paths reference() { return {}; }
 };
 
-// Query heads and the key/value heads that they share.
+// Query heads and the key/value heads that they share, and how far back a token looks.
 struct HeadShape {
   std::int64_t heads, kv_heads, head_dim;
+  std::int64_t window = 0;  // tokens that one sees, itself the last of them; 0: all before it
   std::int64_t query_columns() const { return heads * head_dim; }
   std::int64_t kv_columns() const { return kv_heads * head_dim; }
   std::int64_t columns() const { return query_columns() + 2 * kv_columns(); }

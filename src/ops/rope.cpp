@@ -1,5 +1,7 @@
 #include "ops/rope.h"
 
+#include <cmath>
+
 #include <torch/torch.h>
 
 #include "meristem_kernels/rope.h"
@@ -122,13 +124,21 @@ at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Te
   return rope(heads, norm.query_heads + norm.key_heads, positions_N, table, rope_path);
 }
 
-RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double theta, const at::TensorOptions& options) {
+RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double theta, const at::TensorOptions& options,
+                          const std::optional<RopeScaling>& scaling) {
   // Angles are built in double: position x frequency in float loses digits beyond a few thousand positions.
   const auto wide = options.dtype(at::kDouble);
-  const at::Tensor frequency = at::pow(theta, at::arange(0, head_dim, 2, wide) / -static_cast<double>(head_dim));
+  at::Tensor frequency = at::pow(theta, at::arange(0, head_dim, 2, wide) / -static_cast<double>(head_dim));
+  if (scaling) {
+    const at::Tensor turns = frequency * (scaling->original_positions / (2 * M_PI));  // over the original positions
+    const at::Tensor kept = ((turns - scaling->low_factor) / (scaling->high_factor - scaling->low_factor)).clamp(0, 1);
+    frequency = frequency * ((1 - kept) / scaling->factor + kept);
+  }
   const at::Tensor angle = at::outer(at::arange(positions, wide), frequency);
   return {angle.cos().to(options), angle.sin().to(options)};
 }
+
+RopeTable no_rotation(const RopeTable& like) { return {at::ones_like(like.cos), at::zeros_like(like.sin)}; }
 
 at::Tensor rope(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table, Path path) {
   TORCH_CHECK(x_NC.dim() == 2 && heads * 2 * table.cos.size(1) <= x_NC.size(1), "rope: ", heads, " heads do not fit ", x_NC.sizes());

@@ -1,6 +1,8 @@
 // Rotary position embedding (Su et al., 2021) in the half-split layout of Llama checkpoints.
 #pragma once
 
+#include <optional>
+
 #include <ATen/core/Tensor.h>
 
 #include "ops/paths.h"
@@ -11,7 +13,18 @@ namespace meristem::ops {
 struct RopeTable {
   at::Tensor cos, sin;
 };
-RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double theta, const at::TensorOptions& options);
+
+// Llama 3's stretching of the rotary frequencies for texts longer than `original_positions` (config.json: rope_type "llama3"). With
+// s = original_positions / wavelength: frequencies of s >= high_factor stay, those of s <= low_factor are divided by `factor`, between them
+// f ((1 - m) / factor + m) with m = (s - low_factor) / (high_factor - low_factor).
+struct RopeScaling {
+  double factor, low_factor, high_factor;
+  double original_positions;
+};
+RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double theta, const at::TensorOptions& options,
+                          const std::optional<RopeScaling>& scaling = {});
+// Of a call that turns nothing: cos 1, sin 0.
+RopeTable no_rotation(const RopeTable& like);
 
 // x_NC: [N, C], whose first heads*head_dim columns are heads; rotates those and returns the whole [N, C]. positions_N: int32.
 // The fused path rotates in place: x_NC must not be needed elsewhere. fp32 inside. Differentiable in x_NC.

@@ -51,6 +51,15 @@ inline std::vector<Variant> variants() {
   ModelConfig layered = tiny_config(3);
   layered.feed_forward = tiny_experts(1);
   add("layered mixture of experts", layered);
+  ModelConfig others = tiny_config(4);  // what models that come in from elsewhere have
+  others.attention.qkv_bias = others.attention.qk_norm = true;
+  others.attention.window = 5;
+  others.attention.no_rope_every = 2;
+  others.attention.rope_scaling = RopeScalingConfig{RopeScalingKind::kLlama3, 4, 1, 4, 16};
+  add("biases, window, blocks without RoPE, scaled RoPE", others);
+  ModelConfig windowed = tiny_dreamer("values");
+  windowed.attention.window = 5;
+  add("values with a window", windowed);
   ModelConfig prelude = tiny_dreamer("joint", 2);
   prelude.blocks = 3;
   prelude.depth_plan = "0, (1)x3, 2";

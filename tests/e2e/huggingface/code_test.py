@@ -37,6 +37,8 @@ MODELS = {
                 "depth_attention": {"kind": "separate", "keys": "updates", "position": "none"}},
     "joint": {"architecture": "dreamer", "blocks": 2, "depth_plan": "0, (1)x3", "depth_attention": {"kind": "joint"}, "feed_forward": EXPERTS},
     "values": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x4", "depth_attention": {"kind": "values"}},
+    "families": {"attention": {"heads": 4, "kv_heads": 2, "qkv_bias": True, "window": 7, "no_rope_every": 2,
+                               "rope_scaling": {"kind": "llama3", "factor": 4, "original_positions": 16}}, "depth_plan": "0, (1)x3, 2"},
     "layered experts": {"depth_plan": "0-2", "feed_forward": EXPERTS | {"shared": 0}},
 }
 
@@ -55,11 +57,12 @@ class Code(FolderCase):
         self.assertEqual(found, code, err)
         return out + err
 
-    def trained(self, name, changes):
+    def trained(self, name, changes, **data):
         """A run of a few updates with a large learning rate, so that no weight is still at its start (some start at zero)."""
         if not (self.folder / "data.bin").exists():
             write_shard(self.folder / "data", 61, [np.random.default_rng(length).integers(0, 61, length) for length in (100, 50, 70)])
-        config = {"run": {"name": name}, "model": {**MODEL, **changes}, "data": {"sequence_length": 32, "sources": {"one": {"path": "data"}}},
+        config = {"run": {"name": name}, "model": {**MODEL, **changes},
+                  "data": {"sequence_length": 32, "sources": {"one": {"path": "data"}}, **data},
                   "optimizer": {"lr": 0.05}, "schedule": {"steps": 6, "warmup": 0, "decay": {"kind": "none"}}, "batch": {"tokens": 64},
                   "logging": {"sample_tokens": 0}}
         self.file(f"{name}.yaml", yaml.safe_dump(config, sort_keys=False))
@@ -97,6 +100,34 @@ class Code(FolderCase):
             np.testing.assert_allclose(padded.logits[0, 5:].numpy(), expected, atol=1e-4)
             greedy = model.generate(torch.tensor([IDS]), max_new_tokens=3, do_sample=False, pad_token_id=0)
         self.assertEqual(int(greedy[0, len(IDS)]), int(expected[-1].argmax()))
+
+    def test_an_export_says_what_ends_a_text(self):
+        """Of a run with a tokenizer of one's own, which brings nothing but tokenizer.json, and a chat template."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import AutoTokenizer, GenerationConfig
+
+        words = Tokenizer(models.WordLevel({"<|endoftext|>": 3} | {f"w{number}": number for number in range(61) if number != 3}))
+        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        words.add_special_tokens(["<|endoftext|>"])
+        (self.folder / "own").mkdir()
+        words.save(str(self.folder / "own/tokenizer.json"))
+        self.file("own/chat_template.jinja", "{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}")
+        for name in ("plain", "loop"):
+            with self.subTest(name):
+                run = self.trained(f"{name}-own", MODELS.get(name, {}), tokenizer="own/tokenizer.json")
+                said = self.run_program("export", run, "--out", self.folder / f"{name}.hf")
+                self.assertNotIn("no tokenizer was found", said)
+                config = json.loads((self.folder / f"{name}.hf/config.json").read_text())
+                self.assertEqual([config[f"{token}_token_id"] for token in ("bos", "eos", "pad")], [3, 3, 3])
+                self.assertEqual(GenerationConfig.from_pretrained(self.folder / f"{name}.hf").eos_token_id, 3)
+                tokenizer = AutoTokenizer.from_pretrained(self.folder / f"{name}.hf")
+                self.assertEqual((tokenizer.eos_token, tokenizer.pad_token_id), ("<|endoftext|>", 3))
+                self.assertEqual(tokenizer("w1 w2").input_ids, [1, 2])
+                self.assertEqual(tokenizer.apply_chat_template([{"role": "user", "content": "w5"}], tokenize=False), "w5 <|endoftext|>")
+                model = self.load(self.folder / f"{name}.hf")
+                with torch.no_grad():  # where nothing but the end of text may be said, one token is all
+                    text = model.generate(torch.tensor([IDS]), max_new_tokens=5, suppress_tokens=[id for id in range(61) if id != 3])
+                self.assertEqual(text[0, len(IDS):].tolist(), [3])
 
     def test_the_plan_is_chosen_at_loading(self):
         run, out = self.trained("loop", MODELS["loop"]), self.folder / "hf"
@@ -139,8 +170,30 @@ class Code(FolderCase):
         loss = model(ids, labels=ids).loss
         loss.backward()
         self.assertTrue(all(parameter.grad is not None for parameter in model.parameters()))
+        self.checkpointing_changes_nothing(model, ids)
         model.save_pretrained(self.folder / "again")
         self.agree(self.ours(run), self.load(self.folder / "again"))
+
+
+    def test_gradient_checkpointing_with_a_memory_of_the_depth(self):
+        for name in ("updates", "joint", "values"):
+            self.run_program("export", self.trained(name, MODELS[name]), "--out", self.folder / f"{name}.hf")
+            model = self.load(self.folder / f"{name}.hf")
+            ids = torch.tensor([IDS])
+            model(ids, labels=ids).loss.backward()
+            self.checkpointing_changes_nothing(model, ids)
+
+    def checkpointing_changes_nothing(self, model, ids):
+        plain = [parameter.grad.clone() for parameter in model.parameters()]
+        for reentrant in (False, True):
+            model.zero_grad()
+            model.train()
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+            model(ids, labels=ids).loss.backward()
+            for found, expected in zip(model.parameters(), plain, strict=True):
+                np.testing.assert_allclose(found.grad.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+        model.gradient_checkpointing_disable()
+        model.eval()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ try:
     import numpy as np
     import torch
     from safetensors import safe_open
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(4)
@@ -23,6 +23,24 @@ from text_commands import write_shard  # noqa: E402
 
 SHAPE = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
          "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 50000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}
+WINDOWED = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}
+# Name of the case: model_type, what its config has beside SHAPE.
+FAMILIES = {
+    "llama3": ("llama", {"rope_parameters": LLAMA3}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral, window": ("mistral", {"sliding_window": 7}),
+    "qwen3": ("qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3, window": ("qwen3", {"head_dim": 8, **WINDOWED}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2, window": ("qwen2", WINDOWED),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 0, 1], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    "phi3": ("phi3", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    "phi3, window": ("phi3", {"sliding_window": 7, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    "granite": ("granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2, "logits_scaling": 2.5,
+                            "tie_word_embeddings": True}),
+}
 RUN = """\
 run: {{name: on, out: {out}}}
 model: {{vocab_size: 61, width: 32, blocks: {blocks}, norm_eps: 1e-5, tie_embeddings: {tied}, attention: {{heads: 4, kv_heads: 2, rope_theta: 50000}}, feed_forward: {{inner: 48}}}}
@@ -33,9 +51,9 @@ batch: {{tokens: 32}}
 """
 
 
-def logits_of(folder, dtype=torch.float32):
+def logits_of(folder, dtype=torch.float32, **options):
     with torch.no_grad():
-        return LlamaForCausalLM.from_pretrained(folder, dtype=dtype)(torch.tensor([IDS])).logits[0].float().numpy()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)(torch.tensor([IDS])).logits[0].float().numpy()
 
 
 def tensors_of(folder):
@@ -52,10 +70,10 @@ class HuggingFace(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.folder = Path(scratch.name)
 
-    def model(self, name="hf", dtype=torch.float32, shard="1GB", **changes):
+    def model(self, name="hf", dtype=torch.float32, shard="1GB", family="llama", **changes):
         torch.manual_seed(3)
-        model = LlamaForCausalLM(LlamaConfig(**(SHAPE | changes)))
-        for parameter in model.parameters():  # gains that are not one, logits that are not near zero
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SHAPE | changes)))
+        for parameter in model.parameters():  # gains that are not one, biases that are not zero, logits that are not near zero
             parameter.data = parameter.data * 8 + torch.rand_like(parameter) * 0.1
         model.to(dtype).save_pretrained(self.folder / name, max_shard_size=shard)
         (self.folder / name / "tokenizer.json").write_text('{"version": "1.0", "model": {"vocab": {}}}')
@@ -92,6 +110,28 @@ class HuggingFace(unittest.TestCase):
                     self.assertEqual((before / file).read_bytes(), (after / file).read_bytes())
                 configs = [LlamaConfig.from_pretrained(folder).to_dict() for folder in (before, after)]
                 self.assertEqual(*configs)
+
+    def test_every_family_comes_in_and_goes_out_as_its_own_class(self):
+        for name, (family, changes) in FAMILIES.items():
+            with self.subTest(name):
+                before, ours, after = self.model(name, family=family, **changes), self.folder / f"{name}.ours", self.folder / f"{name}.after"
+                self.run_program("import", before, "--out", ours)
+                self.agree(ours, before)
+                self.run_program("export", ours, "--out", after)
+                architecture = json.loads((before / "config.json").read_text())["architectures"]
+                self.assertEqual(json.loads((after / "config.json").read_text())["architectures"], architecture)
+                self.agree(ours, after)
+                # Grown it is still of its class; SmolLM3 grows by whole groups of its pattern.
+                add = 2 if family == "smollm3" else 1
+                self.run_program("grow", ours, "--operator", "append", "--add", add, "--out", self.folder / f"{name}.grown")
+                self.run_program("export", self.folder / f"{name}.grown", "--out", self.folder / f"{name}.larger")
+                larger = json.loads((self.folder / f"{name}.larger" / "config.json").read_text())
+                self.assertEqual((larger["architectures"], larger["num_hidden_layers"]), (architecture, 3 + add))
+                self.agree(self.folder / f"{name}.grown", self.folder / f"{name}.larger")
+                # With a loop it brings its code.
+                self.run_program("export", ours, "--with-code", "--out", self.folder / f"{name}.code")
+                again = logits_of(self.folder / f"{name}.code", trust_remote_code=True)
+                self.assertLess(np.abs(our_logits(self, ours) - again).max(), 1e-4)
 
     def test_interleaved_queries_and_keys(self):
         """A model whose rows are stored in pairs computes, once imported, what the same model stored in halves does."""
@@ -137,10 +177,17 @@ class HuggingFace(unittest.TestCase):
                 if blocks == 3:  # it has learned something
                     self.assertGreater(np.abs(logits_of(after) - logits_of(before)).max(), 1e-3)
 
+    def imported_smollm3(self):
+        family, changes = FAMILIES["smollm3"]
+        self.run_program("import", self.model("smol", family=family, **changes), "--out", self.folder / "smol.ours")
+        return self.folder / "smol.ours"
+
     def test_refusals(self):
         folder = self.model(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
         said = self.run_program("import", folder, "--out", self.folder / "x", code=2)
         self.assertIn("hf/config.json: rope_parameters: found", said)
+        said = self.run_program("grow", self.imported_smollm3(), "--operator", "append", "--add", 1, "--out", self.folder / "x", code=2)
+        self.assertIn("block 3 would be a copy of block 2", said)
         biased = self.model("biased", attention_bias=True)
         self.assertIn("biased/config.json: attention_bias: found 'true'", self.run_program("import", biased, "--out", self.folder / "x", code=2))
         plain = self.model("plain")

@@ -43,6 +43,13 @@ TEST_CASE("FLOPs are twice the multiply-adds of the matrices plus half the atten
   CHECK(cost.flops.train == 3 * cost.flops.forward);
   CHECK(cost.flops.by_call.size() == 2);
   CHECK(cost.kv_bytes_per_token == 2 * 2 * 64 * 4);
+
+  // With a window of 16 of 64: tokens see 1, 2, … 16, 16, …, counted as the square above, 16 - 16^2 / 128 in the mean; a quarter is kept.
+  RunConfig windowed = config;
+  windowed.model.attention.window = 16;
+  const StageCost less = stage_costs(windowed, Timeline(windowed), builtin_registry()).back();
+  CHECK(less.flops.scores == 2 * 4.0 * 128 * 14);
+  CHECK(less.kv_bytes_per_token == cost.kv_bytes_per_token / 4);
 }
 
 TEST_CASE("a loop costs its calls in FLOPs and cache and nothing in parameters; growth is summed over its stages") {

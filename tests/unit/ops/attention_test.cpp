@@ -56,7 +56,8 @@ class CountingAllocator final : public c10::Allocator {
 TEST_CASE("library attention agrees with the reference, uniform and packed, with and without shared key heads") {
   torch::manual_seed(1);
   const std::vector<Documents> layouts{Documents::uniform(2, 12), Documents{{5, 1, 12, 6}}, Documents::uniform(24, 1)};
-  for (const HeadShape& shape : {HeadShape{4, 4, 16}, HeadShape{6, 2, 8}, HeadShape{3, 1, 16}}) {
+  for (const HeadShape& shape :
+       {HeadShape{4, 4, 16}, HeadShape{6, 2, 8}, HeadShape{3, 1, 16}, HeadShape{6, 2, 8, 1}, HeadShape{4, 4, 16, 5}}) {
     for (const Documents& documents : layouts) {
       const at::Tensor qkv = torch::randn({24, shape.columns()}, torch::kDouble),
                        weight = torch::randn({24, shape.query_columns()}, torch::kDouble);
@@ -83,9 +84,31 @@ TEST_CASE("a token sees its own document up to itself and nothing else, bit for 
   }
 }
 
+TEST_CASE("with a window a token sees so many tokens and no more, in texts of many windows too") {
+  torch::manual_seed(4);
+  for (const std::int64_t window : {1, 5, 130}) {
+    const HeadShape shape{4, 2, 8, window};
+    const at::Tensor qkv = torch::randn({300, shape.columns()}, torch::kDouble), weight = torch::randn({300, 32}, torch::kDouble);
+    for (const Documents& documents : {Documents::uniform(1, 300), Documents{{140, 3, 157}}}) {
+      const at::Tensor library = ops::causal_attention(qkv, shape, documents, Path::kLibrary);
+      CHECK(test::max_error(library, ops::causal_attention(qkv, shape, documents, Path::kReference)) < 1e-12);
+      CHECK(test::max_error(gradient(qkv, shape, documents, Path::kLibrary, weight),
+                            gradient(qkv, shape, documents, Path::kReference, weight)) < 1e-12);
+    }
+    at::Tensor changed = qkv.clone();
+    changed[20] += 1;
+    const at::Tensor before = ops::causal_attention(qkv, shape, Documents::uniform(1, 300), Path::kLibrary),
+                     after = ops::causal_attention(changed, shape, Documents::uniform(1, 300), Path::kLibrary);
+    for (const std::int64_t t : {std::int64_t{19}, 20 + window - 1, 20 + window}) {
+      const bool sees = t >= 20 && t < 20 + window;
+      CHECK(torch::equal(before[t], after[t]) != sees);
+    }
+  }
+}
+
 TEST_CASE("decoding with cached keys equals the whole sequence at once") {
   torch::manual_seed(3);
-  const HeadShape shape{4, 2, 8};
+  const HeadShape shape = GENERATE(HeadShape{4, 2, 8}, HeadShape{4, 2, 8, 3});
   const at::Tensor qkv = torch::randn({10, shape.columns()}, torch::kDouble);
   const auto parts = qkv.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 10), Path::kReference);

@@ -103,6 +103,26 @@ TEST_CASE("RoPE is relative: scores depend on the distance of positions alone") 
   CHECK(std::abs(score(10, 3) - score(10, 4)) > 1e-6);
 }
 
+TEST_CASE("scaled RoPE keeps the frequencies that turn often, and divides those that hardly turn") {
+  const std::int64_t head_dim = 64;
+  const auto angles = [&](const std::optional<ops::RopeScaling>& scaling) {
+    const auto table = ops::make_rope_table(2, head_dim, 10000, torch::dtype(torch::kDouble), scaling);
+    return at::atan2(table.sin[1], table.cos[1]);  // of position 1: the frequencies
+  };
+  const at::Tensor plain = angles({}), scaled = angles(ops::RopeScaling{8, 1, 4, 1024});
+  for (std::int64_t i = 0; i < head_dim / 2; ++i) {
+    const double f = plain[i].item<double>(), turns = 1024 * f / (2 * M_PI), kept = (turns - 1) / 3;
+    const double expected = turns >= 4 ? f : turns <= 1 ? f / 8 : (1 - kept) * f / 8 + kept * f;
+    CHECK(scaled[i].item<double>() == Approx(expected).epsilon(1e-12));
+  }
+  CHECK(scaled[0].item<double>() == plain[0].item<double>());
+  CHECK(scaled[31].item<double>() == Approx(plain[31].item<double>() / 8));
+  const auto still = ops::no_rotation(ops::make_rope_table(3, 8, 10000, torch::dtype(torch::kFloat)));
+  const at::Tensor x = torch::randn({3, 16}), at = torch::arange(3, torch::kInt);
+  CHECK(torch::equal(ops::rope(x.clone(), 2, at, still, Path::kReference), x));
+  CHECK(torch::equal(ops::rope(x.clone(), 2, at, still, Path::kFused), x));
+}
+
 TEST_CASE("gradients agree with finite differences in fp64") {
   torch::manual_seed(5);
   const at::Tensor weight = torch::randn({3, 6}, torch::kDouble);

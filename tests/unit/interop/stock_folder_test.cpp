@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "interop/element_types.h"
 #include "interop/hf_folder.h"
-#include "interop/llama.h"
+#include "interop/stock.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 
@@ -16,12 +16,16 @@ namespace {
 using namespace meristem;
 namespace fs = std::filesystem;
 
+const Family& llama_class() { return *family_of("llama"); }
+
 ModelConfig small_model(bool tied) {
   ModelConfig model;
   model.vocab_size = 13;
   model.width = 8;
   model.blocks = 2;
-  model.attention = {4, 2, 4, 10000, false};
+  model.attention.heads = 4;
+  model.attention.kv_heads = 2;
+  model.attention.head_dim = 4;
   model.feed_forward.inner = 6;
   model.tie_embeddings = tied;
   return model;
@@ -35,7 +39,7 @@ struct Folder {
 
   explicit Folder(bool tied, const std::function<void(std::vector<TensorView>&)>& change = {}, Dtype dtype = Dtype::kF32) {
     const ModelConfig model = small_model(tied);
-    parts = llama_parts(model);
+    parts = stock_parts(llama_class(), model);
     float next = 1;
     std::vector<TensorView> views;
     std::vector<std::vector<std::byte>> bytes;
@@ -48,7 +52,7 @@ struct Folder {
     }
     if (change) change(views);
     write_safetensors(root / "model.safetensors", views, {{"format", "pt"}});
-    auto json = llama_config_json(model, 32, {});
+    auto json = stock_config_json(llama_class(), model, 32, {});
     json["dtype"] = dtype == Dtype::kBF16 ? "bfloat16" : "float32";
     std::ofstream(root / "config.json") << json.dump();
   }
@@ -61,7 +65,7 @@ struct Folder {
   }
 };
 
-const std::vector<float>& tensor(const ImportedLlama& llama, const std::string& name) {
+const std::vector<float>& tensor(const ImportedModel& llama, const std::string& name) {
   for (std::size_t i = 0; i < llama.weights.views.size(); ++i) {
     if (llama.weights.views[i].name == name) return llama.weights.bytes[i];
   }
@@ -70,7 +74,7 @@ const std::vector<float>& tensor(const ImportedLlama& llama, const std::string& 
 
 std::string refusal(const fs::path& folder) {
   try {
-    import_llama(folder);
+    import_stock(folder);
   } catch (const Error& error) {
     return error.what();
   }
@@ -84,7 +88,7 @@ bool says(const std::string& message, const std::string& part) {
 
 TEST_CASE("q, k, v and gate, up lie one under the other") {
   const Folder folder(false);
-  const ImportedLlama llama = import_llama(folder.root.path());
+  const ImportedModel llama = import_stock(folder.root.path());
   std::vector<float> qkv;
   for (const char* part : {"q", "k", "v"}) {
     const auto& rows = folder.of(std::string("model.layers.1.self_attn.") + part + "_proj.weight");
@@ -101,7 +105,7 @@ TEST_CASE("q, k, v and gate, up lie one under the other") {
 
 TEST_CASE("interleaved pairs become halves in queries and keys alone") {
   const Folder folder(true);
-  const ImportedLlama halves = import_llama(folder.root.path()), turned = import_llama(folder.root.path(), true);
+  const ImportedModel halves = import_stock(folder.root.path()), turned = import_stock(folder.root.path(), true);
   const auto& before = tensor(halves, "blocks.0.attention.qkv.weight");
   const auto& after = tensor(turned, "blocks.0.attention.qkv.weight");
   // head_dim 4: rows 0 1 2 3 of a head are the pairs (0, 1) and (2, 3), which go to (0, 2) and (1, 3).
@@ -119,12 +123,12 @@ TEST_CASE("an untouched round trip is bit-identical, in one file or many") {
     for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
       for (const std::uint64_t shard_bytes : {std::uint64_t{1} << 40, std::uint64_t{300}}) {
         const Folder folder(tied, {}, dtype);
-        const ImportedLlama llama = import_llama(folder.root.path());
+        const ImportedModel llama = import_stock(folder.root.path());
         const test::TempDir scratch;
         write_safetensors(scratch / "ours.safetensors", llama.weights.views);
         const HfExport options{folder.root.path(), dtype == Dtype::kF16 ? "fp16" : "", shard_bytes};
-        const HfExported done =
-            export_llama(SafetensorsFile::open(scratch / "ours.safetensors"), llama.config.model, 16, options, scratch / "out");
+        const HfExported done = export_stock(SafetensorsFile::open(scratch / "ours.safetensors"), llama_class(), llama.config.model, 16,
+                                             options, scratch / "out");
         CHECK(done.overflows == 0);
         CHECK((done.files > 3) == (shard_bytes == 300));
         const TensorFolder before = TensorFolder::open(folder.root.path()), after = TensorFolder::open(scratch / "out");
@@ -133,7 +137,7 @@ TEST_CASE("an untouched round trip is bit-identical, in one file or many") {
           const TensorView &a = before.at(name), &b = after.at(name);
           CHECK((a.dtype == b.dtype && a.shape == b.shape && std::memcmp(a.data, b.data, a.bytes()) == 0));
         }
-        CHECK(read_llama_config(scratch / "out").max_positions == 32);
+        CHECK(read_stock_config(scratch / "out").max_positions == 32);
       }
     }
   }
@@ -146,7 +150,7 @@ TEST_CASE("folders that are wrong are refused by file and tensor") {
     views.push_back({"model.layers.0.self_attn.q_proj.bias", views[0].dtype, {1}, views[0].data});
   };
   CHECK(says(refusal(Folder(false, bias).root.path()),
-             "model.safetensors: tensor model.layers.0.self_attn.q_proj.bias: a Llama of this config has no"));
+             "model.safetensors: tensor model.layers.0.self_attn.q_proj.bias: a model of this config has no"));
   const auto frequencies = [](std::vector<TensorView>& views) {
     views.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", views[0].dtype, {1}, views[0].data});
   };
@@ -192,27 +196,22 @@ TEST_CASE("an index that does not agree with its shards is damage") {
   CHECK(says(with_index(nlohmann::json::object()), "names no tensor"));
 }
 
-TEST_CASE("models that LlamaForCausalLM cannot be are not exported") {
+TEST_CASE("what a class has no place for is not exported") {
   const Folder folder(true);
-  const ImportedLlama llama = import_llama(folder.root.path());
+  const ImportedModel llama = import_stock(folder.root.path());
   const test::TempDir scratch;
   auto views = llama.weights.views;
   write_safetensors(scratch / "ours.safetensors", views);
   const SafetensorsFile weights = SafetensorsFile::open(scratch / "ours.safetensors");
-  ModelConfig model = llama.config.model;
-  model.attention.qk_norm = true;
-  CHECK_THROWS_AS(export_llama(weights, model, 16, {}, scratch / "out"), InputError);
-  model = llama.config.model;
-  model.architecture = "dreamer";
-  CHECK_THROWS_AS(export_llama(weights, model, 16, {}, scratch / "out"), InputError);
-  CHECK_THROWS_AS(export_llama(weights, llama.config.model, 16, {{}, "int8", 1000}, scratch / "out"), InputError);
+  CHECK_THROWS_AS(export_stock(weights, llama_class(), llama.config.model, 16, {{}, "int8", 1000}, scratch / "out"), InputError);
   views.push_back({"blocks.0.attention.gate", Dtype::kF32, {1}, views[0].data});
   write_safetensors(scratch / "more.safetensors", views);
-  CHECK_THROWS_AS(export_llama(SafetensorsFile::open(scratch / "more.safetensors"), llama.config.model, 16, {}, scratch / "out"),
-                  InputError);
+  CHECK_THROWS_AS(
+      export_stock(SafetensorsFile::open(scratch / "more.safetensors"), llama_class(), llama.config.model, 16, {}, scratch / "out"),
+      InputError);
   CHECK_FALSE(fs::exists(scratch / "out"));
-  export_llama(weights, llama.config.model, 16, {}, scratch / "out");
-  CHECK_THROWS_AS(export_llama(weights, llama.config.model, 16, {}, scratch / "out"), InputError);
+  export_stock(weights, llama_class(), llama.config.model, 16, {}, scratch / "out");
+  CHECK_THROWS_AS(export_stock(weights, llama_class(), llama.config.model, 16, {}, scratch / "out"), InputError);
 }
 
 }  // namespace

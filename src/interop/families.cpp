@@ -1,0 +1,370 @@
+#include "interop/families.h"
+
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/errors.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "core/text.h"
+
+namespace meristem {
+namespace {
+
+using Window = Family::Window;
+
+// Defaults are those of transformers 5's config classes. In the order in which a model that was born here looks for its class.
+constexpr std::array kFamilies{
+    Family{.model_type = "llama", .class_name = "LlamaForCausalLM"},
+    Family{.model_type = "mistral",
+           .class_name = "MistralForCausalLM",
+           .window = Window::kKey,
+           .kv_heads = 8,
+           .sliding_window = 4096,
+           .max_positions = 131072},
+    Family{.model_type = "qwen3",
+           .class_name = "Qwen3ForCausalLM",
+           .qk_norm = true,
+           .window = Window::kSwitch,
+           .kv_heads = 32,
+           .head_dim = 128,
+           .sliding_window = 4096,
+           .max_positions = 32768},
+    Family{.model_type = "qwen2",
+           .class_name = "Qwen2ForCausalLM",
+           .qkv_bias = true,
+           .window = Window::kSwitch,
+           .kv_heads = 32,
+           .sliding_window = 4096,
+           .max_positions = 32768},
+    Family{.model_type = "smollm3",
+           .class_name = "SmolLM3ForCausalLM",
+           .no_rope = true,
+           .kv_heads = 4,
+           .max_positions = 32768,
+           .rope_theta = 2e6,
+           .tied = true},
+    Family{.model_type = "phi3",
+           .class_name = "Phi3ForCausalLM",
+           .packed = true,
+           .llama3 = false,
+           .window = Window::kKey,
+           .max_positions = 4096,
+           .norm_eps = 1e-5},
+    Family{.model_type = "granite", .class_name = "GraniteForCausalLM", .multipliers = true},
+};
+
+constexpr std::int64_t kMost = 1 << 28;  // of any count; keeps products of two within 64 bits
+
+class Keys {
+ public:
+  Keys(const nlohmann::json& document, std::string file) : document_(document), json_(document, file), file_(std::move(file)) {}
+
+  bool named(const std::string& key) const { return json_.has(key); }
+  bool given(const std::string& key) const { return json_.has(key) && !document_.at(key).is_null(); }
+  std::int64_t count(const std::string& key) const { return json_.at(key).integer(1, kMost); }
+  std::int64_t count_or(const std::string& key, std::int64_t otherwise) const { return given(key) ? count(key) : otherwise; }
+  double positive_or(const std::string& key, double otherwise) const { return given(key) ? positive(json_.at(key)) : otherwise; }
+  bool flag_or(const std::string& key, bool otherwise) const { return given(key) ? json_.at(key).boolean() : otherwise; }
+
+  double positive(const JsonCursor& value) const {
+    const double number = value.number();
+    if (!(number > 0)) value.fail("expected a number above 0");
+    return number;
+  }
+
+  [[noreturn]] void refuse(const std::string& key, const std::string& allowed) const {
+    const std::string found = json_.has(key) ? in_quotes(document_.at(key).dump().substr(0, 200)) : "nothing";
+    throw InputError(fmt::format("{}: {}: found {}; allowed: {}", file_, key, found, allowed));
+  }
+
+  // Refused unless absent, null or equal to `neutral`.
+  void only(const std::string& key, const nlohmann::json& neutral) const {
+    if (given(key) && document_.at(key) != neutral) refuse(key, neutral.is_null() ? "null" : neutral.dump() + " or null");
+  }
+
+  JsonCursor at(const std::string& key) const { return json_.at(key); }
+
+ private:
+  const nlohmann::json& document_;
+  JsonCursor json_;
+  std::string file_;
+};
+
+// What transformers would compute otherwise than a decoder of ours, in a family that we know (`family`) or not.
+void refuse_other_shapes(const Keys& keys, const Family* family) {
+  for (const char* key : {"hidden_act", "hidden_activation", "activation_function"}) keys.only(key, "silu");
+  for (const char* key : {"attention_bias", "mlp_bias", "use_bias", "use_bidirectional_attention", "is_encoder_decoder"})
+    keys.only(key, false);
+  if (family == nullptr || !family->qk_norm) {
+    for (const char* key : {"use_qk_norm", "qk_norm"}) keys.only(key, false);
+  }
+  for (const char* key :
+       {"quantization_config", "num_local_experts", "num_experts", "n_routed_experts", "final_logit_softcapping", "attn_logit_softcapping",
+        "query_pre_attn_scalar", "clip_qkv", "logit_scale", "per_layer_config", "kv_lora_rank"}) {
+    keys.only(key, nullptr);
+  }
+  keys.only("partial_rotary_factor", 1.0);
+  if (family == nullptr || !family->multipliers) {
+    for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"}) keys.only(key, 1.0);
+  }
+  if (family != nullptr && family->window == Window::kNone) {
+    keys.only("use_sliding_window", false);
+    if (!family->no_rope) keys.only("sliding_window", nullptr);  // SmolLM3's means nothing without the switch
+  }
+}
+
+const Family& known_family(const Keys& keys) {
+  const std::string type = keys.at("model_type").text();
+  const Family* family = family_of(type);
+  refuse_other_shapes(keys, family);
+  if (family != nullptr) return *family;
+  std::vector<std::string_view> known;
+  for (const Family& one : kFamilies) known.push_back(one.model_type);
+  keys.refuse("model_type", fmt::format("{}", fmt::join(known, ", ")));
+}
+
+// transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters.
+void read_rope(const Keys& keys, const Family& family, AttentionConfig& attention) {
+  const double theta = keys.positive_or("rope_theta", family.rope_theta);
+  attention.rope_theta = theta;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!keys.given(key)) continue;
+    const JsonCursor rope = keys.at(key);
+    std::string type = "default";
+    for (const char* kind : {"type", "rope_type"}) {
+      if (rope.has(kind)) type = rope.at(kind).text();
+    }
+    if (type != "default" && !(type == "llama3" && family.llama3)) {
+      keys.refuse(key, fmt::format("null or rope_type \"default\"{}", family.llama3 ? " or \"llama3\"" : ""));
+    }
+    if (rope.has("partial_rotary_factor") && rope.at("partial_rotary_factor").number() != 1) keys.refuse(key, "partial_rotary_factor 1");
+    if (rope.has("rope_theta")) attention.rope_theta = keys.positive(rope.at("rope_theta"));
+    if (type != "llama3") continue;
+    attention.rope_scaling = {RopeScalingKind::kLlama3, keys.positive(rope.at("factor")), rope.at("low_freq_factor").number(),
+                              keys.positive(rope.at("high_freq_factor")), rope.at("original_max_position_embeddings").integer(1, kMost)};
+  }
+  if (keys.given("rope_theta") && attention.rope_theta != theta)
+    keys.refuse("rope_theta", number_text(attention.rope_theta) + ", as rope_parameters says");
+}
+
+// "sliding_attention" or "full_attention" of all layers; empty where config.json does not say.
+std::string layer_type(const Keys& keys) {
+  std::string found;
+  if (!keys.given("layer_types")) return found;
+  for (const JsonCursor& item : keys.at("layer_types").items()) {
+    const std::string type = item.text();
+    if ((!found.empty() && type != found) || (type != "full_attention" && type != "sliding_attention"))
+      keys.refuse("layer_types", "the same for all layers, full_attention or sliding_attention");
+    found = type;
+  }
+  return found;
+}
+
+std::int64_t read_window(const Keys& keys, const Family& family, std::int64_t blocks) {
+  const std::string type = layer_type(keys);
+  if (family.window == Window::kNone) return type == "sliding_attention" ? (keys.refuse("layer_types", "full_attention"), 0) : 0;
+  if (family.window == Window::kSwitch) {
+    if (!keys.flag_or("use_sliding_window", false)) return 0;
+    const std::int64_t full = keys.given("max_window_layers") ? keys.at("max_window_layers").integer(0, kMost) : 28;
+    if (type == "full_attention" || (type.empty() && full >= blocks)) return 0;
+    if (type.empty() && full > 0) keys.refuse("max_window_layers", fmt::format("0, or at least num_hidden_layers = {}", blocks));
+  }
+  if (keys.named("sliding_window") && !keys.given("sliding_window")) return 0;
+  return keys.count_or("sliding_window", family.sliding_window);
+}
+
+// SmolLM3's list has a 0 for each layer without RoPE.
+std::int64_t read_no_rope(const Keys& keys, const Family& family, std::int64_t blocks) {
+  if (!family.no_rope) return 0;
+  if (!keys.given("no_rope_layers")) return keys.count_or("no_rope_layer_interval", 4);
+  const std::vector<std::int64_t> has_rope = keys.at("no_rope_layers").integers();
+  AttentionConfig attention;
+  const auto agrees = [&] {
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      if (attention.turns(i) != (has_rope[static_cast<std::size_t>(i)] != 0)) return false;
+    }
+    return true;
+  };
+  if (static_cast<std::int64_t>(has_rope.size()) < blocks)
+    keys.refuse("no_rope_layers", fmt::format("a number for each of {} layers", blocks));
+  for (attention.no_rope_every = 0; attention.no_rope_every <= blocks; ++attention.no_rope_every) {
+    if (agrees()) return attention.no_rope_every;
+  }
+  keys.refuse("no_rope_layers", "a 0 for every so manieth layer, and 1 elsewhere");
+}
+
+Multipliers read_multipliers(const Keys& keys, const Family& family, std::int64_t head_dim) {
+  if (!family.multipliers) return {};
+  return {keys.positive_or("embedding_multiplier", 1), keys.positive_or("residual_multiplier", 1),
+          keys.positive_or("attention_multiplier", 1) * std::sqrt(static_cast<double>(head_dim)),
+          1 / keys.positive_or("logits_scaling", 1)};
+}
+
+void read_heads(const Keys& keys, const Family& family, ModelConfig& model) {
+  AttentionConfig& attention = model.attention;
+  attention.heads = keys.count("num_attention_heads");
+  const std::int64_t kv_heads = family.kv_heads == 0 || keys.named("num_key_value_heads") ? attention.heads : family.kv_heads;
+  attention.kv_heads = keys.count_or("num_key_value_heads", kv_heads);
+  if (attention.heads % attention.kv_heads != 0)
+    keys.refuse("num_key_value_heads", fmt::format("a divisor of num_attention_heads = {}", attention.heads));
+  const std::int64_t head_dim = family.head_dim != 0 && !keys.named("head_dim") ? family.head_dim : model.width / attention.heads;
+  if (!keys.given("head_dim") && head_dim == model.width / attention.heads && model.width % attention.heads != 0) {
+    keys.refuse("num_attention_heads", fmt::format("a divisor of hidden_size = {}", model.width));
+  }
+  attention.head_dim = keys.count_or("head_dim", head_dim);
+  if (attention.head_dim % 2 != 0)
+    keys.at("hidden_size").fail(fmt::format("gives heads of {}; RoPE needs an even number", attention.head_dim));
+}
+
+}  // namespace
+
+const Family* family_of(std::string_view model_type) {
+  for (const Family& family : kFamilies) {
+    if (family.model_type == model_type) return &family;
+  }
+  return nullptr;
+}
+
+StockConfig read_stock_config(const std::filesystem::path& folder) {
+  const std::string file = (folder / "config.json").string();
+  const nlohmann::json document = parse_json_strict(read_file(file), file);
+  const Keys keys(document, file);
+  const Family& family = known_family(keys);
+  StockConfig config;
+  config.family = &family;
+  ModelConfig& model = config.model;
+  model.vocab_size = keys.count("vocab_size");
+  model.width = keys.count("hidden_size");
+  model.blocks = keys.count("num_hidden_layers");
+  model.norm_eps = keys.positive_or("rms_norm_eps", family.norm_eps);
+  read_heads(keys, family, model);
+  read_rope(keys, family, model.attention);
+  model.attention.qk_norm = family.qk_norm;
+  model.attention.qkv_bias = family.qkv_bias;
+  model.attention.window = read_window(keys, family, model.blocks);
+  model.attention.no_rope_every = read_no_rope(keys, family, model.blocks);
+  model.feed_forward.inner = keys.count("intermediate_size");
+  config.max_positions = keys.count_or("max_position_embeddings", family.max_positions);
+  config.rope_interleaved = keys.flag_or("rope_interleaved", false);
+  config.multipliers = read_multipliers(keys, family, model.attention.head_dim);
+  config.tied_in_file = keys.flag_or("tie_word_embeddings", family.tied);
+  model.tie_embeddings = config.tied_in_file && config.multipliers.embedding == config.multipliers.logits;
+  return config;
+}
+
+namespace {
+
+// What no class has; empty where there is nothing of that kind.
+std::string not_a_decoder(const ModelConfig& model, const DepthPlan& plan) {
+  constexpr const char* kThey = "stock classes of transformers";
+  if (model.architecture != "decoder") return fmt::format("model.architecture: found {}; {} are decoders", model.architecture, kThey);
+  if (model.norm != Norm::kPre) return fmt::format("model.norm: found {}; {} here have pre", word_of(model.norm), kThey);
+  if (model.feed_forward.kind != FeedForwardKind::kSwiglu)
+    return fmt::format("model.feed_forward.kind: found {}; {} here have swiglu", word_of(model.feed_forward.kind), kThey);
+  if (model.depth_attention) return fmt::format("model.depth_attention: {} have none", kThey);
+  if (model.loop.injection == Injection::kConcat) return fmt::format("model.loop.injection: found concat; {} have no loop", kThey);
+  if (!plan.is_plain() || plan.num_calls() != model.blocks)
+    return fmt::format("depth plan {}: {} call every block once, in order", plan.print(), kThey);
+  return "";
+}
+
+bool computes(const Family& family, const AttentionConfig& attention) {
+  return family.qk_norm == attention.qk_norm && family.qkv_bias == attention.qkv_bias && (family.no_rope || attention.no_rope_every == 0) &&
+         (family.window != Window::kNone || attention.window == 0) && (family.llama3 || !attention.rope_scaling);
+}
+
+}  // namespace
+
+const Family* stock_family(const ModelConfig& model, const DepthPlan& plan, std::string_view wanted, std::string& why) {
+  why = not_a_decoder(model, plan);
+  if (!why.empty()) return nullptr;
+  const Family* first = family_of(wanted);
+  if (first != nullptr && computes(*first, model.attention)) return first;
+  for (const Family& family : kFamilies) {
+    if (computes(family, model.attention)) return &family;
+  }
+  why = "model.attention: no stock class of transformers has its qk_norm, qkv_bias, window, no_rope_every and rope_scaling together";
+  return nullptr;
+}
+
+nlohmann::ordered_json rope_scaling_json(const AttentionConfig& attention) {
+  if (!attention.rope_scaling) return nullptr;
+  const RopeScalingConfig& scaling = *attention.rope_scaling;
+  return {{"rope_type", word_of(scaling.kind)},
+          {"factor", scaling.factor},
+          {"low_freq_factor", scaling.low_freq_factor},
+          {"high_freq_factor", scaling.high_freq_factor},
+          {"original_max_position_embeddings", scaling.original_positions}};
+}
+
+namespace {
+
+void write_window(const Family& family, const ModelConfig& model, nlohmann::ordered_json& json) {
+  const std::int64_t window = model.attention.window;
+  json.erase("layer_types");  // of as many layers as there were
+  for (const char* key : {"sliding_window", "use_sliding_window", "max_window_layers"}) json.erase(key);
+  if (family.window != Window::kNone)
+    json["sliding_window"] = window > 0 ? nlohmann::ordered_json(window) : nlohmann::ordered_json(nullptr);
+  if (family.window != Window::kSwitch) return;
+  json["use_sliding_window"] = window > 0;
+  json["max_window_layers"] = window > 0 ? 0 : model.blocks;
+}
+
+void write_no_rope(const ModelConfig& model, nlohmann::ordered_json& json) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (std::int64_t i = 0; i < model.blocks; ++i) list.push_back(model.attention.turns(i) ? 1 : 0);
+  json["no_rope_layers"] = list;
+  json.erase("no_rope_layer_interval");
+}
+
+void write_rope(const AttentionConfig& attention, nlohmann::ordered_json& json) {
+  // Both spellings: transformers 4 reads rope_theta and rope_scaling, transformers 5 rope_parameters.
+  json["rope_theta"] = attention.rope_theta;
+  json.erase("rope_scaling");
+  nlohmann::ordered_json parameters = rope_scaling_json(attention);
+  if (parameters.is_null()) {
+    parameters = {{"rope_type", "default"}};
+  } else {
+    json["rope_scaling"] = parameters;
+  }
+  parameters["rope_theta"] = attention.rope_theta;
+  json["rope_parameters"] = parameters;
+}
+
+}  // namespace
+
+nlohmann::ordered_json stock_config_json(const Family& family, const ModelConfig& model, std::int64_t max_positions,
+                                         const nlohmann::ordered_json& base) {
+  nlohmann::ordered_json json = base.is_object() ? base : nlohmann::ordered_json::object();
+  json["architectures"] = {family.class_name};
+  json["model_type"] = family.model_type;
+  json["vocab_size"] = model.vocab_size;
+  json["hidden_size"] = model.width;
+  json["intermediate_size"] = model.feed_forward.inner;
+  json["num_hidden_layers"] = model.blocks;
+  json["num_attention_heads"] = model.attention.heads;
+  json["num_key_value_heads"] = model.attention.kv_heads;
+  json["head_dim"] = model.attention.head_dim;
+  json["hidden_act"] = "silu";
+  json["attention_bias"] = false;
+  json["mlp_bias"] = false;
+  json["max_position_embeddings"] = max_positions;
+  json["rms_norm_eps"] = model.norm_eps;
+  json["tie_word_embeddings"] = model.tie_embeddings;
+  write_rope(model.attention, json);
+  write_window(family, model, json);
+  if (family.no_rope) write_no_rope(model, json);
+  if (family.multipliers) {
+    for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling"}) json[key] = 1.0;
+    json["attention_multiplier"] = 1 / std::sqrt(static_cast<double>(model.attention.head_dim));
+  }
+  for (const char* gone : {"rope_interleaved", "auto_map", "torch_dtype"}) json.erase(gone);
+  return json;
+}
+
+}  // namespace meristem
