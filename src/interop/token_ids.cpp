@@ -101,13 +101,12 @@ TokenIds token_ids_of(const fs::path& folder) {
     if (!ids.pad) ids.pad = named_under(document, "pad_token", vocabulary);
   }
   for (const char* name : kEndOfText) {
-    if (!ids.eos.empty()) break;
-    if (const auto eos = vocabulary.id_of(name)) ids.eos = {*eos};
+    const auto eos = ids.eos.empty() ? vocabulary.id_of(name) : std::nullopt;
+    if (!eos) continue;
+    ids.eos = {*eos};
+    if (!ids.bos) ids.bos = eos;
+    if (!ids.pad) ids.pad = eos;
   }
-  std::error_code ignored;
-  if (ids.eos.empty() || fs::exists(folder / "tokenizer_config.json", ignored)) return ids;
-  if (!ids.bos) ids.bos = ids.eos[0];
-  if (!ids.pad) ids.pad = ids.eos[0];
   return ids;
 }
 

@@ -184,14 +184,15 @@ class Code(FolderCase):
             self.checkpointing_changes_nothing(model, ids)
 
     def checkpointing_changes_nothing(self, model, ids):
-        plain = [parameter.grad.clone() for parameter in model.parameters()]
+        plain = [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]  # some experts are not used
         for reentrant in (False, True):
             model.zero_grad()
             model.train()
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
             model(ids, labels=ids).loss.backward()
             for found, expected in zip(model.parameters(), plain, strict=True):
-                np.testing.assert_allclose(found.grad.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+                if expected is not None:
+                    np.testing.assert_allclose(found.grad.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
         model.gradient_checkpointing_disable()
         model.eval()
 
