@@ -158,6 +158,7 @@ TextMaking text_making(const DataConfig& config) {
     if (manifest->chat_template.empty()) return;
     if (rendered_by.empty()) {
       making.chat_template = manifest->chat_template;
+      making.end_of_turn = manifest->end_of_turn;
       rendered_by = name;
     } else if (making.chat_template != manifest->chat_template) {
       throw InputError(fmt::format(

@@ -30,6 +30,7 @@ struct TextMaking {
   std::optional<std::vector<std::int64_t>> begin_of_text;  // ids before every text
   std::optional<std::int64_t> end_of_text;                 // empty, too, where sources end theirs in different ways
   std::string chat_template;                               // that rendered them
+  std::vector<std::int64_t> end_of_turn;                   // special tokens that end an answer in it
 };
 
 // InputError naming two sources, validation included, whose texts begin in different ways or were rendered by different chat templates: no

@@ -32,7 +32,7 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
         fmt::format("{}: format_version: found {}, this program reads up to {}", path.string(), version, kShardManifestVersion));
   }
   json.allow_only({"format_version", "tokens", "documents", "vocab_size", "dtype", "tokenizer", "tokenizer_hash", "end_of_text",
-                   "begin_of_text", "chat_template", "chat_template_hash", "trained_tokens", "files"});
+                   "begin_of_text", "chat_template", "chat_template_hash", "end_of_turn", "trained_tokens", "files"});
   ShardManifest manifest;
   manifest.tokens = json.at("tokens").integer(0);
   manifest.documents = json.at("documents").integer(0);
@@ -47,6 +47,7 @@ std::optional<ShardManifest> read_shard_manifest(const std::filesystem::path& pa
     const std::string hash = json.at("chat_template_hash").hash(), found = xxh3_hex(std::as_bytes(std::span(manifest.chat_template)));
     if (hash != found) json.at("chat_template").fail(fmt::format("has xxh3 {}, chat_template_hash says {}", found, hash));
   }
+  if (json.has("end_of_turn")) manifest.end_of_turn = json.at("end_of_turn").integers(0);
   const JsonCursor files = json.at("files");
   files.allow_only({"bin", "idx", "mask"});
   manifest.bin = shard_file_of(files.at("bin"));

@@ -27,6 +27,7 @@ struct ShardManifest {
   std::int64_t trained_tokens = 0;          // ones in the mask
   std::vector<std::int64_t> begin_of_text;  // ids before every text
   std::string chat_template;                // that rendered it, as it was given; empty: none
+  std::vector<std::int64_t> end_of_turn;    // special tokens that end an answer of it
 };
 
 // Reads PREFIX.json. Nothing where there is no such file; DamagedError naming the key where it is not a manifest, InputError where it is

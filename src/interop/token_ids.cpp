@@ -1,5 +1,6 @@
 #include "interop/token_ids.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/file.h"
@@ -85,6 +86,9 @@ std::optional<std::int64_t> named_under(const nlohmann::json& document, const st
 
 TokenIds token_ids_of(const fs::path& folder) {
   TokenIds ids;
+  const nlohmann::json made = json_of(folder / "text.json");
+  std::vector<std::int64_t> trained = ids_under(made, folder / "text.json", "end_of_text");
+  for (const std::int64_t id : ids_under(made, folder / "text.json", "end_of_turn")) trained.push_back(id);
   for (const char* file : {"generation_config.json", "config.json"}) {
     const nlohmann::json document = json_of(folder / file);
     if (ids.eos.empty()) ids.eos = ids_under(document, folder / file, "eos_token_id");
@@ -99,6 +103,16 @@ TokenIds token_ids_of(const fs::path& folder) {
     if (const auto eos = named_under(document, "eos_token", vocabulary); eos && ids.eos.empty()) ids.eos = {*eos};
     if (!ids.bos) ids.bos = named_under(document, "bos_token", vocabulary);
     if (!ids.pad) ids.pad = named_under(document, "pad_token", vocabulary);
+  }
+  const bool named = !ids.eos.empty();
+  for (const std::int64_t id : ids.eos) {
+    if (std::find(trained.begin(), trained.end(), id) == trained.end()) trained.push_back(id);
+  }
+  ids.eos = trained;
+  if (const auto begin = ids_under(made, folder / "text.json", "begin_of_text"); !ids.bos && begin.size() == 1) ids.bos = begin[0];
+  if (!ids.eos.empty() && !named) {
+    if (!ids.bos) ids.bos = ids.eos[0];
+    if (!ids.pad) ids.pad = ids.eos[0];
   }
   for (const char* name : kEndOfText) {
     const auto eos = ids.eos.empty() ? vocabulary.id_of(name) : std::nullopt;

@@ -16,7 +16,8 @@ struct TokenIds {
   std::vector<std::int64_t> eos;  // the first is the end of text; further ones end an answer
 };
 
-// Of the folder of a tokenizer. Each comes from the first that names it: generation_config.json, config.json, tokenizer_config.json or
+// Of the folder of a tokenizer. A run's text.json says what its training data began and ended with, and an answer in them; to that comes,
+// each from the first that names it: generation_config.json, config.json, tokenizer_config.json or
 // special_tokens_map.json; the end of text at last from tokenizer.json itself, where it holds one of the usual names. A tokenizer without a
 // word on them is one of ours or like ours: its end of text also begins a text, and pads.
 // DamagedError: one of the files is no JSON, or a key is mistyped.

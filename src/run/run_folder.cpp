@@ -170,6 +170,7 @@ void keep_text_files(const DataConfig& data, const fs::path& folder) {
   nlohmann::ordered_json text;
   if (making.begin_of_text) text["begin_of_text"] = *making.begin_of_text;
   if (making.end_of_text) text["end_of_text"] = *making.end_of_text;
+  if (!making.end_of_turn.empty()) text["end_of_turn"] = making.end_of_turn;
   if (!text.empty()) replace_file_durably(folder / "text.json", text.dump() + "\n");
 }
 

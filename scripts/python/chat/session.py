@@ -12,10 +12,9 @@ from chat.template import find_template
 from command import Parser, UserError, reported, utf8
 from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
-from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, end_of_text_id, find_tokenizer, load_tokenizer, own_folders, special_tokens
+from text.tokenizer import add_bos_argument, begin_ids, end_of_text_id, ending_ids, find_tokenizer, load_tokenizer, own_folders, special_tokens, texts_of_run
 
 HELP = "/reset begins a new conversation, /quit leaves (so does the end of the input); Ctrl-C stops an answer"
-PROBE = "Probe"
 
 
 class Binary:
@@ -45,17 +44,6 @@ class Binary:
             self.process.kill()
             self.process.wait()
             self.process = None
-
-
-def stop_ids(tokenizer, template, end):
-    """The end of text, and what the template puts behind an answer where that is a special token."""
-    ids = {end}
-    text, _ = template.render(template.path, [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}])
-    behind = tokenizer.encode(text[text.rindex(PROBE) + len(PROBE) :], add_special_tokens=False).ids
-    added = tokenizer.get_added_tokens_decoder()
-    if behind and behind[0] in added and added[behind[0]].special:
-        ids.add(behind[0])
-    return sorted(ids)
 
 
 def lines(terminal):
@@ -166,7 +154,7 @@ def main(argv):
     if begin:
         template = template.beginning_with("".join(map(tokenizer.id_to_token, begin)))
     command = [os.environ["MERISTEM_BINARY"], "generate", str(arguments.checkpoint), "--serve", "--stop-id",
-               ",".join(map(str, stop_ids(tokenizer, template, end))), *options]
+               ",".join(map(str, sorted({end, *ending_ids(arguments.checkpoint, tokenizer, path), *template.end_of_turn(tokenizer)}))), *options]
     binary = Binary(command)
     try:
         talk(Conversation(tokenizer, template, end, binary, arguments.system), sys.stdin.isatty() and sys.stdout.isatty())

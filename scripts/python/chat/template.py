@@ -8,6 +8,7 @@ from pathlib import Path
 from command import UserError, read_utf8
 from text.tokenizer import json_beside
 
+PROBE = "Probe"
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -53,11 +54,23 @@ class ChatTemplate:
             raise TemplateFails(place, f"the chat template {self.path} fails: {error}") from None
         return texts[0], [tuple(span) for span in spans[0]] if spans else []
 
+    def _probe(self):
+        return self.render(self.path, [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}])[0]
+
+    def end_of_turn(self, tokenizer):
+        """The id of what it puts behind an answer, where that is a special token: [] or [id]."""
+        try:
+            text = self._probe()
+        except TemplateFails:  # it wants other messages
+            return []
+        behind = tokenizer.encode(text[text.rindex(PROBE) + len(PROBE) :], add_special_tokens=False).ids if PROBE in text else []
+        added = tokenizer.get_added_tokens_decoder()
+        return behind[:1] if behind and behind[0] in added and added[behind[0]].special else []
+
     def beginning_with(self, begin):
         """This template where its texts begin with `begin` already; else one whose do."""
         try:
-            text, _ = self.render(self.path, [{"role": "user", "content": "Probe"}, {"role": "assistant", "content": "Probe"}])
-            begins = text.startswith(begin)
+            begins = self._probe().startswith(begin)
         except TemplateFails:  # it wants other messages
             begins = self.knows("bos_token") or begin in self.text
         return self if begins else ChatTemplate("{{ " + json.dumps(begin, ensure_ascii=False) + " }}" + self.text, self.path, self.tokens, self.now)

@@ -128,11 +128,11 @@ def template_of(arguments, tokenizer, path, end_name, begin):
     return template
 
 
-def about_text(settings, tokenizer_hash):
+def about_text(settings, tokenizer_hash, end_of_turn):
     """What of the manifest says how the texts were made."""
     template = settings["template"]
     return {"tokenizer": settings["tokenizer_path"], "tokenizer_hash": tokenizer_hash, "end_of_text": settings["end"],
-            "begin_of_text": settings["begin"] or None, "chat_template": template and template[0],
+            "begin_of_text": settings["begin"] or None, "chat_template": template and template[0], "end_of_turn": end_of_turn or None,
             "chat_template_hash": template and xxh3_bytes(template[0].encode())}
 
 
@@ -153,6 +153,7 @@ def main(argv):
     tokenizing.check(arguments, vocab_size, path)
     begin = begin_ids(tokenizer, path, arguments.bos)
     template = template_of(arguments, tokenizer, path, name, begin)
+    end_of_turn = template.end_of_turn(tokenizer) if template else []
     keys = Keys(arguments.prompt_key, arguments.completion_key, arguments.raw or template is None)
     dtype, tokenizer_hash = np.dtype(np.uint16 if vocab_size < 65536 else np.int32), xxh3_file(path)
     settings = {"tokenizer_path": str(path), "template": template and template.settings(), "begin": begin, "end": end, "train_on": arguments.train_on,
@@ -164,7 +165,7 @@ def main(argv):
             settings["template"] = template.settings()
         if not shard.journal["publishing"]:
             write_shard(arguments, shard, settings)
-        shard.publish(vocab_size, about_text(settings, tokenizer_hash))
+        shard.publish(vocab_size, about_text(settings, tokenizer_hash, end_of_turn))
     tokenizing.say_notes(shard, "records")
     for note in notes(arguments, shard.journal):
         print(f"meristem: note: {note}", file=sys.stderr)

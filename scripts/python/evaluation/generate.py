@@ -9,7 +9,7 @@ from pathlib import Path
 from command import Parser, UserError, reported, utf8
 from text.coverage import ids_of, say_lost
 from text.streaming import TextStream
-from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, find_tokenizer, known_end_of_text, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, begun, ending_ids, find_tokenizer, known_end_of_text, load_tokenizer, texts_of_run
 
 
 def prompt_ids(tokenizer, text, begin):
@@ -24,13 +24,12 @@ def prompt_ids(tokenizer, text, begin):
     return ids
 
 
-def stream_answer(checkpoint, tokenizer, ids, options, write):
-    """Runs the binary on a prompt of ids, calls write(text) for each piece of the answer, and returns the exit code."""
+def stream_answer(checkpoint, tokenizer, path, ids, options, write):
+    """Runs the binary on a prompt of ids, calls write(text) for each piece of the answer, and returns the exit code. `path`: the tokenizer's file."""
     command = [os.environ["MERISTEM_BINARY"], "generate", str(checkpoint), "--prompt-ids", ",".join(map(str, ids))]
-    _, end = texts_of_run(checkpoint)
-    end = known_end_of_text(tokenizer) if end is None else end
-    if end is not None and not any(option.split("=")[0] == "--stop-id" for option in options):
-        command += ["--stop-id", str(end)]
+    ends = ending_ids(checkpoint, tokenizer, path)
+    if ends and not any(option.split("=")[0] == "--stop-id" for option in options):
+        command += ["--stop-id", ",".join(map(str, ends))]
     with subprocess.Popen(command + options, stdout=subprocess.PIPE, text=True) as binary:
         try:
             stream = TextStream(tokenizer, ids)
@@ -68,7 +67,7 @@ def main(argv):
         sys.stdout.flush()
 
     write(arguments.prompt)
-    code = stream_answer(arguments.checkpoint, tokenizer, ids, options, write)
+    code = stream_answer(arguments.checkpoint, tokenizer, path, ids, options, write)
     if code == 0:
         write("\n")
     return code

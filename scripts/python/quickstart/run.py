@@ -130,7 +130,7 @@ def write_sample(folder):
     options = ["--max-tokens", "190", "--temperature", "0.4", "--top-p", "0.9", "--seed", "1"]
     print(f"$ scripts/meristem generate {folder} --prompt … {shlex.join(options)}\n\n{PROMPT}", end="", flush=True)
     tokenizer, path = load_tokenizer(find_tokenizer(folder), read_special=True)
-    code = stream_answer(folder, tokenizer, prompt_ids(tokenizer, PROMPT, begin_ids(tokenizer, path, "auto", texts_of_run(folder)[0])), options, show)
+    code = stream_answer(folder, tokenizer, path, prompt_ids(tokenizer, PROMPT, begin_ids(tokenizer, path, "auto", texts_of_run(folder)[0])), options, show)
     print()
     if code != 0:
         raise Failed(code)

@@ -164,14 +164,38 @@ def _post_processed(tokenizer):
 
 def texts_of_run(checkpoint):
     """(ids before every text, id behind it) of what the run was trained on; None for what its folder does not tell."""
+    found = _text_json(checkpoint)
+    return found.get("begin_of_text"), found.get("end_of_text")
+
+
+def _text_json(checkpoint):
     for folder in own_folders(checkpoint):
         found, path = json_beside(folder, "text.json"), folder / "text.json"
-        if found:
-            begin, end = found.get("begin_of_text"), found.get("end_of_text")
-            if not (begin is None or isinstance(begin, list)) or not all(isinstance(token, int) for token in [*(begin or []), end or 0]):
-                raise UserError(f"{path}: found {found}, expected begin_of_text, a list of token ids, and end_of_text, an id")
-            return begin, end
-    return None, None
+        if not found:
+            continue
+        lists = [found.get(key) or [] for key in ("begin_of_text", "end_of_turn")]
+        if not all(isinstance(ids, list) for ids in lists) or not all(isinstance(token, int) for token in [*sum(lists, []), found.get("end_of_text") or 0]):
+            raise UserError(f"{path}: found {found}, expected begin_of_text and end_of_turn, lists of token ids, and end_of_text, an id")
+        return found
+    return {}
+
+
+def ending_ids(checkpoint, tokenizer, path):
+    """The ids at which a text of the checkpoint ends: what its training data ended with, which comes first, and what the files beside the tokenizer
+    name; where nothing is named, the usual end of text. An export says the same (src/interop/token_ids.h)."""
+    made, folder = _text_json(checkpoint), path.parent
+    ids = [made["end_of_text"]] if made.get("end_of_text") is not None else []
+    ids += made.get("end_of_turn") or []
+    for name in ("generation_config.json", "config.json"):
+        found = json_beside(folder, name).get("eos_token_id")
+        named = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(isinstance(token, int) for token in named):
+            raise UserError(f"{folder / name}: eos_token_id: found {found}, expected a token id or a list of them")
+        ids += named
+    eos = tokenizer.token_to_id(special_tokens(folder, None).get("eos_token", ""))
+    ids += [] if eos is None else [eos]
+    usual = known_end_of_text(tokenizer)
+    return list(dict.fromkeys(ids if ids or usual is None else [usual]))
 
 
 def begun(begin, ids):
