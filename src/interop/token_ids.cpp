@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include <fmt/format.h>
+
+#include "core/errors.h"
 #include "core/file.h"
 #include "core/json.h"
 
@@ -15,11 +18,13 @@ namespace fs = std::filesystem;
 constexpr std::array kEndOfText{"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
 constexpr std::uint64_t kLargest = 256ull << 20;
 
-// null where there is no such file.
+// null where there is no such file. Not strict: transformers writes a model_max_length of 1e30 as a whole number.
 nlohmann::json json_of(const fs::path& path) {
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return nullptr;
-  return parse_json_strict(read_file(path, kLargest), path.string());
+  nlohmann::json document = nlohmann::json::parse(read_file(path, kLargest), nullptr, /*allow_exceptions=*/false);
+  if (document.is_discarded()) throw DamagedError(fmt::format("{}: bad JSON", path.string()));
+  return document;
 }
 
 // Names and ids of tokenizer.json.

@@ -1,6 +1,7 @@
 """Folders that transformers wrote come in, folders that transformers loads go out, and the logits are the same on both sides. Those that go out with
 code of their own are in code_test.py, which runs along: transformers takes seconds to load."""
 
+import copy  # some classes write into what they are given
 import json
 import sys
 import tempfile
@@ -72,7 +73,7 @@ class HuggingFace(unittest.TestCase):
 
     def model(self, name="hf", dtype=torch.float32, shard="1GB", family="llama", **changes):
         torch.manual_seed(3)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SHAPE | changes)))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **copy.deepcopy(SHAPE | changes)))
         for parameter in model.parameters():  # gains that are not one, biases that are not zero, logits that are not near zero
             parameter.data = parameter.data * 8 + torch.rand_like(parameter) * 0.1
         model.to(dtype).save_pretrained(self.folder / name, max_shard_size=shard)
