@@ -129,8 +129,7 @@ std::uint64_t PackedRows::key(const char* what, std::int64_t epoch) const {
 void PackedRows::enter_epoch(std::int64_t epoch) {
   if (epoch == epoch_) return;
   const Permutation documents(key("data", epoch), source_->num_documents());
-  rows_ = best_fit_decreasing(
-      source_->num_documents(), length_, [&](std::int64_t d) { return source_->document_length(d); }, documents);
+  rows_ = best_fit_decreasing(source_->num_documents(), length_, [&](std::int64_t d) { return source_->document_length(d); }, documents);
   order_ = Permutation(key("rows", epoch), static_cast<std::int64_t>(rows_.size()));
   epoch_ = epoch;
 }

@@ -1,6 +1,6 @@
-// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection; with a window (Beltagy et al., 2020) where the shape
-// has one.
-// Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value columns.
+// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection; with a window (Beltagy et al., 2020) where the
+// shape has one. Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value
+// columns.
 #pragma once
 
 #include <cstdint>

@@ -52,11 +52,9 @@ TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") 
   test::require_gpu();
   torch::manual_seed(2);
   const at::Tensor targets = torch::randint(-1, 1001, {70}, torch::kInt);
-  check_fused(
-      [&](const auto& in, Path path) {
-        return ops::linear_cross_entropy(in[0], in[1], targets.to(in[0].device()), path).loss_sum.reshape({1, 1});
-      },
-      {torch::randn({70, 48}), torch::randn({1001, 48})}, kGpuOfTest);
+  check_fused([&](const auto& in,
+                  Path path) { return ops::linear_cross_entropy(in[0], in[1], targets.to(in[0].device()), path).loss_sum.reshape({1, 1}); },
+              {torch::randn({70, 48}), torch::randn({1001, 48})}, kGpuOfTest);
 }
 
 TEST_CASE("the fused gradient norm on a GPU is that of the CPU", "[gpu]") {
