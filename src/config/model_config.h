@@ -49,6 +49,9 @@ void describe(V& v, RopeScalingConfig& c) {
   v.value("original_positions", c.original_positions, within(1, 1 << 30, "Positions of the model before it was stretched"));
 }
 
+enum class QkNormOver { kHeads, kAll };
+constexpr auto words_of(QkNormOver) { return std::array{"heads", "all"}; }
+
 struct AttentionConfig {
   std::int64_t heads = 4;
   std::int64_t kv_heads = 0;  // 0: as many as heads (resolved)
@@ -59,6 +62,7 @@ struct AttentionConfig {
   std::int64_t window = 0;
   std::int64_t no_rope_every = 0;
   std::optional<RopeScalingConfig> rope_scaling;
+  QkNormOver qk_norm_over = QkNormOver::kHeads;
 
   bool turns(std::int64_t block) const { return no_rope_every == 0 || (block + 1) % no_rope_every != 0; }  // whether it has RoPE
 };
@@ -68,7 +72,10 @@ void describe(V& v, AttentionConfig& c) {
   v.value("kv_heads", c.kv_heads, within(0, 4096, "Key/value heads; divides heads. 0: as many as heads"));
   v.value("head_dim", c.head_dim, within(0, 4096, "Width of a head, even. 0: width / heads"));
   v.value("rope_theta", c.rope_theta, within(0, 1e12, "Base of the rotary frequencies", false, true));
-  v.value("qk_norm", c.qk_norm, any("RMSNorm of each head's query and key before RoPE"));
+  v.value("qk_norm", c.qk_norm, any("RMSNorm of queries and keys before RoPE"));
+  v.value("qk_norm_over", c.qk_norm_over,
+          one_of<QkNormOver>("qk_norm: over what the mean square runs. heads: each head by itself, with gains that all heads share; all: a "
+                             "token's queries of all heads together, and its keys, as OLMo 2 has it"));
   v.value("qkv_bias", c.qkv_bias, any("Biases of queries, keys and values, as Qwen2 has them"));
   v.value("window", c.window, within(0, 1 << 30, "Tokens that one sees, itself the last of them. 0: all before it"));
   v.value("no_rope_every", c.no_rope_every,
@@ -168,8 +175,8 @@ void describe(V& v, LoopConfig& c) {
           within(1, DepthPlan::kMaxCalls, "Gradients flow through this many repeats only, the last ones. null: through all"));
 }
 
-enum class Norm { kPre, kSandwich };
-constexpr auto words_of(Norm) { return std::array{"pre", "sandwich"}; }
+enum class Norm { kPre, kPost, kSandwich };
+constexpr auto words_of(Norm) { return std::array{"pre", "post", "sandwich"}; }
 
 struct ModelConfig {
   std::string architecture = "decoder";  // models/registry.h knows them
@@ -204,7 +211,9 @@ void describe(V& v, ModelConfig& c) {
   v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
   v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
-  v.value("norm", c.norm, one_of<Norm>("pre: before each mixer; sandwich: also after each addition to the residual stream"));
+  v.value("norm", c.norm,
+          one_of<Norm>("pre: before each mixer; post: of what each mixer returns, before it is added, and none before the mixer; sandwich: "
+                       "before each mixer and after each addition to the residual stream"));
   v.section("loop", c.loop, "The plan's loop");
   v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
   v.section("attention", c.attention, "Sequence attention");

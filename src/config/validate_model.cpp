@@ -116,6 +116,8 @@ void resolve_model(ModelConfig& model) {
   }
   if (attention.head_dim % 2 != 0)
     refuse("model.attention.head_dim: found {}; allowed: an even number, since RoPE turns pairs", attention.head_dim);
+  if (attention.qk_norm_over != QkNormOver::kHeads && !attention.qk_norm)
+    refuse("model.attention.qk_norm_over: has no effect with model.attention.qk_norm: false");
   if (attention.rope_scaling && attention.rope_scaling->low_freq_factor >= attention.rope_scaling->high_freq_factor) {
     refuse("model.attention.rope_scaling.low_freq_factor: found {}; allowed: below high_freq_factor = {}",
            number_text(attention.rope_scaling->low_freq_factor), number_text(attention.rope_scaling->high_freq_factor));

@@ -1,7 +1,7 @@
 // Enums whose values have words: in YAML, on the command line, in messages. Beside such an enum stands the one list of them, in the order
 // of its values:
-//   enum class Norm { kPre, kSandwich };
-//   constexpr auto words_of(Norm) { return std::array{"pre", "sandwich"}; }
+//   enum class Norm { kPre, kPost, kSandwich };
+//   constexpr auto words_of(Norm) { return std::array{"pre", "post", "sandwich"}; }
 #pragma once
 
 #include <array>

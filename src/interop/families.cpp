@@ -56,6 +56,12 @@ constexpr std::array kFamilies{
            .max_positions = 4096,
            .norm_eps = 1e-5},
     Family{.model_type = "granite", .class_name = "GraniteForCausalLM", .multipliers = true},
+    Family{.model_type = "olmo2",
+           .class_name = "Olmo2ForCausalLM",
+           .qk_norm = true,
+           .norm_eps = 1e-5,
+           .qk_norm_over = QkNormOver::kAll,
+           .norm = Norm::kPost},
 };
 
 constexpr std::int64_t kMost = 1 << 28;  // of any count; keeps products of two within 64 bits
@@ -244,7 +250,9 @@ StockConfig read_stock_config(const std::filesystem::path& folder) {
   model.norm_eps = keys.positive_or("rms_norm_eps", family.norm_eps);
   read_heads(keys, family, model);
   read_rope(keys, family, model.attention);
+  model.norm = family.norm;
   model.attention.qk_norm = family.qk_norm;
+  model.attention.qk_norm_over = family.qk_norm_over;
   model.attention.qkv_bias = family.qkv_bias;
   model.attention.window = read_window(keys, family, model.blocks);
   model.attention.no_rope_every = read_no_rope(keys, family, model.blocks);
@@ -263,7 +271,7 @@ namespace {
 std::string not_a_decoder(const ModelConfig& model, const DepthPlan& plan) {
   constexpr const char* kThey = "stock classes of transformers";
   if (model.architecture != "decoder") return fmt::format("model.architecture: found {}; {} are decoders", model.architecture, kThey);
-  if (model.norm != Norm::kPre) return fmt::format("model.norm: found {}; {} here have pre", word_of(model.norm), kThey);
+  if (model.norm == Norm::kSandwich) return fmt::format("model.norm: found sandwich; {} here have pre or post", kThey);
   if (model.feed_forward.kind != FeedForwardKind::kSwiglu)
     return fmt::format("model.feed_forward.kind: found {}; {} here have swiglu", word_of(model.feed_forward.kind), kThey);
   if (model.depth_attention) return fmt::format("model.depth_attention: {} have none", kThey);
@@ -273,8 +281,10 @@ std::string not_a_decoder(const ModelConfig& model, const DepthPlan& plan) {
   return "";
 }
 
-bool computes(const Family& family, const AttentionConfig& attention) {
-  return family.qk_norm == attention.qk_norm && family.qkv_bias == attention.qkv_bias && (family.no_rope || attention.no_rope_every == 0) &&
+bool computes(const Family& family, const ModelConfig& model) {
+  const AttentionConfig& attention = model.attention;
+  return family.norm == model.norm && family.qk_norm == attention.qk_norm && family.qk_norm_over == attention.qk_norm_over &&
+         family.qkv_bias == attention.qkv_bias && (family.no_rope || attention.no_rope_every == 0) &&
          (family.window != Window::kNone || attention.window == 0) && (family.llama3 || !attention.rope_scaling);
 }
 
@@ -284,11 +294,14 @@ const Family* stock_family(const ModelConfig& model, const DepthPlan& plan, std:
   why = not_a_decoder(model, plan);
   if (!why.empty()) return nullptr;
   const Family* first = family_of(wanted);
-  if (first != nullptr && computes(*first, model.attention)) return first;
+  if (first != nullptr && computes(*first, model)) return first;
   for (const Family& family : kFamilies) {
-    if (computes(family, model.attention)) return &family;
+    if (computes(family, model)) return &family;
   }
-  why = "model.attention: no stock class of transformers has its qk_norm, qkv_bias, window, no_rope_every and rope_scaling together";
+  why = fmt::format(
+      "model.attention: no stock class of transformers has its qk_norm, qk_norm_over, qkv_bias, window, no_rope_every and rope_scaling "
+      "together with model.norm: {}",
+      word_of(model.norm));
   return nullptr;
 }
 

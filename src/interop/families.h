@@ -26,6 +26,8 @@ struct Family {
   std::int64_t sliding_window = 0, max_positions = 2048;
   double rope_theta = 10000, norm_eps = 1e-6;
   bool tied = false;
+  QkNormOver qk_norm_over = QkNormOver::kHeads;
+  Norm norm = Norm::kPre;
 };
 
 // The family of a config.json's model_type; null: none of ours.

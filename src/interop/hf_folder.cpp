@@ -320,6 +320,7 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
   json["no_rope_every"] = model.attention.no_rope_every;
   json["window"] = model.attention.window;
   json["qk_norm"] = model.attention.qk_norm;
+  json["qk_norm_over"] = word_of(model.attention.qk_norm_over);
   json["qkv_bias"] = model.attention.qkv_bias;
   json["norm"] = word_of(model.norm);
   json["rms_norm_eps"] = model.norm_eps;

@@ -26,12 +26,13 @@ class MeristemConfig(PretrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(self, vocab_size=256, hidden_size=64, num_blocks=2, depth_plan="0-1", repeats=None, num_attention_heads=4, num_key_value_heads=4,
-                 head_dim=16, rope_base=10000.0, rope_scaling_by=None, no_rope_every=0, window=0, qk_norm=False, qkv_bias=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
+                 head_dim=16, rope_base=10000.0, rope_scaling_by=None, no_rope_every=0, window=0, qk_norm=False, qk_norm_over="heads", qkv_bias=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
                  depth_attention=None, mixers=None, options=None, max_position_embeddings=2048, **rest):
         self.vocab_size, self.hidden_size, self.num_blocks, self.depth_plan, self.repeats = vocab_size, hidden_size, num_blocks, depth_plan, repeats
         self.num_attention_heads, self.num_key_value_heads, self.head_dim = num_attention_heads, num_key_value_heads, head_dim
         self.rope_base, self.rope_scaling_by, self.no_rope_every, self.window = rope_base, rope_scaling_by, no_rope_every, window
-        self.qk_norm, self.qkv_bias, self.norm, self.rms_norm_eps, self.injection = qk_norm, qkv_bias, norm, rms_norm_eps, injection
+        self.qk_norm, self.qk_norm_over, self.qkv_bias, self.injection = qk_norm, qk_norm_over, qkv_bias, injection
+        self.norm, self.rms_norm_eps = norm, rms_norm_eps
         self.feed_forward = feed_forward or {"kind": "swiglu", "inner": 4 * hidden_size}
         self.depth_attention, self.max_position_embeddings = depth_attention, max_position_embeddings
         self.mixers = mixers or [["attention", "Attention"], ["feed_forward", "FeedForward"]]  # of a block, in order: name and class
@@ -119,6 +120,11 @@ class RmsNorm(nn.Module):
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(x.dtype)
 
 
+def input_norm(config):
+    """What a mixer reads of the residual stream: normed, unless the block norms what the mixer returns instead."""
+    return nn.Identity() if config.norm == "post" else RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+
 def linear(inputs, outputs, bias=False):
     return nn.Linear(inputs, outputs, bias=bias)
 
@@ -181,17 +187,20 @@ class Attention(nn.Module):
         depth = config.depth_attention or {}
         self.over_depth = depth.get("kind") if depth.get("kind") in ("joint", "values") else None
         self.scaling, self.no_rope_every = config.rope_scaling_by, config.no_rope_every
-        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm, self.norms_all_heads = input_norm(config), config.qk_norm_over == "all"
         self.qkv = linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, config.qkv_bias)
         if config.qk_norm:
-            self.q_norm, self.k_norm = (RmsNorm(self.head_dim, config.rms_norm_eps) for _ in range(2))
+            normed = (self.heads, self.kv_heads) if self.norms_all_heads else (1, 1)
+            self.q_norm, self.k_norm = (RmsNorm(heads * self.head_dim, config.rms_norm_eps) for heads in normed)
         self.output = linear(self.heads * self.head_dim, config.hidden_size)
 
     def forward(self, h, call):
         H, G, K = self.heads, self.kv_heads, self.head_dim
-        parts = self.qkv(self.norm(h)).split([H * K, G * K, G * K], -1)
-        q, k, v = (part.unflatten(-1, (-1, K)) for part in parts)  # [B, T, heads, K]
-        if hasattr(self, "q_norm"):
+        q, k, v = self.qkv(self.norm(h)).split([H * K, G * K, G * K], -1)
+        if self.norms_all_heads:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (x.unflatten(-1, (-1, K)) for x in (q, k, v))  # [B, T, heads, K]
+        if hasattr(self, "q_norm") and not self.norms_all_heads:
             q, k = self.q_norm(q), self.k_norm(k)
         if not self.no_rope_every or (call.block + 1) % self.no_rope_every:
             q, k = (turned(x, call.positions[..., None], self.base, self.scaling) for x in (q, k))
@@ -228,7 +237,7 @@ class DepthAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         width, self.options, self.base = config.hidden_size, config.depth_attention, config.rope_base
-        self.norm, self.key_norm = (RmsNorm(width, config.rms_norm_eps) for _ in range(2))
+        self.norm, self.key_norm = input_norm(config), input_norm(config)
         self.query, self.key_value, self.output = linear(width, width), linear(width, 2 * width), linear(width, width)
 
     def _at(self, x, depth):
@@ -250,7 +259,7 @@ class FeedForward(nn.Module):
     def __init__(self, config):
         super().__init__()
         width, inner = config.hidden_size, config.feed_forward["inner"]
-        self.norm = RmsNorm(width, config.rms_norm_eps)
+        self.norm = input_norm(config)
         self.gate_up, self.down = linear(width, 2 * inner), linear(inner, width)
 
     def forward(self, h, call):
@@ -264,7 +273,7 @@ class Experts(nn.Module):
         super().__init__()
         width, options = config.hidden_size, config.feed_forward
         count, inner, shared, self.router_dim, self.active = (options[key] for key in ("count", "inner", "shared", "router_dim", "active"))
-        self.norm, self.router = RmsNorm(width, config.rms_norm_eps), linear(width, self.router_dim)
+        self.norm, self.router = input_norm(config), linear(width, self.router_dim)
         self.router_keys, self.balance_bias = nn.Parameter(torch.empty(count, self.router_dim)), nn.Parameter(torch.zeros(count))
         self.gate_up, self.down = nn.Parameter(torch.empty(count, 2 * inner, width)), nn.Parameter(torch.empty(count, width, inner))
         if shared:
@@ -297,14 +306,17 @@ class Block(nn.Module):
         self.mixers = [name for name, _ in config.mixers]
         for name, kind in config.mixers:
             self.add_module(name, globals()[kind](config))
-        self.sandwich = config.norm == "sandwich"
-        for name in self.mixers if self.sandwich else ():
-            self.add_module(f"{name}_sum_norm", RmsNorm(config.hidden_size, config.rms_norm_eps))
+        self.normed = {"pre": None, "post": "output", "sandwich": "sum"}[config.norm]  # what the block norms of each mixer
+        for name in self.mixers if self.normed else ():
+            self.add_module(f"{name}_{self.normed}_norm", RmsNorm(config.hidden_size, config.rms_norm_eps))
 
     def forward(self, h, call):
         for name in self.mixers:
-            h = h + getattr(self, name)(h, call)
-            if self.sandwich:
+            update = getattr(self, name)(h, call)
+            if self.normed == "output":
+                update = getattr(self, f"{name}_output_norm")(update)
+            h = h + update
+            if self.normed == "sum":
                 h = getattr(self, f"{name}_sum_norm")(h)
         return h
 

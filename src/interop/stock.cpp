@@ -26,15 +26,20 @@ class LayerParts {
 
   void add(const Multipliers& multipliers) {
     const std::int64_t width = model_.width, inner = model_.feed_forward.inner;
-    add("input_layernorm.weight", "attention.norm.weight", {width});
+    if (family_.norm == Norm::kPre) add("input_layernorm.weight", "attention.norm.weight", {width});
     add_projection("weight", {width}, multipliers);
     if (family_.qkv_bias) add_projection("bias", {}, multipliers);
     if (family_.qk_norm) {
-      for (const char* norm : {"q_norm.weight", "k_norm.weight"})
-        add(fmt::format("self_attn.{}", norm), fmt::format("attention.{}", norm), {model_.attention.head_dim});
+      add_qk_norm("q_norm.weight", model_.attention.heads);
+      add_qk_norm("k_norm.weight", model_.attention.kv_heads);
     }
     add("self_attn.o_proj.weight", "attention.output.weight", {width, query_}).scale = multipliers.residual;
-    add("post_attention_layernorm.weight", "feed_forward.norm.weight", {width});
+    if (family_.norm == Norm::kPost) {
+      add("post_attention_layernorm.weight", "attention_output_norm.weight", {width});
+      add("post_feedforward_layernorm.weight", "feed_forward_output_norm.weight", {width});
+    } else {
+      add("post_attention_layernorm.weight", "feed_forward.norm.weight", {width});
+    }
     if (family_.packed) {
       add("mlp.gate_up_proj.weight", "feed_forward.gate_up.weight", {2 * inner, width});
     } else {
@@ -47,6 +52,12 @@ class LayerParts {
  private:
   WeightPart& add(const std::string& theirs, const std::string& ours, std::vector<std::int64_t> shape) {
     return parts_.emplace_back(WeightPart{theirs_ + theirs, ours_ + ours, std::move(shape)});
+  }
+
+  // A gain for each row of a head, or of all heads: it goes where its row goes.
+  void add_qk_norm(const std::string& name, std::int64_t heads) {
+    const std::int64_t normed = family_.qk_norm_over == QkNormOver::kAll ? heads : 1;
+    add("self_attn." + name, "attention." + name, {normed * model_.attention.head_dim}).rope_heads = normed;
   }
 
   // Weight or bias: `columns` are the sizes behind the rows.

@@ -14,13 +14,15 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kJoint) depth_ = Depth::kJoint;
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kValues) depth_ = Depth::kValues;
   if (config.depth_attention) depth_shape_ = depth_heads(config);
-  norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  norm_ = register_module("norm", InputNorm(config, placement, paths));
   const std::int64_t kv_columns = shape_.kv_heads * shape_.head_dim;
   qkv_ = register_module("qkv", Linear(width_, MatrixRows{shape_.query_columns(), kv_columns, kv_columns}, kInitStd, placement));
   if (config.attention.qkv_bias) qkv_->add_bias(placement);
   if (config.attention.qk_norm) {
-    q_norm_ = register_module("q_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
-    k_norm_ = register_module("k_norm", RmsNorm(shape_.head_dim, config.norm_eps, placement, paths.rms_norm));
+    const bool by_head = config.attention.qk_norm_over == QkNormOver::kHeads;
+    const std::int64_t query = by_head ? shape_.head_dim : shape_.query_columns(), key = by_head ? shape_.head_dim : kv_columns;
+    q_norm_ = register_module("q_norm", RmsNorm(query, config.norm_eps, placement, paths.rms_norm));
+    k_norm_ = register_module("k_norm", RmsNorm(key, config.norm_eps, placement, paths.rms_norm));
   }
   output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
 }
@@ -90,9 +92,10 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
   cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns()) * (context == 0 ? 1 : window / context);
   const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
-  cost.saved_elements = 2 * width + columns + query;
+  cost.saved_elements = width + norm_->saved_elements() + columns + query;
   // keys and values repeated for each query head, which joint attention does without
   if (shape_.heads != shape_.kv_heads && depth_ != Depth::kJoint) cost.saved_elements += 2 * query;
+  if (!q_norm_.is_empty()) cost.saved_elements += query + kv;  // what QK norm read
   if (depth_ != Depth::kNone) cost.memory_elements = 2 * kv;
   if (depth_ == Depth::kJoint) cost.score_flops += 4 * query * entries;
   if (depth_ == Depth::kValues) {

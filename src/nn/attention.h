@@ -1,5 +1,5 @@
-// Sequence attention: pre-norm, packed QKV projection, RoPE, causal grouped-query attention, output projection; optional QK norm
-// (RMSNorm of each head's query and key before RoPE), biases of the QKV projection, and a window.
+// Sequence attention: norm, packed QKV projection, RoPE, causal grouped-query attention, output projection; optional QK norm (RMSNorm of
+// queries and keys before RoPE, of each head or of all heads together), biases of the QKV projection, and a window.
 // Two kinds of depth attention live in here, without parameters of their own; both read the keys and values that earlier calls of the same
 // forward pass left in DepthMemory, after RoPE, so that query and depth key of one token stand at one position:
 //   joint   one softmax over the sequence's keys and the token's own of earlier calls (MoDA, Zhu et al., 2026)
@@ -35,7 +35,7 @@ class AttentionImpl : public Mixer {
   Depth depth_ = Depth::kNone;
   std::int64_t width_;
   ops::Paths paths_;
-  RmsNorm norm_{nullptr};
+  InputNorm norm_{nullptr};
   Linear qkv_{nullptr}, output_{nullptr};
   RmsNorm q_norm_{nullptr}, k_norm_{nullptr};  // empty without qk_norm
 };

@@ -4,15 +4,15 @@ namespace meristem::nn {
 
 BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths,
                      std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers)
-    : width_(config.width) {
+    : norm_(config.norm), width_(config.width) {
   Placement residual = placement;
   residual.compute = placement.residual;
   for (auto& [name, mixer] : mixers) {
     names_.push_back(name);
     mixers_.push_back(register_module(name, std::move(mixer)));
-    if (config.norm == Norm::kSandwich) {
-      sum_norms_.push_back(register_module(name + "_sum_norm", RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
-    }
+    if (norm_ == Norm::kPre) continue;
+    const char* normed = norm_ == Norm::kPost ? "_output_norm" : "_sum_norm";
+    norms_.push_back(register_module(name + normed, RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
   }
 }
 
@@ -21,7 +21,11 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
     call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
     const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
-    h_ND = sum_norms_.empty() ? h_ND + update_ND : sum_norms_[i]->forward_sum(h_ND, update_ND);
+    switch (norm_) {
+      case Norm::kPre: h_ND = h_ND + update_ND; break;
+      case Norm::kPost: h_ND = h_ND + norms_[i]->forward(update_ND); break;
+      case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
+    }
   }
   return h_ND;
 }
@@ -34,7 +38,7 @@ CallCost BlockImpl::cost(const CallPlace& place) const {
     total.score_flops += part.score_flops;
     total.kv_elements += part.kv_elements;
     total.state_elements += part.state_elements;
-    total.saved_elements += part.saved_elements + (sum_norms_.empty() ? 0 : static_cast<double>(width_));
+    total.saved_elements += part.saved_elements + (norms_.empty() ? 0 : static_cast<double>(width_));
     total.saved_fp32 += part.saved_fp32;
     total.saved_casts += part.saved_casts;
     total.memory_elements += part.memory_elements;

@@ -17,11 +17,13 @@ DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placemen
       rope_theta_(config.attention.rope_theta),
       rope_type_(placement.norm),
       paths_(paths) {
-  norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
-  key_norm_ = register_module("key_norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  norm_ = register_module("norm", InputNorm(config, placement, paths));
+  key_norm_ = register_module("key_norm", InputNorm(config, placement, paths));
   query_ = register_module("query", Linear(width_, width_, kInitStd, placement));
   key_value_ = register_module("key_value", Linear(width_, MatrixRows{width_, width_}, kInitStd, placement));
-  output_ = register_module("output", Linear(width_, width_, 0, placement));
+  // Where the block norms what comes out, a start at zero would do no good: the first update that leaves it makes that full size.
+  const double output_std = config.norm == Norm::kPost ? kInitStd : 0;
+  output_ = register_module("output", Linear(width_, width_, output_std, placement));
 }
 
 at::Tensor DepthAttentionImpl::at_depth(const at::Tensor& x, std::int64_t depth) {
@@ -60,7 +62,7 @@ CallCost DepthAttentionImpl::cost(const CallPlace& place) const {
   cost.score_flops = 4 * width * entries;
   cost.memory_elements = 2 * width;  // key and value
   // residual input and its norm, the state's norm, query, key and value, the attended values
-  cost.saved_elements = 7 * width;
+  cost.saved_elements = 5 * width + norm_->saved_elements() + key_norm_->saved_elements();
   cost.saved_fp32 = static_cast<double>(shape_.heads);  // the weights' logsumexp
   return cost;
 }

@@ -1,5 +1,6 @@
 // Depth attention as a mixer of its own (kind `separate`): the token attends over its states h_0 .. h_{r-1}, or over what each call added
-// to them. q = W_q norm(u), k_i = W_k norm(h_i), v_i = W_v norm(h_i), RoPE over the depth index, output projection zero at the start.
+// to them. q = W_q norm(u), k_i = W_k norm(h_i), v_i = W_v norm(h_i), RoPE over the depth index, output projection zero at the start
+// (but not with `norm: post`, where the block norms what comes out, and these norms are none).
 // Keys and values of h_i are made once, by the block of call i+1, the first to read it, and kept in DepthMemory for the later calls.
 #pragma once
 
@@ -34,7 +35,7 @@ class DepthAttentionImpl : public Mixer {
   at::ScalarType rope_type_;
   ops::Paths paths_;
   ops::RopeTable rope_;  // by depth index
-  RmsNorm norm_{nullptr}, key_norm_{nullptr};
+  InputNorm norm_{nullptr}, key_norm_{nullptr};
   Linear query_{nullptr}, key_value_{nullptr}, output_{nullptr};
 };
 TORCH_MODULE(DepthAttention);

@@ -11,7 +11,7 @@ namespace meristem::nn {
 
 FeedForwardImpl::FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
     : width_(config.width), inner_(config.feed_forward.inner), path_(paths.swiglu) {
-  norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  norm_ = register_module("norm", InputNorm(config, placement, paths));
   gate_up_ = register_module("gate_up", Linear(width_, MatrixRows{inner_, inner_}, kInitStd, placement));
   down_ = register_module("down", Linear(inner_, width_, output_std, placement));
 }
@@ -24,7 +24,7 @@ CallCost FeedForwardImpl::cost(const CallPlace&) const {
   const double width = static_cast<double>(width_), inner = static_cast<double>(inner_);
   CallCost cost;
   cost.matmul_flops = 2 * width * 2 * inner + 2 * inner * width;
-  cost.saved_elements = 2 * width + 3 * inner;  // residual input, its norm, gate and up, their product
+  cost.saved_elements = width + norm_->saved_elements() + 3 * inner;  // residual input, its norm, gate and up, their product
   return cost;
 }
 
@@ -41,7 +41,7 @@ at::Tensor depth_encoding(std::int64_t depth, std::int64_t size, const at::Tenso
 ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
     : config_(config.feed_forward), width_(config.width), paths_(paths) {
   const std::int64_t count = config_.count, inner = config_.inner, shared = config_.shared * inner;
-  norm_ = register_module("norm", RmsNorm(width_, config.norm_eps, placement, paths.rms_norm));
+  norm_ = register_module("norm", InputNorm(config, placement, paths));
   router_ = register_module("router", Linear(width_, config_.router_dim, kInitStd, placement, Role::kRouter));
   router_keys_ = add_parameter("router_keys", {count, config_.router_dim}, Role::kRouterKey, kInitStd, placement);
   balance_bias_ = add_parameter("balance_bias", {count}, Role::kBalance, 0, placement);
@@ -97,7 +97,7 @@ CallCost ExpertsImpl::cost(const CallPlace&) const {
   CallCost cost;
   cost.matmul_flops = 2 * router * (width + count) + (active + shared) * 2 * 3 * width * inner;
   // residual input and its norm; per expert its copy of the token, gate and up, their product
-  cost.saved_elements = 2 * width + active * (width + 3 * inner) + shared * 3 * inner;
+  cost.saved_elements = width + norm_->saved_elements() + active * (width + 3 * inner) + shared * 3 * inner;
   // per expert its output, its score's sigmoid, its weight, and two places of eight bytes each; the router's query
   cost.saved_fp32 = active * (width + 8) + router;
   cost.saved_casts = width;  // the norm, for the router

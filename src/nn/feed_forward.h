@@ -7,7 +7,7 @@
 
 namespace meristem::nn {
 
-// Dense: pre-norm, packed gate and up projection, SwiGLU, down projection.
+// Dense: norm, packed gate and up projection, SwiGLU, down projection.
 class FeedForwardImpl : public Mixer {
  public:
   FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
@@ -18,7 +18,7 @@ class FeedForwardImpl : public Mixer {
  private:
   std::int64_t width_, inner_;
   ops::Path path_;
-  RmsNorm norm_{nullptr};
+  InputNorm norm_{nullptr};
   Linear gate_up_{nullptr}, down_{nullptr};
 };
 TORCH_MODULE(FeedForward);
@@ -51,7 +51,7 @@ class ExpertsImpl : public Mixer {
   FeedForwardConfig config_;
   std::int64_t width_;
   ops::Paths paths_;
-  RmsNorm norm_{nullptr};
+  InputNorm norm_{nullptr};
   Linear router_{nullptr};                                 // [d_r, D]
   at::Tensor router_keys_, balance_bias_;                  // [E, d_r], [E]
   at::Tensor gate_up_, down_;                              // [E, 2F, D], [E, D, F]

@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "config/model_config.h"
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
 #include "ops/rms_norm.h"
@@ -53,6 +54,29 @@ class RmsNormImpl : public Module {
   ops::Path path_;
 };
 TORCH_MODULE(RmsNorm);
+
+// What a mixer reads of the residual stream: normed, unless the block norms what the mixer returns instead (`norm: post`).
+class InputNormImpl : public Module {
+ public:
+  InputNormImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths)
+      : width_(config.width), eps_(config.norm_eps), compute_(placement.compute), path_(paths.rms_norm) {
+    if (config.norm != Norm::kPost) weight_ = add_parameter("weight", {width_}, Role::kNorm, 0, placement);
+  }
+  // h_ND: [..., width]; the result is of type `compute` whatever the type of h.
+  at::Tensor forward(const at::Tensor& h_ND) const {
+    return (weight_.defined() ? ops::rms_norm(h_ND, weight_, eps_, path_) : h_ND).to(compute_);
+  }
+  // Elements kept per token for backward beside the input.
+  double saved_elements() const { return weight_.defined() ? static_cast<double>(width_) : 0; }
+
+ private:
+  at::Tensor weight_;  // undefined with `norm: post`
+  std::int64_t width_;
+  double eps_;
+  at::ScalarType compute_;
+  ops::Path path_;
+};
+TORCH_MODULE(InputNorm);
 
 // The output head: from normed hidden states to logits and to the loss. Its weight [V, D] is its own or the embedding's.
 using LossSums = ops::CrossEntropy;

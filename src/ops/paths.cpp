@@ -64,9 +64,9 @@ std::string cuda_limit(std::string_view op, at::ScalarType compute, const ModelS
   if (op == "attention") return attention_limit(compute, shapes);
   if (op == "depth_attention") return depth_limit(compute, shapes);
   if (op == "experts") return experts_limit(compute, shapes);
-  if (op == "rms_norm" && shapes.width > kernels::kRmsNormMaxWidth) {
-    return fmt::format(" with width {} (its kernel takes up to {})", shapes.width, kernels::kRmsNormMaxWidth);
-  }
+  const std::int64_t normed = std::max(shapes.width, shapes.normed_width);
+  if (op == "rms_norm" && normed > kernels::kRmsNormMaxWidth)
+    return fmt::format(" with width {} (its kernel takes up to {})", normed, kernels::kRmsNormMaxWidth);
   if (op == "rope" && shapes.head_dim > kernels::kRopeMaxHeadDim) {
     return fmt::format(" with head dim {} (its kernel takes up to {})", shapes.head_dim, kernels::kRopeMaxHeadDim);
   }

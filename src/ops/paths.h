@@ -48,6 +48,7 @@ struct ModelShapes {
   bool joint = false;                   // with sequence attention, in one softmax
   std::int64_t entries = 0;             // the most that a token attends over
   std::int64_t experts = 0;
+  std::int64_t normed_width = 0;  // of the widest row of a norm, where that is wider than width
 };
 
 // Whether this build holds CUDA kernels that the device can run, and which of them a GPU has run and passed (kernels/proven.json, compiled

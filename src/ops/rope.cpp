@@ -111,14 +111,15 @@ class FusedQkNormRope : public torch::autograd::Function<FusedQkNormRope> {
 
 at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Tensor& positions_N, const RopeTable& table, Path norm_path,
                         Path rope_path) {
-  if (!x_NC.is_cpu() && norm_path == Path::kFused && rope_path == Path::kFused) {
+  const std::int64_t head_dim = 2 * table.cos.size(1), query = norm.query_heads * head_dim, key = norm.key_heads * head_dim;
+  const bool by_head = norm.q_gain.size(0) == head_dim && norm.k_gain.size(0) == head_dim;
+  if (by_head && !x_NC.is_cpu() && norm_path == Path::kFused && rope_path == Path::kFused) {
     return FusedQkNormRope::apply(x_NC, norm.q_gain, norm.k_gain, norm.query_heads, norm.key_heads, norm.eps, positions_N, table.cos,
                                   table.sin);
   }
-  const std::int64_t head_dim = norm.q_gain.size(0), query = norm.query_heads * head_dim, key = norm.key_heads * head_dim;
   const auto parts = x_NC.split_with_sizes({query, key, x_NC.size(1) - query - key}, 1);
   const auto normed = [&](const at::Tensor& x, const at::Tensor& gain) {
-    return rms_norm(x.reshape({x.size(0), -1, head_dim}), gain, norm.eps, norm_path).reshape({x.size(0), x.size(1)});
+    return rms_norm(x.reshape({x.size(0), -1, gain.size(0)}), gain, norm.eps, norm_path).reshape({x.size(0), x.size(1)});
   };
   const at::Tensor heads = at::cat({normed(parts[0], norm.q_gain), normed(parts[1], norm.k_gain), parts[2]}, 1);
   return rope(heads, norm.query_heads + norm.key_heads, positions_N, table, rope_path);

@@ -30,8 +30,8 @@ RopeTable no_rotation(const RopeTable& like);
 // The fused path rotates in place: x_NC must not be needed elsewhere. fp32 inside. Differentiable in x_NC.
 at::Tensor rope(const at::Tensor& x_NC, std::int64_t heads, const at::Tensor& positions_N, const RopeTable& table, Path path);
 
-// RMSNorm of each head before its rotation: gains [head_dim] of type float32 (float64 where x is), the first query_heads heads' and the
-// next key_heads'.
+// RMSNorm of the first query_heads heads and of the next key_heads before their rotation. The gains, of type float32 (float64 where x is),
+// say over what: [head_dim] each head by itself, [heads*head_dim] all heads together.
 struct QkNorm {
   std::int64_t query_heads, key_heads;
   at::Tensor q_gain, k_gain;
@@ -39,7 +39,8 @@ struct QkNorm {
 };
 
 // Norms and rotates the first query_heads + key_heads heads of x_NC, returns the whole [N, C]. norm_path: of the norm, rope_path: of the
-// rotation; where both are fused on a CUDA device they are one kernel, which leaves x_NC as it is. Differentiable in x_NC and the gains.
+// rotation; where both are fused on a CUDA device and heads are normed by themselves they are one kernel, which leaves x_NC as it is.
+// Differentiable in x_NC and the gains.
 at::Tensor qk_norm_rope(const at::Tensor& x_NC, const QkNorm& norm, const at::Tensor& positions_N, const RopeTable& table, Path norm_path,
                         Path rope_path);
 

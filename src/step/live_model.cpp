@@ -19,6 +19,7 @@ ops::ModelShapes shapes_of(const RunConfig& config, const Timeline& timeline) {
   ops::ModelShapes shapes;
   shapes.width = model.width;
   shapes.head_dim = model.attention.head_dim;
+  if (model.attention.qk_norm_over == QkNormOver::kAll) shapes.normed_width = model.attention.heads * model.attention.head_dim;
   if (model.depth_attention) {
     shapes.depth = nn::depth_heads(model);
     shapes.joint = model.depth_attention->kind == DepthAttentionKind::kJoint;

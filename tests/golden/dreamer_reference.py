@@ -45,6 +45,14 @@ CASES = {
         norm: sandwich
         depth_attention: {kind: separate, heads: 2}
         feed_forward: {kind: swiglu, inner: 48}""",
+    "post norm, QK norm over all heads": """
+        architecture: dreamer
+        blocks: 2
+        depth_plan: "(0-1)x2"
+        norm: post
+        attention: {heads: 4, kv_heads: 2, qk_norm: true, qk_norm_over: all}
+        depth_attention: {kind: separate, heads: 2}
+        feed_forward: {kind: experts, count: 6, active: 2, inner: 16, shared: 1, router_dim: 6}""",
     "joint": """
         architecture: dreamer
         blocks: 2
@@ -107,7 +115,7 @@ class Dreamer:
         attention = model.get("attention", {"heads": 4, "kv_heads": 4})
         self.heads, self.kv_heads, self.qk_norm = attention["heads"], attention["kv_heads"], attention.get("qk_norm", False)
         self.head_dim = WIDTH // self.heads
-        self.sandwich = model.get("norm") == "sandwich"
+        self.qk_norm_over, self.norm = attention.get("qk_norm_over", "heads"), model.get("norm", "pre")
         self.calls = model["calls"]
 
     def logits(self, tokens):
@@ -124,15 +132,22 @@ class Dreamer:
         return rms(h, self.w["norm.weight"]) @ self.w["embedding.weight"].T
 
     def add(self, h, contribution, name):
-        h = h + contribution
-        return rms(h, self.w[name + "_sum_norm.weight"]) if self.sandwich else h
+        if self.norm == "post":
+            return h + rms(contribution, self.w[name + "_output_norm.weight"])
+        return rms(h + contribution, self.w[name + "_sum_norm.weight"]) if self.norm == "sandwich" else h + contribution
+
+    def input(self, h, name):
+        """What a mixer reads."""
+        return h if self.norm == "post" else rms(h, self.w[name + ".weight"])
 
     def sequence_attention(self, h, at):
         B, T, _ = h.shape
         G, H, K = self.kv_heads, self.heads, self.head_dim
-        q, k, v = (rms(h, self.w[at + "norm.weight"]) @ self.w[at + "qkv.weight"].T).split([H * K, G * K, G * K], -1)
+        q, k, v = (self.input(h, at + "norm") @ self.w[at + "qkv.weight"].T).split([H * K, G * K, G * K], -1)
+        if self.qk_norm and self.qk_norm_over == "all":
+            q, k = rms(q, self.w[at + "q_norm.weight"]), rms(k, self.w[at + "k_norm.weight"])
         q, k, v = q.view(B, T, H, K), k.view(B, T, G, K), v.view(B, T, G, K)
-        if self.qk_norm:
+        if self.qk_norm and self.qk_norm_over == "heads":
             q, k = rms(q, self.w[at + "q_norm.weight"]), rms(k, self.w[at + "k_norm.weight"])
         position = torch.arange(T, dtype=torch.float64)[:, None]
         q, k = turn(q, position), turn(k, position)
@@ -165,17 +180,17 @@ class Dreamer:
         source = self.states[-1]
         if self.depth.get("keys") == "updates" and r > 1:
             source = self.states[-1] - self.states[-2]
-        key, value = (rms(source, self.w[at + "key_norm.weight"]) @ self.w[at + "key_value.weight"].T).chunk(2, -1)
+        key, value = (self.input(source, at + "key_norm") @ self.w[at + "key_value.weight"].T).chunk(2, -1)
         self.keys.append(place(by_head(key), r - 1))
         self.values.append(by_head(value))
-        q = place(by_head(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "query.weight"].T), r)
+        q = place(by_head(self.input(h, at + "norm") @ self.w[at + "query.weight"].T), r)
         return attend(q, self.keys, self.values).flatten(2) @ self.w[at + "output.weight"].T
 
     def dense(self, h, at):
-        return swiglu(rms(h, self.w[at + "norm.weight"]) @ self.w[at + "gate_up.weight"].T) @ self.w[at + "down.weight"].T
+        return swiglu(self.input(h, at + "norm") @ self.w[at + "gate_up.weight"].T) @ self.w[at + "down.weight"].T
 
     def experts(self, h, r, at):
-        u = rms(h, self.w[at + "norm.weight"])
+        u = self.input(h, at + "norm")
         x = (u @ self.w[at + "router.weight"].T + encoding(r, self.ff.get("router_dim", 64))) @ self.w[at + "router_keys"].T
         chosen = (x + self.w[at + "balance_bias"]).topk(self.ff["active"], -1).indices
         mask = torch.zeros_like(x).scatter(-1, chosen, 1.0)

@@ -26,14 +26,15 @@ class Shape:
     eps: float = 1e-5
     tied: bool = True
     qk_norm: bool = False
+    olmo2: bool = False  # post norm, and QK norm over all heads
 
 
 def run_config(shape, sequences=1, micro_sequences=1, precision="fp32"):
     """A run config as the program reads it (JSON is YAML); its data are not opened by what these tests call."""
     return json.dumps({
-        "model": {"vocab_size": shape.vocab, "width": shape.width, "blocks": shape.layers, "norm_eps": shape.eps,
+        "model": {"norm": "post" if shape.olmo2 else "pre", "vocab_size": shape.vocab, "width": shape.width, "blocks": shape.layers, "norm_eps": shape.eps,
                   "attention": {"heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim, "rope_theta": shape.theta,
-                                "qk_norm": shape.qk_norm},
+                                "qk_norm": shape.qk_norm or shape.olmo2, "qk_norm_over": "all" if shape.olmo2 else "heads"},
                   "feed_forward": {"inner": shape.inner}, "tie_embeddings": shape.tied},
         "data": {"sequence_length": shape.context, "sources": {"none": {"path": "none"}}},
         "batch": {"tokens": sequences * shape.context, "micro_sequences": micro_sequences},

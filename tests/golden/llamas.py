@@ -7,10 +7,12 @@ from driver import Result
 
 
 def make_twin(shape, device="cpu"):
-    """transformers' LlamaForCausalLM of a shape (with QK norm: Qwen3's). Random weights, larger than at the start of a training and with gains that are not 1, so that every part matters in the result."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    """transformers' LlamaForCausalLM of a shape (with QK norm: Qwen3's; or OLMo 2's). Random weights, larger than at the start of a training and with gains that are not 1, so that every part matters in the result."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Olmo2Config, Olmo2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
     config_class, model_class = (Qwen3Config, Qwen3ForCausalLM) if shape.qk_norm else (LlamaConfig, LlamaForCausalLM)
+    if shape.olmo2:
+        config_class, model_class = Olmo2Config, Olmo2ForCausalLM
     config = config_class(
         vocab_size=shape.vocab, hidden_size=shape.width, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, max_position_embeddings=shape.context,
@@ -37,13 +39,17 @@ def in_our_names(model, shape, tensor_of=lambda parameter: parameter.detach()):
     ours = {"embedding.weight": take("embed_tokens")}
     for i in range(shape.layers):
         theirs, block = f"layers.{i}.", f"blocks.{i}."
-        ours[block + "attention.norm.weight"] = take(theirs + "input_layernorm")
+        if shape.olmo2:
+            ours[block + "attention_output_norm.weight"] = take(theirs + "post_attention_layernorm")
+            ours[block + "feed_forward_output_norm.weight"] = take(theirs + "post_feedforward_layernorm")
+        else:
+            ours[block + "attention.norm.weight"] = take(theirs + "input_layernorm")
+            ours[block + "feed_forward.norm.weight"] = take(theirs + "post_attention_layernorm")
         ours[block + "attention.qkv.weight"] = take(*(f"{theirs}self_attn.{name}_proj" for name in "qkv"))
-        if shape.qk_norm:
+        if shape.qk_norm or shape.olmo2:
             for name in ("q_norm", "k_norm"):
                 ours[f"{block}attention.{name}.weight"] = take(f"{theirs}self_attn.{name}")
         ours[block + "attention.output.weight"] = take(theirs + "self_attn.o_proj")
-        ours[block + "feed_forward.norm.weight"] = take(theirs + "post_attention_layernorm")
         ours[block + "feed_forward.gate_up.weight"] = take(theirs + "mlp.gate_proj", theirs + "mlp.up_proj")
         ours[block + "feed_forward.down.weight"] = take(theirs + "mlp.down_proj")
     ours["norm.weight"] = take("norm")

@@ -48,6 +48,14 @@ inline std::vector<Variant> variants() {
   ModelConfig sandwich = tiny_dreamer("separate");
   sandwich.norm = Norm::kSandwich;
   add("sandwich norm", sandwich);
+  ModelConfig post = tiny_dreamer("separate");
+  post.norm = Norm::kPost;
+  add("post norm", post);
+  ModelConfig olmo2 = tiny_config(3);
+  olmo2.norm = Norm::kPost;
+  olmo2.attention.qk_norm = true;
+  olmo2.attention.qk_norm_over = QkNormOver::kAll;
+  add("post norm, QK norm over all heads", olmo2);
   ModelConfig layered = tiny_config(3);
   layered.feed_forward = tiny_experts(1);
   add("layered mixture of experts", layered);

@@ -35,6 +35,8 @@ MODELS = {
     "dreamer": {"architecture": "dreamer", "blocks": 2, "depth_plan": "(0-1)x2", "depth_attention": {"kind": "separate", "heads": 2}, "feed_forward": EXPERTS},
     "updates": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x3", "norm": "sandwich",
                 "depth_attention": {"kind": "separate", "keys": "updates", "position": "none"}},
+    "post": {"architecture": "dreamer", "blocks": 2, "depth_plan": "(0-1)x2", "norm": "post", "depth_attention": {"kind": "separate", "heads": 2},
+             "attention": {"heads": 4, "kv_heads": 2, "qk_norm": True, "qk_norm_over": "all"}, "feed_forward": EXPERTS},
     "joint": {"architecture": "dreamer", "blocks": 2, "depth_plan": "0, (1)x3", "depth_attention": {"kind": "joint"}, "feed_forward": EXPERTS},
     "values": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x4", "depth_attention": {"kind": "values"}},
     "families": {"attention": {"heads": 4, "kv_heads": 2, "qkv_bias": True, "window": 7, "no_rope_every": 2,
@@ -147,6 +149,16 @@ class Code(FolderCase):
         config = json.loads((self.folder / "open/config.json").read_text())
         self.assertEqual((config["dtype"], config["depth_plan"], config["max_position_embeddings"]), ("bfloat16", "0-2", 32))
         self.assertLess(np.abs(self.ours(plain) - self.load(self.folder / "open")(torch.tensor([IDS])).logits[0].detach().numpy()).max(), 0.2)
+
+    def test_norms_behind_the_mixers_need_no_code(self):
+        attention = {"heads": 4, "kv_heads": 2, "qk_norm": True, "qk_norm_over": "all"}
+        run, out = self.trained("olmo2", {"norm": "post", "attention": attention}), self.folder / "olmo2.hf"
+        self.assertIn("Olmo2ForCausalLM of 3 layers", self.run_program("export", run, "--out", out))
+        self.agree(self.ours(run), self.load(out))
+        # Without norms of queries and keys no class has them.
+        run = self.trained("bare", {"norm": "post"})
+        self.assertIn("together with model.norm: post", self.run_program("export", run, "--out", self.folder / "bare.hf"))
+        self.agree(self.ours(run), self.load(self.folder / "bare.hf"))
 
     def test_a_loop_that_is_not_written_as_a_group_can_be_repeated(self):
         sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "src" / "interop"))

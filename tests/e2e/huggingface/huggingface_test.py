@@ -39,6 +39,9 @@ FAMILIES = {
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0, 1], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
     "phi3": ("phi3", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
     "phi3, window": ("phi3", {"sliding_window": 7, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    "olmo2": ("olmo2", {"rms_norm_eps": 1e-5, "pad_token_id": 0, "eos_token_id": 2}),
+    "olmo2, tied, a key head a query head, scaled RoPE": ("olmo2", {"tie_word_embeddings": True, "num_key_value_heads": 4, "rope_parameters": LLAMA3,
+                                                                   "pad_token_id": 0, "eos_token_id": 2}),
     "granite": ("granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2, "logits_scaling": 2.5,
                             "tie_word_embeddings": True}),
 }
@@ -135,18 +138,19 @@ class HuggingFace(unittest.TestCase):
                 self.assertLess(np.abs(our_logits(self, ours) - again).max(), 1e-4)
 
     def test_interleaved_queries_and_keys(self):
-        """A model whose rows are stored in pairs computes, once imported, what the same model stored in halves does."""
-        halves, pairs = self.model("halves"), self.model("pairs")
-        tensors = tensors_of(pairs)
-        for name, tensor in tensors.items():
-            if name.endswith(("q_proj.weight", "k_proj.weight")):
-                heads = tensor.view(-1, 2, 4, tensor.shape[1])  # [head, half, pair, width] of head_dim 8
-                tensors[name] = heads.transpose(1, 2).reshape(tensor.shape).contiguous()
+        """A model whose rows are stored in pairs computes, once imported, what the same model stored in halves does; gains of rows move along."""
         from safetensors.torch import save_file
 
-        save_file(tensors, pairs / "model.safetensors", {"format": "pt"})
-        self.run_program("import", pairs, "--out", self.folder / "by_option", "--rope", "interleaved")
-        self.agree(self.folder / "by_option", halves)
+        for family, options in {"qwen3": {"head_dim": 8}, "olmo2": FAMILIES["olmo2"][1], "llama": {}}.items():
+            halves, pairs = (self.model(f"{family}.{name}", family=family, **options) for name in ("halves", "pairs"))
+            tensors = tensors_of(pairs)
+            for name, tensor in tensors.items():
+                if name.endswith(("q_proj.weight", "k_proj.weight", "q_norm.weight", "k_norm.weight")):
+                    heads = tensor.view(-1, 2, 4, *tensor.shape[1:])  # [head, half, pair, …] of head_dim 8
+                    tensors[name] = heads.transpose(1, 2).reshape(tensor.shape).contiguous()
+            save_file(tensors, pairs / "model.safetensors", {"format": "pt"})
+            self.run_program("import", pairs, "--out", self.folder / f"{family}.ours", "--rope", "interleaved")
+            self.agree(self.folder / f"{family}.ours", halves)
         config = json.loads((pairs / "config.json").read_text()) | {"rope_interleaved": True}
         (pairs / "config.json").write_text(json.dumps(config))
         self.run_program("import", pairs, "--out", self.folder / "by_config")

@@ -132,6 +132,11 @@ TEST_CASE("what a family always has, and its defaults") {
   CHECK(granite.tied_in_file);
   CHECK_FALSE(granite.model.tie_embeddings);
   CHECK(granite.multipliers.logits == 0.125);
+  const StockConfig olmo2 = read_as("olmo2", nlohmann::json::object());
+  CHECK((olmo2.model.norm == Norm::kPost && olmo2.model.attention.qk_norm && olmo2.model.attention.qk_norm_over == QkNormOver::kAll));
+  CHECK(olmo2.model.norm_eps == 1e-5);
+  CHECK(refusal_as("olmo2", {{"attention_bias", true}}).find("attention_bias: found") != std::string::npos);
+  CHECK(refusal_as("olmo2", {{"clip_qkv", 8.0}}).find("clip_qkv: found") != std::string::npos);
 }
 
 TEST_CASE("a refusal names the key that stands in the way, whatever the model's type") {
@@ -166,6 +171,17 @@ TEST_CASE("the class of a model is the one that it came with, else the first tha
   model.norm = Norm::kSandwich;
   CHECK(name("") == "none");
   CHECK(why.find("model.norm: found sandwich") == 0);
+  model.attention = read(plain_config()).model.attention;
+  model.norm = Norm::kPost;
+  CHECK(name("olmo2") == "none");  // it would norm queries and keys
+  CHECK(why.find("together with model.norm: post") != std::string::npos);
+  model.attention.qk_norm = true;
+  CHECK(name("qwen3") == "none");
+  model.attention.qk_norm_over = QkNormOver::kAll;
+  CHECK(name("qwen3") == "olmo2");
+  model.norm = Norm::kPre;
+  CHECK(name("") == "none");
+  CHECK(why.find("qk_norm_over") != std::string::npos);
 }
 
 TEST_CASE("neutral values are accepted") {

@@ -89,6 +89,21 @@ TEST_CASE("QK norm before RoPE agrees with the reference, each gain on its own h
   CHECK(torch::equal(y.narrow(0, 48, 5), x.narrow(0, 48, 5)));
 }
 
+TEST_CASE("QK norm over all heads runs over the query's columns together, and over the key's") {
+  torch::manual_seed(8);
+  const auto positions = torch::tensor({0, 1, 5, 0, 1, 63}, torch::kInt);
+  const auto f = [&](const auto& in, Path path) {
+    const auto wide = in[0].scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    return ops::qk_norm_rope(in[0], {2, 1, in[1], in[2], 1e-5}, positions, ops::make_rope_table(64, 16, 10000, torch::dtype(wide)), path,
+                             path);
+  };
+  const std::vector<at::Tensor> inputs{torch::randn({6, 3 * 16 + 5}), torch::randn({32}), torch::randn({16})};
+  check_fused(f, inputs);
+  const at::Tensor y = f(inputs, Path::kReference)[0], x = inputs[0][0];  // position 0 turns nothing
+  CHECK(test::max_error(y.narrow(0, 0, 32), ops::rms_norm(x.narrow(0, 0, 32), inputs[1], 1e-5, Path::kReference)) < 1e-6);
+  CHECK(test::max_error(y.narrow(0, 32, 16), ops::rms_norm(x.narrow(0, 32, 16), inputs[2], 1e-5, Path::kReference)) < 1e-6);
+}
+
 TEST_CASE("RoPE is relative: scores depend on the distance of positions alone") {
   torch::manual_seed(4);
   const auto table = ops::make_rope_table(200, 32, 10000, torch::dtype(torch::kDouble));

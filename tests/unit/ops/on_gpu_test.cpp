@@ -41,11 +41,13 @@ TEST_CASE("fused operators on a GPU agree with the reference, output and gradien
   const at::Tensor positions = torch::arange(40, torch::kInt).remainder(17);
   check_fused([&](const auto& in, Path path) { return ops::rope(in[0], 3, positions.to(in[0].device()), rope_table_like(in[0]), path); },
               {torch::randn({40, 5 * 32})}, kGpuOfTest);
-  check_fused(
-      [&](const auto& in, Path path) {
-        return ops::qk_norm_rope(in[0], {2, 1, in[1], in[2], 1e-5}, positions.to(in[0].device()), rope_table_like(in[0]), path, path);
-      },
-      {torch::randn({40, 4 * 32}), torch::randn({32}), torch::randn({32})}, kGpuOfTest);
+  for (const std::int64_t normed : {32, 64}) {  // each query head by itself, both together
+    check_fused(
+        [&](const auto& in, Path path) {
+          return ops::qk_norm_rope(in[0], {2, 1, in[1], in[2], 1e-5}, positions.to(in[0].device()), rope_table_like(in[0]), path, path);
+        },
+        {torch::randn({40, 4 * 32}), torch::randn({normed}), torch::randn({32})}, kGpuOfTest);
+  }
 }
 
 TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") {

@@ -122,5 +122,7 @@ TEST_CASE("shapes that a CUDA kernel does not take: auto goes on without it, fus
   CHECK_THAT(experts(8, 100), Catch::Contains("width 100 (its kernel takes multiples of 8)"));
   CHECK(refusal(&KernelsConfig::rms_norm, &Paths::rms_norm, {8192, 64}) == "");
   CHECK_THAT(refusal(&KernelsConfig::rms_norm, &Paths::rms_norm, {8200, 64}), Catch::Contains("width 8200 (its kernel takes up to 8192)"));
+  CHECK_THAT(refusal(&KernelsConfig::rms_norm, &Paths::rms_norm, {8192, 64, std::nullopt, false, 0, 0, 8200}),
+             Catch::Contains("width 8200"));
   CHECK_THAT(refusal(&KernelsConfig::rope, &Paths::rope, {512, 520}), Catch::Contains("head dim 520"));
 }

@@ -113,6 +113,8 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
     std::int64_t every;
     const char* compute;
     std::int64_t count = 32, length = 256;
+    const char* norm = "pre";
+    bool qk_norm = false;
   };
   for (const Case& c : {Case{"experts", "", true, 0, "fp32"},
                         {"experts, bf16", "", true, 0, "bf16"},
@@ -127,9 +129,17 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
                         {"Dreamer-style", "separate", true, 0, "fp32"},
                         {"Dreamer-style, block, bf16", "separate", true, 1, "bf16"},
                         {"many experts for few tokens", "", true, 0, "fp32", 512, 16},
-                        {"many experts for few tokens, bf16", "", true, 0, "bf16", 512, 16}}) {
+                        {"many experts for few tokens, bf16", "", true, 0, "bf16", 512, 16},
+                        {"post norm", "", false, 0, "fp32", 32, 256, "post"},
+                        {"post norm, Dreamer-style", "separate", true, 0, "fp32", 32, 256, "post"},
+                        {"sandwich norm", "", false, 0, "fp32", 32, 256, "sandwich"},
+                        {"QK norm", "", false, 0, "fp32", 32, 256, "pre", true},
+                        {"post norm, QK norm, bf16", "", false, 0, "bf16", 32, 256, "post", true}}) {
     RunConfig config = shape("(0)x8", 1);
     config.model.architecture = "dreamer";
+    config.model.norm = *choice_of<Norm>(c.norm);
+    config.model.attention.qk_norm = c.qk_norm;
+    if (c.qk_norm && config.model.norm == Norm::kPost) config.model.attention.qk_norm_over = QkNormOver::kAll;
     config.data.sequence_length = c.length;
     config.precision = {*choice_of<Precision>(c.compute), *choice_of<Precision>(c.compute)};
     config.memory.activation_checkpointing.every = c.every;
