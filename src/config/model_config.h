@@ -61,7 +61,7 @@ struct AttentionConfig {
   bool qkv_bias = false;
   std::int64_t window = 0;
   std::int64_t no_rope_every = 0;
-  std::optional<RopeScalingConfig> rope_scaling;
+  std::optional<RopeScalingConfig> rope_scaling = {};
   QkNormOver qk_norm_over = QkNormOver::kHeads;
 
   bool turns(std::int64_t block) const { return no_rope_every == 0 || (block + 1) % no_rope_every != 0; }  // whether it has RoPE
