@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -103,7 +104,30 @@ PendingFolder::~PendingFolder() {
 
 void PendingFolder::publish() {
   fsync_folder(path_);
-  if (::rename(path_.c_str(), final_path_.c_str()) != 0) throw_errno(final_path_, "cannot be published");
+  // A folder cannot be renamed onto one with something in it, whoever puts it there, and whenever: this is the only check that counts.
+  if (::rename(path_.c_str(), final_path_.c_str()) != 0) {
+    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) {
+      throw InputError(fmt::format("{}: exists: another process was first; nothing of it is overwritten", final_path_.string()));
+    }
+    throw_errno(final_path_, "cannot be published");
+  }
+  published();
+}
+
+void PendingFolder::replace() {
+  fsync_folder(path_);
+  if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) == 0) {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);  // what stood there
+  } else {
+    // A file system that cannot exchange names: for a moment there is neither.
+    remove_published(final_path_);
+    if (::rename(path_.c_str(), final_path_.c_str()) != 0) throw_errno(final_path_, "cannot be published");
+  }
+  published();
+}
+
+void PendingFolder::published() {
   published_ = true;
   path_ = final_path_;
   fsync_folder(final_path_.parent_path());

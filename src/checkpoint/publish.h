@@ -27,9 +27,15 @@ class PendingFolder {
   PendingFolder& operator=(const PendingFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  virtual void publish();  // fsync of the folder, rename to the final name, fsync of the parent; the files must be durable already
+  // fsync of the folder, rename to the final name, fsync of the parent; the files must be durable already. InputError where something
+  // stands there: another process was as quick, and what it has published stays.
+  virtual void publish();
+  // The same, in the place of the folder that stands there.
+  virtual void replace();
 
  private:
+  void published();
+
   std::filesystem::path path_, final_path_;
   int lock_fd_ = -1;
   bool published_ = false;

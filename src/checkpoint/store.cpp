@@ -44,15 +44,17 @@ FileDigest write_text(const fs::path& path, const std::string& text) {
 
 fs::path without_trailing_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
 
-void make_way(const fs::path& folder) {
+// Whether there is one to replace.
+bool make_way(const fs::path& folder, IfWhole if_whole) {
   std::error_code ignored;
-  if (!fs::exists(fs::symlink_status(folder, ignored))) return;
+  if (!fs::exists(fs::symlink_status(folder, ignored))) return false;
   try {
     load_checkpoint(folder);
   } catch (const DamagedError&) {
     set_aside(folder, "damaged");
-    return;
+    return false;
   }
+  if (if_whole == IfWhole::kReplace) return true;
   throw InputError(folder.string() + ": a checkpoint exists and is never overwritten");
 }
 
@@ -212,17 +214,18 @@ std::map<std::string, FileDigest> write_files(const fs::path& folder, const Chec
 }  // namespace
 
 void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& content, const MakeFolder& make_folder,
-                     const Writers& writers) {
+                     const Writers& writers, IfWhole if_whole) {
   const fs::path folder = without_trailing_slash(folder_argument);
   const std::int64_t step = content.state.step;
   const bool first = writers.writer == 0;
   std::unique_ptr<PendingFolder> pending;
+  bool replaces = false;
   std::string state;
   const auto opened = together(writers, "folder", [&]() -> std::string {
     const std::optional<std::int64_t> named = checkpoint_step(folder.filename().string());
     if (named && *named != step) throw InputError(fmt::format("{}: the folder's name contradicts step {}", folder.string(), step));
     if (first) state = train_state_json(content.state);
-    if (first) make_way(folder);
+    if (first) replaces = make_way(folder, if_whole);
     require_free_disk(folder, checkpoint_bytes(content));
     if (first) pending = make_folder(folder);
     return first ? pending->path().string() : "";
@@ -237,7 +240,7 @@ void save_checkpoint(const fs::path& folder_argument, const CheckpointContent& c
     Manifest manifest{step, {}};
     for (const std::string& lines : written) read_digest_lines(lines, manifest.files);
     write_text(pending->path() / kManifest, manifest_json(manifest));
-    pending->publish();
+    replaces ? pending->replace() : pending->publish();
     return "";
   });
 }
@@ -312,16 +315,38 @@ bool is_whole(const fs::path& folder) {
 
 }  // namespace
 
+bool went_away(const fs::path& folder, const fs::path& path, int attempt) {
+  constexpr int kAttempts = 20;
+  if (is_folder(folder)) return false;
+  if (folder == path)
+    throw InputError(fmt::format("{}: was deleted while it was read, as a run that trains deletes older checkpoints", folder.string()));
+  if (attempt == kAttempts) {
+    throw InputError(fmt::format("{}: checkpoints are deleted faster than they can be read; raise checkpoint.keep_last", path.string()));
+  }
+  return true;
+}
+
 std::optional<FoundCheckpoint> newest_whole_checkpoint(const fs::path& checkpoints_folder) {
   FoundCheckpoint found;
-  for (const StepFolder& candidate : newest_first(checkpoints_folder)) {
+  int attempt = 1;
+  for (std::vector<StepFolder> left = newest_first(checkpoints_folder); !left.empty();) {
+    const StepFolder candidate = left.front();
+    left.erase(left.begin());
     try {
       load_checkpoint(candidate.path);
       found.path = candidate.path;
       found.step = candidate.step;
       return found;
-    } catch (const DamagedError& error) {
-      found.skipped_damaged.emplace_back(error.what());
+    } catch (const Error& error) {
+      if (went_away(candidate.path, checkpoints_folder, attempt)) {
+        ++attempt;
+        found = {};
+        left = newest_first(checkpoints_folder);
+      } else if (error.exit_code() == ExitCode::kDamaged) {
+        found.skipped_damaged.emplace_back(error.what());
+      } else {
+        throw;
+      }
     }
   }
   if (found.skipped_damaged.empty()) return std::nullopt;

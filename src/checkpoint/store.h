@@ -17,6 +17,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/train_state.h"
 #include "config/run_config.h"
+#include "core/errors.h"
 
 namespace meristem {
 
@@ -51,6 +52,9 @@ struct Writers {
       [](const std::string&, const std::string& text) { return std::vector<std::string>{text}; };
 };
 
+// What happens to a whole checkpoint that stands where one is saved.
+enum class IfWhole { kRefuse, kReplace };
+
 struct FoundCheckpoint {
   std::filesystem::path path;
   std::int64_t step = 0;
@@ -61,12 +65,13 @@ struct FoundCheckpoint {
 std::string checkpoint_name(std::int64_t step);
 std::optional<std::int64_t> checkpoint_step(std::string_view folder_name);
 
-// Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError); a damaged one is renamed to
-// FOLDER.damaged-K first. Too little free disk or a disk that fills up: SystemError, and nothing is left behind. A folder that
-// cannot be written: InputError. Several writers: the first makes the folder and publishes it when all have written their files. Where one
-// fails it throws its own error and all others throw a SystemError that says whose; nothing is published.
+// Writes `folder` (its parents too). A whole checkpoint there is never overwritten (InputError), unless the caller's own is to be replaced:
+// then one of the two stands there at any time. A damaged one is renamed to FOLDER.damaged-K first. Too little free disk or a disk that
+// fills up: SystemError, and nothing is left behind. A folder that cannot be written: InputError. Several writers: the first makes the
+// folder and publishes it when all have written their files. Where one fails it throws its own error and all others throw a SystemError
+// that says whose; nothing is published.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointContent& content,
-                     const MakeFolder& make_folder = make_pending_folder, const Writers& writers = {});
+                     const MakeFolder& make_folder = make_pending_folder, const Writers& writers = {}, IfWhole if_whole = IfWhole::kRefuse);
 
 // Reads and verifies everything: sizes and hashes against the manifest, headers, and that manifest, state, tensor files and the
 // folder's name tell the same step. DamagedError; InputError for a folder that does not exist or a format from the future.
@@ -79,6 +84,27 @@ std::optional<FoundCheckpoint> newest_whole_checkpoint(const std::filesystem::pa
 // A checkpoint as a user may name it: `path` itself, or, where it is a run's folder, the newest whole one in its checkpoints/. Adds a line
 // to `skipped` for each newer one that is damaged. InputError where it is no folder, or a run that has none yet.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path, std::vector<std::string>& skipped);
+
+// Of a checkpoint that could not be read at the `attempt`-th time: whether it has been deleted, so that another look at `path` may help.
+// InputError where `path`
+// itself is gone, or after many attempts.
+bool went_away(const std::filesystem::path& folder, const std::filesystem::path& path, int attempt);
+
+// read(folder) on the checkpoint that resolve_checkpoint(path, skipped) says. A run that trains deletes its older checkpoints, under
+// readers too: where the folder is gone by the time that read() throws, it is read anew, from what is the newest then. InputError where
+// `path` itself is gone, or where they go faster than they can be read. What has been opened stays readable.
+template <class Read>
+auto read_checkpoint(const std::filesystem::path& path, std::vector<std::string>& skipped, const Read& read) {
+  for (int attempt = 1;; ++attempt) {
+    skipped.clear();
+    const std::filesystem::path folder = resolve_checkpoint(path, skipped);
+    try {
+      return read(folder);
+    } catch (const Error&) {
+      if (!went_away(folder, path, attempt)) throw;
+    }
+  }
+}
 
 // Deletes the step-N folders that are older than the `keep_last` (at least 1) newest whole ones, but for pinned steps and
 // multiples of `keep_every` (0: none). The newest whole one, read and verified for this, always stays. Also removes what dead

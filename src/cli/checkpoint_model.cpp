@@ -21,10 +21,18 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& path) {
   return folder;
 }
 
+NamedCheckpoint open_named_checkpoint(const std::filesystem::path& path) {
+  std::vector<std::string> skipped;
+  NamedCheckpoint named = read_checkpoint(path, skipped, [](const std::filesystem::path& folder) {
+    return NamedCheckpoint{folder, open_checkpoint(folder, checkpoint_layout(builtin_registry()))};
+  });
+  for (const std::string& line : skipped) fmt::print(stderr, "DAMAGED checkpoint skipped: {}\n", line);
+  return named;
+}
+
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions) {
-  const std::filesystem::path folder = checkpoint_folder(path);
+  const auto [folder, checkpoint] = open_named_checkpoint(path);
   const ModelRegistry registry = builtin_registry();
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(registry));
   CheckpointModel out;
   out.config = config_of(checkpoint, folder);
   const NamedTensors weights = tensors_of(checkpoint.model);

@@ -70,6 +70,13 @@ CLI::Option* add_whole_number(CLI::App& command, const std::string& name, Target
 // resolve_checkpoint; says on stderr which damaged ones were passed over.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
 
+struct NamedCheckpoint {
+  std::filesystem::path folder;
+  LoadedCheckpoint content;
+};
+// The same, opened and held against its own config; read_checkpoint.
+NamedCheckpoint open_named_checkpoint(const std::filesystem::path& path);
+
 struct CheckpointModel {
   RunConfig config;  // as trained; model.blocks is the checkpoint's
   std::shared_ptr<Model> model;

@@ -103,13 +103,17 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& argument
   const std::string& file = arguments.items;
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
-  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
-  // Before anything that one rank alone might refuse.
-  ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
-                       {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
-                       {"--plan", in_quotes(arguments.plan.text)},
-                       {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
-  CheckpointModel opened = open_checkpoint_model(folder, device, longest_positions(items));
+  const auto open = [&](const std::filesystem::path& path) {
+    // Several ranks need the same one, of which they convince themselves before anything that one of them alone might refuse.
+    if (!ranks.several()) return open_checkpoint_model(path, device, longest_positions(items));
+    const std::filesystem::path folder = checkpoint_folder(path);
+    ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
+                         {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
+                         {"--plan", in_quotes(arguments.plan.text)},
+                         {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
+    return open_checkpoint_model(folder, device, longest_positions(items));
+  };
+  CheckpointModel opened = open(arguments.checkpoint);
   const DepthPlan plan = plan_or(arguments.plan, opened.plan, opened.config.model.blocks);
   if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,

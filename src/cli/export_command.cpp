@@ -62,8 +62,7 @@ std::vector<ModelPart> mixers_of_block(const RunConfig& config) {
 }
 
 ExitCode export_checkpoint(const ExportArguments& arguments) {
-  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
-  const LoadedCheckpoint checkpoint = load_checkpoint(folder);
+  const auto [folder, checkpoint] = open_named_checkpoint(arguments.checkpoint);
   require_finite(tensors_of(checkpoint.model), folder.string());
   RunConfig config = parse_config(checkpoint.state.config_yaml, (folder / "state.json").string());
   config.model.blocks = checkpoint.state.blocks;

@@ -26,8 +26,9 @@ struct GrowArguments {
 // The run's config with the grown model in it: full depth from here on, no further growth.
 RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& plan) {
   if (config.model.loop.is_set() && !plan.has_one_loop()) {
-    throw InputError(fmt::format(
-        "--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2", plan.print()));
+    throw InputError(
+        fmt::format("--plan: found {}; the run has settings under model.loop, which need exactly one loop group, such as (0-3)x2",
+                    plan.print_grouped()));
   }
   config.model.blocks = blocks;
   config.model.depth_plan = config.model.plan_text(plan);
@@ -37,12 +38,11 @@ RunConfig grown_config(RunConfig config, std::int64_t blocks, const DepthPlan& p
 }
 
 ExitCode grow(const GrowArguments& arguments) {
-  const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
   std::error_code ignored;
   if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
   const auto moments = choice_of<InsertedMoments>(arguments.moments);
   if (!moments) throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(builtin_registry()));
+  const auto [folder, checkpoint] = open_named_checkpoint(arguments.checkpoint);
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());

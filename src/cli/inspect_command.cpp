@@ -27,8 +27,7 @@ void print_tensors(const SafetensorsFile& file) {
 }
 
 void inspect_checkpoint(const fs::path& path) {
-  const fs::path folder = checkpoint_folder(path);
-  const LoadedCheckpoint checkpoint = open_checkpoint(folder, checkpoint_layout(builtin_registry()));
+  const auto [folder, checkpoint] = open_named_checkpoint(path);
   const TrainState& state = checkpoint.state;
   fmt::print("{}: whole, format {}\n", folder.string(), state.format_version);
   fmt::print("  step {}, {} tokens, {} blocks, plan {}\n", state.step, grouped_digits(state.tokens), state.blocks, state.depth_plan);

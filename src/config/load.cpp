@@ -50,7 +50,7 @@ YamlNode read_tree(const fs::path& file, std::vector<fs::path>& open) {
   if (std::find(open.begin(), open.end(), real) != open.end()) throw InputError(fmt::format("{}: include: includes itself", file.string()));
   if (open.size() >= kMaxIncludes) throw InputError(fmt::format("{}: include: nested deeper than {} files", file.string(), kMaxIncludes));
   open.push_back(real);
-  YamlNode root = parse_yaml(read_file(file, 1 << 20), file.string());
+  YamlNode root = parse_yaml(read_file(file, kMaxYamlBytes), file.string());
   if (root.kind != YamlNode::Kind::kMap)
     throw InputError(fmt::format("{}: the config: found {}; allowed: a map of keys", root.origin, root.describe()));
   resolve_includes(root, file, open);
@@ -201,6 +201,11 @@ RunConfig config_of(const YamlNode& root, const std::string& file) {
     resolve_and_validate(config);
   } catch (const InputError& error) {
     throw InputError(with_origin(error.what(), origins, file));
+  }
+  // A run writes it down with all defaults, and reads that back.
+  if (const std::size_t bytes = dump_config(config).size(); bytes > kMaxYamlBytes) {
+    throw InputError(
+        fmt::format("{}: the config: {} bytes with all its defaults written out; allowed: {}", root.origin, bytes, kMaxYamlBytes));
   }
   return config;
 }

@@ -193,8 +193,8 @@ struct ModelConfig {
   bool tie_embeddings = true;
   std::vector<std::pair<std::string, double>> options;  // an architecture's own numbers; which there are, the architecture says
 
-  // A plan of this model as text: its loop stays a group, even where that runs once, if there are settings for it.
-  std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print(); }
+  // A plan of this model as text: its loop is a group, even where that runs once if there are settings for it.
+  std::string plan_text(const DepthPlan& plan) const { return loop.is_set() ? plan.print_loop() : plan.print_grouped(); }
 
   // options[key] as a whole number, `otherwise` where it is not set.
   std::int64_t option(const std::string& key, std::int64_t otherwise) const {

@@ -13,6 +13,13 @@
 namespace meristem {
 namespace {
 
+constexpr std::size_t kLongestSourceName = 200;
+
+// What YAML cannot hold between quotes as it is.
+bool has_control_character(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20; });
+}
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Optional sign, digits without a needless leading zero, optional fraction and exponent.
@@ -122,12 +129,12 @@ class Reader {
     const YamlNode* found = look_up(key);
     if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
     if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of sources by name");
-    for (const auto& [name, node] : found->members) read_source(name, node, path_of(key) + "." + name, member);
+    for (const auto& [name, node] : found->members) read_source(name, node, path_of(key), member);
   }
   void rest_sources(Sources& member, const std::string&) {
     rest_ = true;
     for (const auto& [name, node] : node_.members) {
-      if (std::find(known_.begin(), known_.end(), name) == known_.end()) read_source(name, node, path_of(name), member);
+      if (std::find(known_.begin(), known_.end(), name) == known_.end()) read_source(name, node, path_, member);
     }
   }
   void numbers(const std::string& key, std::vector<std::pair<std::string, double>>& member, const std::string&) {
@@ -135,6 +142,7 @@ class Reader {
     if (found == nullptr || found->kind == YamlNode::Kind::kNull) return;
     if (found->kind != YamlNode::Kind::kMap) fail(*found, path_of(key), found->describe(), "a map of numbers by name");
     for (const auto& [name, node] : found->members) {
+      check_name(name, node, path_of(key));
       note(path_of(key) + "." + name, node);
       double number = 0;
       read(node, path_of(key) + "." + name, number, at_least(0, ""));
@@ -185,9 +193,7 @@ class Reader {
       const auto near = did_you_mean(text, rule.allowed);
       fail(node, path, node.describe(), fmt::format("{}{}", fmt::join(rule.allowed, ", "), near ? " (did you mean " + *near + "?)" : ""));
     }
-    for (const char c : text) {
-      if (static_cast<unsigned char>(c) < 0x20) fail(node, path, node.describe(), "text without control characters");
-    }
+    if (has_control_character(text)) fail(node, path, node.describe(), "text without control characters");
     out = text;
   }
   template <ChoiceEnum E>
@@ -275,9 +281,16 @@ class Reader {
     out.clear();
     for (std::size_t i = 0; i < node.items.size(); ++i) read(node.items[i], fmt::format("{}[{}]", path, i), out.emplace_back(), rule);
   }
-  void read_source(const std::string& name, const YamlNode& node, const std::string& path, Sources& member) {
+  // Names that somebody chose become keys of the config that a run writes, and of its metrics.
+  static void check_name(const std::string& name, const YamlNode& node, const std::string& section) {
+    if (!name.empty() && name.size() <= kLongestSourceName && !has_control_character(name)) return;
+    const std::string found = name.empty() ? "an empty name" : fmt::format("the name {}", in_quotes(name));
+    fail(node, section, found, fmt::format("names of 1 to {} bytes without control characters", kLongestSourceName));
+  }
+  void read_source(const std::string& name, const YamlNode& node, const std::string& section, Sources& member) {
+    check_name(name, node, section);
+    const std::string path = section.empty() ? name : section + "." + name;
     note(path, node);
-    if (name.empty()) fail(node, path, "an empty name", "a name");
     Reader reader(node, path, origins_);
     describe(reader, member.emplace_back(name, SourceConfig{}).second);
     reader.refuse_unknown();

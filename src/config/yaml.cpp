@@ -13,7 +13,7 @@
 namespace meristem {
 namespace {
 
-constexpr std::size_t kMaxBytes = 1 << 20, kMaxNesting = 32;
+constexpr std::size_t kMaxNesting = 32;
 
 // Builds the tree from events. Keys and values of a map alternate.
 class TreeBuilder : public YAML::EventHandler {
@@ -112,7 +112,7 @@ class TreeBuilder : public YAML::EventHandler {
 };
 
 void check_text(std::string_view text, const std::string& file) {
-  if (text.size() > kMaxBytes) throw InputError(fmt::format("{}: {} bytes; a config has at most {}", file, text.size(), kMaxBytes));
+  if (text.size() > kMaxYamlBytes) throw InputError(fmt::format("{}: {} bytes; a config has at most {}", file, text.size(), kMaxYamlBytes));
   if (const auto bad = first_invalid_utf8(text)) throw InputError(fmt::format("{}: byte offset {}: not UTF-8 text", file, *bad));
   if (const auto nul = text.find('\0'); nul != std::string_view::npos)
     throw InputError(fmt::format("{}: byte offset {}: NUL byte", file, nul));

@@ -23,6 +23,8 @@ struct YamlNode {
   std::string describe() const;
 };
 
+inline constexpr std::size_t kMaxYamlBytes = 1 << 20;
+
 // One document. InputError "FILE:LINE: …" for bad syntax, duplicate keys (both lines), anchors, aliases, tags, several documents, text that
 // is not UTF-8, nesting deeper than 32, more than 1 MB. An empty document is an empty map.
 YamlNode parse_yaml(std::string_view text, const std::string& file);

@@ -48,8 +48,6 @@ void DepthPlan::check(std::int64_t blocks, bool every_block) const {
   if (const auto block = first_uncalled(calls_, blocks)) {
     throw InputError(fmt::format("depth plan: never calls block {}; training needs every block called", *block));
   }
-  if (const auto block = overlapping_block())
-    throw InputError(fmt::format("depth plan: loops overlap: block {} is in two of them", *block));
 }
 
 DepthPlan DepthPlan::repeat(std::int64_t start, std::int64_t length, std::int64_t extra) const {
@@ -91,7 +89,26 @@ DepthPlan DepthPlan::with_repeats(std::int64_t repeats) const {
   return {std::move(calls), {loop_->start, loop_->length, repeats}};
 }
 
-std::optional<std::int64_t> DepthPlan::overlapping_block() const { return overlap_ || is_plain() ? overlap_ : parse(print()).overlap_; }
+// The stretch that repeats itself over the most calls, the shortest body of those, the first of those.
+std::optional<LoopSpan> DepthPlan::longest_loop() const {
+  std::optional<LoopSpan> best;
+  const auto call = [this](std::int64_t i) { return calls_[static_cast<std::size_t>(i)]; };
+  for (std::int64_t length = 1; 2 * length <= num_calls(); ++length) {
+    for (std::int64_t start = 0; start + 2 * length <= num_calls(); ++start) {
+      std::int64_t end = start + length;
+      while (end < num_calls() && call(end) == call(end - length)) ++end;
+      const LoopSpan loop{start, length, (end - start) / length};
+      if (loop.repeats > 1 && (!best || loop.end() - loop.start > best->end() - best->start)) best = loop;
+    }
+  }
+  return best;
+}
+
+std::string DepthPlan::print_grouped() const {
+  constexpr std::int64_t kMost = 200;  // what follows is cubic
+  const auto loop = num_calls() <= kMost ? longest_loop() : std::nullopt;
+  return loop ? DepthPlan(calls_, *loop).print_loop() : print();
+}
 
 std::string DepthPlan::print_loop() const {
   if (!has_one_loop()) return print();

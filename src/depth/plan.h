@@ -3,6 +3,7 @@
 // Pure C++: printed, compared, stored and tested without LibTorch.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,7 +21,7 @@ struct LoopSpan {
   bool holds(std::int64_t call) const { return call >= start && call < end(); }
   std::int64_t repeat_of(std::int64_t call) const { return (call - start) / length; }
   bool begins_repeat(std::int64_t call) const { return holds(call) && (call - start) % length == 0; }
-  bool operator==(const LoopSpan&) const = default;
+  auto operator<=>(const LoopSpan&) const = default;
 };
 
 class DepthPlan {
@@ -47,7 +48,7 @@ class DepthPlan {
   bool calls_every_block(std::int64_t blocks) const;
 
   // InputError if there is no call, if a call names a block outside [0, blocks), or, with every_block, which is training's demand, if a
-  // block is never called or loops overlap.
+  // block is never called.
   void check(std::int64_t blocks, bool every_block) const;
 
   // The plan's loop: known where the text had exactly one group "(…)xN" (N = 1 included) and where with_repeats() made the plan. It says
@@ -60,10 +61,9 @@ class DepthPlan {
   // The text with its loop as a group even where that runs once: "0-3, (4-7)x1, 8-11". Parses back to the same calls and the same loop()
   // where has_one_loop(); print() otherwise.
   std::string print_loop() const;
-
-  // A block that stands in two groups of the text as it was written or as it is printed, neither inside the other: such loops are no loops
-  // of their own, since their block's state belongs to both.
-  std::optional<std::int64_t> overlapping_block() const;
+  // The text that people read and configs keep, of the calls alone: where they are one loop between calls of which nothing repeats, with
+  // that loop as a group, "0-7, (8-11)x2, 12-23", though print() is shorter, "0-11, 8-23". print() elsewhere, and for more than 200 calls.
+  std::string print_grouped() const;
 
   // Inference looping: the calls [start, start+length) repeated `extra` more times right after themselves. Start and length count calls,
   // not blocks. The loop() grows along where the window is one of its repeats, else it is forgotten.
@@ -77,10 +77,10 @@ class DepthPlan {
  private:
   DepthPlan(std::vector<std::int64_t> calls, LoopSpan loop) : calls_(std::move(calls)), loop_(loop) {}
   DepthPlan part(std::int64_t begin, std::int64_t end) const;
+  std::optional<LoopSpan> longest_loop() const;
 
   std::vector<std::int64_t> calls_;
   std::optional<LoopSpan> loop_;
-  std::optional<std::int64_t> overlap_;  // of the text that it was parsed from
 };
 
 // How often a loop runs in training where that is drawn: Poisson with a log-normal rate, as in Huginn (2502.05171).

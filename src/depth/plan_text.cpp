@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <set>
 
 #include <fmt/format.h>
 
@@ -27,8 +26,6 @@ class Parser {
     if (at_ != text_.size()) fail("expected ',' or the end");
     return calls;
   }
-  // After calls(): a block that two groups hold, neither inside the other.
-  std::optional<std::int64_t> overlap() const { return overlap_; }
   // After calls(): the one group of the text.
   std::optional<LoopSpan> loop() const { return groups_ == 1 ? std::optional(loop_) : std::nullopt; }
 
@@ -64,32 +61,19 @@ class Parser {
 
   std::vector<std::int64_t> plan(int nesting) {
     if (nesting > kMaxNesting) fail("nested too deeply");
-    std::set<std::int64_t> in_groups;  // of this level
-    const int groups_at_start = groups_;
     std::vector<std::int64_t> calls = item(nesting);
-    note_group(calls, groups_at_start, in_groups);
     while (take(',') || take(';')) {
       skip_blanks();
       const std::size_t begin = at_;
       const auto calls_before = static_cast<std::int64_t>(calls.size());
       const int groups_before = groups_;
       const std::vector<std::int64_t> more = item(nesting);
-      note_group(more, groups_before, in_groups);
       if (groups_ > groups_before) loop_.start = calls_before;
       if (static_cast<std::int64_t>(calls.size() + more.size()) > DepthPlan::kMaxCalls) fail_too_long(begin);
       calls.insert(calls.end(), more.begin(), more.end());
     }
     skip_blanks();
     return calls;
-  }
-
-  // An item that is a group: its blocks may not be in one of this level already.
-  void note_group(const std::vector<std::int64_t>& calls, int groups_before, std::set<std::int64_t>& in_groups) {
-    if (groups_ == groups_before) return;
-    const std::set<std::int64_t> blocks(calls.begin(), calls.end());
-    for (const std::int64_t block : blocks) {
-      if (!in_groups.insert(block).second && !overlap_) overlap_ = block;
-    }
   }
 
   std::vector<std::int64_t> item(int nesting) {
@@ -127,7 +111,6 @@ class Parser {
   std::size_t at_ = 0;
   int groups_ = 0;
   LoopSpan loop_;  // of the last group
-  std::optional<std::int64_t> overlap_;
 };
 
 // The shortest text, by dynamic programming over substrings. Ties go to the text with more calls inside repeats, then to the form that is
@@ -261,7 +244,6 @@ DepthPlan DepthPlan::parse(std::string_view text) {
   Parser parser(text);
   DepthPlan plan(parser.calls());
   plan.loop_ = parser.loop();
-  plan.overlap_ = parser.overlap();
   return plan;
 }
 

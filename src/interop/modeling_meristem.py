@@ -176,7 +176,7 @@ class Call:
         self.positions, self.real = positions, real  # [B, T]; bool [B, T], false where a token is padding
         self.mask, self.cache = mask, cache          # bool [B, 1, T, S], true where a token is seen; DecodeCache or None
         self.depth = self.block = 0      # place in the plan, from 0; the block that is called
-        self.states = []        # h before each call so far
+        self.states, self.inputs = [], []  # h as each call found it, and with what a loop injects
         self.keys, self.values = [], []  # depth attention's, of the calls so far
 
 
@@ -247,7 +247,7 @@ class DepthAttention(nn.Module):
     def forward(self, h, call):
         source = call.states[-1]
         if self.options["keys"] == "updates" and len(call.states) > 1:
-            source = source - call.states[-2]
+            source = source - call.inputs[-2]
         key, value = self.key_value(self.key_norm(source)).chunk(2, -1)
         call.keys.append(self._at(key, call.depth))
         call.values.append(value.unflatten(-1, (self.options["heads"], -1)))
@@ -373,6 +373,7 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
     def _run(self, h, call):
         start, length, repeats = self.plan.loop or (0, 0, 0)
         for call.depth, block in enumerate(self.plan.calls):
+            call.states.append(h)
             into_loop = call.depth - start
             if self.config.injection != "none" and 0 <= into_loop < length * repeats and into_loop % length == 0:
                 first_input = h if into_loop == 0 else first_input
@@ -380,23 +381,23 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
                     h = self.injection(torch.cat([h, first_input], -1))
                 elif into_loop > 0:
                     h = h + first_input
-            call.states.append(h)
+            call.inputs.append(h)
             call.block = block
             h = self._again(block, h, call) if self.gradient_checkpointing and self.training else self.blocks[block](h, call)
         return h
 
     def _again(self, block, h, call):
         """Gradient checkpointing: backward runs the call a second time. It is a function of tensors, so that it does not matter which time."""
-        kept = len(call.states), len(call.keys), len(call.values)
+        kept = len(call.states), len(call.inputs), len(call.keys), len(call.values)
 
         def run(h, *memory):
-            own = copy.copy(call)
-            own.depth, own.block, own.states = depth, block, list(memory[: kept[0]])
-            own.keys, own.values = list(memory[kept[0] : kept[0] + kept[1]]), list(memory[kept[0] + kept[1] :])
-            return self.blocks[block](h, own), *own.keys[kept[1] :], *own.values[kept[2] :]
+            own, rest = copy.copy(call), iter(memory)
+            own.depth, own.block = depth, block
+            own.states, own.inputs, own.keys, own.values = ([next(rest) for _ in range(count)] for count in kept)
+            return self.blocks[block](h, own), *own.keys[kept[2] :], *own.values[kept[3] :]
 
         depth = call.depth
-        h, *added = self._gradient_checkpointing_func(run, h, *call.states, *call.keys, *call.values)
+        h, *added = self._gradient_checkpointing_func(run, h, *call.states, *call.inputs, *call.keys, *call.values)
         call.keys += added[: len(added) // 2]
         call.values += added[len(added) // 2 :]
         return h

@@ -56,27 +56,32 @@ class GeneratorStates {
   std::vector<at::Tensor> states_;
 };
 
-// A call as a function of tensors: the call's input, what the call before began with (where there was one), and the keys and values of
-// the depth so far -> the call's output, and the keys and values that it adds. Holds copies of what its context pointed to.
+// A call as a function of tensors: the call's input, what the call before left (where an injection makes that another tensor) and what it
+// began with (where there was one), and the keys and values of the depth so far -> the call's output, and the keys and values that it adds.
+// Holds copies of what its context pointed to.
 struct RepeatableCall : torch::CustomClassHolder {
-  RepeatableCall(const nn::Block& called, const nn::CallContext& context, at::Device device)
+  RepeatableCall(const nn::Block& called, const at::Tensor& h_ND, const nn::CallContext& context)
       : block(called),
         call(context),
         positions_N(*context.positions_N),
         documents(*context.documents),
         rope(*context.rope),
-        generators(device) {
+        generators(h_ND.device()) {
     call.positions_N = &positions_N;
     call.documents = &documents;
     call.rope = &rope;
     if (context.memory == nullptr) return;
+    injected = injects(h_ND, *context.memory);
     has_previous = context.memory->previous.defined();
     entries = context.memory->keys.size();
   }
 
+  static bool injects(const at::Tensor& h_ND, const nn::DepthMemory& memory) { return !memory.state.is_same(h_ND); }
+
   static variable_list inputs(const at::Tensor& h_ND, const nn::DepthMemory* memory) {
     variable_list inputs{h_ND};
     if (memory == nullptr) return inputs;
+    if (injects(h_ND, *memory)) inputs.push_back(memory->state);
     if (memory->previous.defined()) inputs.push_back(memory->previous);
     inputs.insert(inputs.end(), memory->keys.begin(), memory->keys.end());
     inputs.insert(inputs.end(), memory->values.begin(), memory->values.end());
@@ -85,9 +90,10 @@ struct RepeatableCall : torch::CustomClassHolder {
 
   variable_list run(const variable_list& inputs, bool counts) const {
     nn::DepthMemory memory;
-    const auto keys = inputs.begin() + (has_previous ? 2 : 1), values = keys + static_cast<std::ptrdiff_t>(entries);
-    memory.state = inputs[0];
-    if (has_previous) memory.previous = inputs[1];
+    auto keys = inputs.begin() + 1;
+    memory.state = injected ? *keys++ : inputs[0];
+    if (has_previous) memory.previous = *keys++;
+    const auto values = keys + static_cast<std::ptrdiff_t>(entries);
     memory.keys.assign(keys, values);
     memory.values.assign(values, values + static_cast<std::ptrdiff_t>(entries));
     nn::CallContext context = call;
@@ -106,7 +112,7 @@ struct RepeatableCall : torch::CustomClassHolder {
   ops::Documents documents;
   ops::RopeTable rope;
   GeneratorStates generators;
-  bool has_previous = false;
+  bool injected = false, has_previous = false;
   std::size_t entries = 0;
 };
 
@@ -158,8 +164,8 @@ at::Tensor checkpointed_call(const nn::Block& block, const at::Tensor& h_ND, nn:
     if (parameter.requires_grad()) parameters.push_back(parameter);
   }
   const variable_list inputs = RepeatableCall::inputs(h_ND, call.memory);
-  const auto outputs = CheckpointedCall::apply(at::TensorList(inputs), at::TensorList(parameters),
-                                               c10::make_intrusive<RepeatableCall>(block, call, h_ND.device()));
+  const auto outputs =
+      CheckpointedCall::apply(at::TensorList(inputs), at::TensorList(parameters), c10::make_intrusive<RepeatableCall>(block, h_ND, call));
   const std::size_t added = (outputs.size() - 1) / 2;
   for (std::size_t i = 1; i <= added; ++i) {
     call.memory->keys.push_back(outputs[i]);

@@ -56,11 +56,11 @@ class Backward {
  public:
   Backward(const RunConfig& config, const DepthPlan& plan) : config_(config), plan_(plan) {}
 
-  // Behind a truncation nothing is kept, and before the loop only what an injection leads to.
+  // Behind a truncation nothing is kept, and before the loop only what an injection or the memory of the depth leads to.
   bool reaches(std::int64_t r) const {
     if (first_learning() == 0) return true;
     if (plan_.loop()->holds(r)) return plan_.loop()->repeat_of(r) >= first_learning();
-    return r >= plan_.loop()->end() || config_.model.loop.injection != Injection::kNone;
+    return r >= plan_.loop()->end() || config_.model.loop.injection != Injection::kNone || config_.model.depth_attention;
   }
   bool checkpointed(std::int64_t r) const {
     const std::int64_t every = config_.memory.activation_checkpointing.every;
@@ -140,8 +140,11 @@ class MicroBatchWalk {
   double kept_by(std::int64_t r) const {
     if (!backward_.reaches(r)) return 0;
     double kept = backward_.checkpointed(r) ? bytes_of(config_.precision.residual) * tokens_ * width_ + remembered_by(r) : saved_by(r);
-    if (plan_.loop() && plan_.loop()->begins_repeat(r)) kept += element_ * tokens_ * model_.injection_cost().saved_elements;
-    return kept;
+    if (!plan_.loop() || !plan_.loop()->begins_repeat(r)) return kept;
+    // Depth attention reads the stream as it was before the injection, where that makes another one.
+    const bool apart = config_.model.depth_attention && config_.model.loop.injection != Injection::kNone;
+    if (apart) kept += bytes_of(config_.precision.residual) * tokens_ * width_;
+    return kept + element_ * tokens_ * model_.injection_cost().saved_elements;
   }
 
   // The head computes its gradient in forward: a chunk of logits, the hidden states with their norm and gradient, the weight's gradient,

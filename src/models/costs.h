@@ -105,10 +105,11 @@ struct Match {
 
 inline constexpr double kMatchPercent = 1.0;
 
-// Searches integers: routed experts E', active k', inner width f' in steps of 8, E' >= 2 k'; dense: inner width in steps of 8.
-// Of the candidates within 0.3 % the one whose experts are nearest in size to the original's, else the closest; its model is built and
-// counted. InputError where the model has no experts or no depth attention of its own, or where nothing comes within 1 %; that line names
-// the bound E/R > k + (4 d / 3 f) (2 - 2/R), below which a layered mixture has no room for its private experts.
+// Searches all whole numbers: routed experts E', active k', inner width f' in steps of 8 up to 8 times the original's, E' >= 2 k'; dense:
+// inner width in steps of 8. The shape whose larger difference, of FLOPs and of parameters, is least; of those that are alike to 0.01 % the
+// one whose experts are nearest in size to the original's. Its model is built and counted. InputError where the model has no experts or no
+// depth attention of its own, or where nothing comes within 1 %; where E/R > k + (4 d / 3 f) (2 - 2/R) does not hold, below which a layered
+// mixture has no room for its private experts, that line says so.
 Match match_baselines(const RunConfig& config, const ModelRegistry& registry);
 
 // The key=value overrides that turn the original config into the baseline's.

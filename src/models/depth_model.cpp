@@ -71,9 +71,9 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
     reads(call.block);
-    h_ND = loop.input(h_ND, r);
-    memory.begin_call(h_ND);
-    h_ND = run_call(h_ND, call.block, call);
+    const at::Tensor input_ND = loop.input(h_ND, r);
+    memory.begin_call(h_ND, input_ND);
+    h_ND = run_call(input_ND, call.block, call);
     record(h_ND);
   }
   reads(kLastPart);

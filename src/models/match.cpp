@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -14,7 +15,9 @@ namespace meristem {
 namespace {
 
 constexpr std::int64_t kInnerStep = 8;
-constexpr double kClosePercent = 0.3;  // as near as anybody needs
+constexpr std::int64_t kWidestInner = 8;  // times the original's
+constexpr double kAlikePercent = 0.01;    // as differences are printed
+constexpr const char* kLayeredMoe = "layered_moe";
 
 StageCost cost_at_full_depth(const RunConfig& config, const ModelRegistry& registry) {
   return stage_cost(config, registry, {0, 0, config.model.blocks, config.model.depth_plan.plan, {}});
@@ -59,13 +62,6 @@ class ExpertCosts {
     const double count = static_cast<double>(s.count);
     return parameters_rest_ + parameters_width_ * (count + shared_) * static_cast<double>(s.inner) + parameters_count_ * count;
   }
-  // Real-valued E with the parameters wanted, and then k with the FLOPs wanted.
-  double count_for(double parameters, double inner) const {
-    return (parameters - parameters_rest_ - parameters_width_ * shared_ * inner) / (parameters_width_ * inner + parameters_count_);
-  }
-  double active_for(double flops, double inner, double count) const {
-    return (flops - flops_rest_ - flops_count_ * count) / (flops_width_ * inner) - shared_;
-  }
 
  private:
   double shared_;
@@ -78,30 +74,42 @@ struct Candidate {
   double worst = std::numeric_limits<double>::infinity();  // percent
   double coarser = 0;                                      // |log(f'/f)|: how far the experts' size is from the original's
 
-  // The granularity of experts is an effect of its own: of the close ones the nearest in size, else the closest.
+  // The granularity of experts is an effect of its own: of those that print alike the nearest in size.
   bool better_than(const Candidate& other) const {
-    const bool close = worst <= kClosePercent, other_close = other.worst <= kClosePercent;
-    if (close && other_close) return std::pair(coarser, worst) < std::pair(other.coarser, other.worst);
-    return worst < other.worst;
+    const auto printed = [](double percent) { return std::round(percent / kAlikePercent); };
+    return std::tuple(printed(worst), coarser, worst) < std::tuple(printed(other.worst), other.coarser, other.worst);
   }
 };
 
-// The whole numbers around what the two equations say, for every inner width up to 8 times the original's.
-Candidate search(const ExpertCosts& costs, const StageCost& wanted, std::int64_t inner_of_original) {
-  const double flops = wanted.flops.forward, parameters = static_cast<double>(wanted.parameters.total);
+// The best of all shapes with up to `most_inner`: E' and k' whole, E' >= 2 k', f' in steps of 8. For one f' and k' both differences are
+// linear in E', so the larger one is least where one of them is nothing, where they are equal but for their signs, or at E' = 2 k'.
+Candidate search(const ExpertCosts& costs, const StageCost& wanted, std::int64_t inner_of_original, std::int64_t most_inner) {
+  const auto differences = [&](const ExpertShape& shape) {
+    return std::pair(percent(costs.flops(shape), wanted.flops.forward),
+                     percent(costs.parameters(shape), static_cast<double>(wanted.parameters.total)));
+  };
   Candidate best;
-  for (std::int64_t inner = kInnerStep; inner <= 8 * inner_of_original + kInnerStep; inner += kInnerStep) {
-    const double count_real = costs.count_for(parameters, static_cast<double>(inner));
-    if (!(count_real >= 1)) continue;
-    for (const double count : {std::floor(count_real), std::ceil(count_real)}) {
-      const double active_real = costs.active_for(flops, static_cast<double>(inner), count);
-      for (const double active : {std::floor(active_real), std::ceil(active_real)}) {
-        const ExpertShape shape{static_cast<std::int64_t>(count), static_cast<std::int64_t>(active), inner};
-        if (active < 1 || shape.count < 2 * shape.active) continue;
-        const double worst = std::max(std::abs(percent(costs.flops(shape), flops)), std::abs(percent(costs.parameters(shape), parameters)));
-        const Candidate candidate{shape, worst, std::abs(std::log(static_cast<double>(inner) / static_cast<double>(inner_of_original)))};
-        if (candidate.better_than(best)) best = candidate;
+  const auto offer = [&](const ExpertShape& shape) {
+    const auto [flops, parameters] = differences(shape);
+    const double size = static_cast<double>(shape.inner) / static_cast<double>(inner_of_original);
+    const Candidate candidate{shape, std::max(std::abs(flops), std::abs(parameters)), std::abs(std::log(size))};
+    if (candidate.better_than(best)) best = candidate;
+  };
+  for (std::int64_t inner = kInnerStep; inner <= most_inner; inner += kInnerStep) {
+    for (std::int64_t active = 1;; ++active) {
+      const std::int64_t least = 2 * active;
+      const auto [flops, parameters] = differences({least, active, inner});
+      if (std::max(flops, parameters) > best.worst + kAlikePercent) break;  // more only goes further away
+      const auto [more_flops, more_parameters] = differences({least + 1, active, inner});
+      const double by_flops = more_flops - flops, by_parameters = more_parameters - parameters;
+      for (const auto& [at, slope] :
+           {std::pair{flops, by_flops}, std::pair{parameters, by_parameters}, std::pair{flops - parameters, by_flops - by_parameters},
+            std::pair{flops + parameters, by_flops + by_parameters}}) {
+        const double more = slope == 0 ? 0 : std::clamp(-at / slope, 0.0, 1e9);
+        offer({least + static_cast<std::int64_t>(more), active, inner});
+        offer({least + static_cast<std::int64_t>(more) + 1, active, inner});
       }
+      offer({least, active, inner});
     }
   }
   return best;
@@ -137,20 +145,31 @@ MatchedBaseline counted(const char* name, const RunConfig& config, const StageCo
   return baseline;
 }
 
-[[noreturn]] void refuse_match(const RunConfig& config, const char* name, std::optional<double> nearest) {
-  const FeedForwardConfig& ff = config.model.feed_forward;
-  const double calls = static_cast<double>(config.model.depth_plan.plan.num_calls());
-  const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
-  throw InputError(
-      fmt::format("model.feed_forward: no {} comes within {} % of this model{}; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = "
-                  "{:.4g}, the right side {:.4g}",
-                  name, kMatchPercent, nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "", static_cast<double>(ff.count) / calls,
-                  static_cast<double>(ff.active) + extra * (2 - 2 / calls)));
+// How E/R stands to what a layered mixture needs, so that there is room for its private experts: E/R > k + (4 d / 3 f) (2 - 2/R).
+struct LayeredBound {
+  double found, needed;
+  explicit LayeredBound(const RunConfig& config) {
+    const FeedForwardConfig& ff = config.model.feed_forward;
+    const double calls = static_cast<double>(config.model.depth_plan.plan.num_calls());
+    const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
+    found = static_cast<double>(ff.count) / calls;
+    needed = static_cast<double>(ff.active) + extra * (2 - 2 / calls);
+  }
+};
+
+[[noreturn]] void refuse_match(const RunConfig& config, const std::string& name, std::optional<double> nearest) {
+  std::string why = nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "";
+  if (const LayeredBound bound(config); name == kLayeredMoe && bound.found <= bound.needed) {
+    why +=
+        fmt::format("; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = {:.4g}, the right side {:.4g}", bound.found, bound.needed);
+  }
+  throw InputError(fmt::format("model.feed_forward: no {} comes within {} % of this model{}", name, kMatchPercent, why));
 }
 
 MatchedBaseline matched_experts(const char* name, const RunConfig& start, const RunConfig& config, const StageCost& original,
                                 const ModelRegistry& registry) {
-  const Candidate best = search(ExpertCosts(start, registry), original, config.model.feed_forward.inner);
+  const std::int64_t inner = config.model.feed_forward.inner;
+  const Candidate best = search(ExpertCosts(start, registry), original, inner, kWidestInner * inner + kInnerStep);
   if (!std::isfinite(best.worst)) refuse_match(config, name, std::nullopt);
   MatchedBaseline baseline = counted(name, with_experts(start, best.shape), original, registry);
   if (baseline.worst_percent() > kMatchPercent) refuse_match(config, name, baseline.worst_percent());
@@ -185,7 +204,7 @@ Match match_baselines(const RunConfig& config, const ModelRegistry& registry) {
   Match match{cost_at_full_depth(still, registry), {}};
   RunConfig without_depth_attention = still;
   without_depth_attention.model.depth_attention.reset();
-  match.baselines.push_back(matched_experts("layered_moe", layered(still), still, match.original, registry));
+  match.baselines.push_back(matched_experts(kLayeredMoe, layered(still), still, match.original, registry));
   match.baselines.push_back(matched_experts("recurrent_without_depth_attention", without_depth_attention, still, match.original, registry));
   match.baselines.push_back(matched_dense(still, match.original, registry));
   return match;

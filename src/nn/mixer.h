@@ -21,10 +21,10 @@ namespace meristem::nn {
 using DecodeState = std::vector<at::Tensor>;
 
 // What tokens keep of their own way through the depth, for one forward pass: never part of the sequence's KV cache, in decoding neither.
-// A call is a function of its input (`state`), `previous`, and the keys and values so far; what it appends to them is a further output.
+// A call is a function of its input, `state`, `previous`, and the keys and values so far; what it appends to them is a further output.
 // It never changes what stands there: a call that is computed again gets the same memory as the first time.
 struct DepthMemory {
-  at::Tensor state;                      // [N, D], residual type: what the running call begins with; the first one's is the embedding, h_0
+  at::Tensor state;                      // [N, D], residual type: what the call before left, injections aside; the first one's is h_0
   at::Tensor previous;                   // [N, D]: what the call before began with; undefined in the first call
   std::vector<at::Tensor> keys, values;  // one entry a call, of a shape that the mixers agree on
 
@@ -32,10 +32,15 @@ struct DepthMemory {
 
   // For a call that reads the first `shared_keys` and `shared_values` entries of this memory.
   ops::SharedEntries shared(std::size_t shared_keys, std::size_t shared_values) const { return {gradients, shared_keys, shared_values}; }
-  void begin_call(const at::Tensor& h_ND) {
-    previous = state;
-    state = h_ND;
+  // left_ND: the stream as the call before left it; input_ND: what the running call begins with. They differ where a loop injects.
+  void begin_call(const at::Tensor& left_ND, const at::Tensor& input_ND) {
+    previous = input_;
+    state = left_ND;
+    input_ = input_ND;
   }
+
+ private:
+  at::Tensor input_;  // of the running call
 };
 
 // What a call of a block may know beside its input.

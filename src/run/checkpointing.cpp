@@ -68,37 +68,40 @@ std::set<std::int64_t> pinned_steps(const Timeline& timeline) {
   return pinned;
 }
 
-Checkpointing::Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder,
-                             std::optional<std::int64_t> resumed_after, MakeFolder make_folder)
-    : config_(config),
-      folder_(folder.checkpoints()),
-      make_folder_(std::move(make_folder)),
-      pinned_(pinned_steps(timeline)),
-      last_saved_(resumed_after.value_or(-1)) {}
+Checkpointing::Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, const TrainState* resumed_after,
+                             MakeFolder make_folder)
+    : config_(config), folder_(folder.checkpoints()), make_folder_(std::move(make_folder)), pinned_(pinned_steps(timeline)) {
+  if (resumed_after == nullptr) return;
+  last_saved_ = resumed_after->step;
+  saved_early_stop_ = resumed_after->early_stop;
+}
 
 bool Checkpointing::due(std::int64_t step) const {
   return pinned_.contains(step) || (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0);
 }
 
 bool Checkpointing::save(LiveModel& live, TrainState state) {
-  if (state.step == last_saved_) return false;
+  const bool stands = state.step == last_saved_;
+  if (stands && state.early_stop == saved_early_stop_) return false;
   writer_.wait();
   // The copy is all that training waits for.
   auto weights = std::make_shared<NamedTensors>(), optimizer = std::make_shared<NamedTensors>();
   copy_own_share(live, *weights, *optimizer);
   last_saved_ = state.step;
+  saved_early_stop_ = state.early_stop;
   Ranks& ranks = live.ranks();
   const Writers writers{ranks.rank(), ranks.size(),
                         [&ranks](const std::string& what, const std::string& text) { return ranks.meet("checkpoint " + what, text); }};
   std::set<std::int64_t> pinned = pinned_;
   if (state.early_stop) pinned.insert(state.early_stop->best_step);  // the best so far; an earlier best goes
-  writer_.submit([folder = folder_, make_folder = make_folder_, weights, optimizer, state = std::move(state), writers,
+  writer_.submit([folder = folder_, make_folder = make_folder_, weights, optimizer, state = std::move(state), writers, stands,
                   keep_last = config_.checkpoint.keep_last, keep_every = config_.checkpoint.keep_every, pinned = std::move(pinned)] {
-    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)}, make_folder, writers);
+    save_checkpoint(folder / checkpoint_name(state.step), {state, views_of(*weights), views_of(*optimizer)}, make_folder, writers,
+                    stands ? IfWhole::kReplace : IfWhole::kRefuse);
     if (writers.writer == 0) rotate_checkpoints(folder, keep_last, keep_every, pinned);
   });
   if (!config_.checkpoint.async_) writer_.wait();
-  return true;
+  return !stands;
 }
 
 std::uint64_t checkpoint_disk_need(const RunConfig& config, const Timeline& timeline, const ModelRegistry& registry,

@@ -22,14 +22,15 @@ std::set<std::int64_t> pinned_steps(const Timeline& timeline);
 
 class Checkpointing {
  public:
-  // resumed_after: the step that the run goes on after; its checkpoint stands.
-  Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, std::optional<std::int64_t> resumed_after,
+  // resumed_after: the state that the run goes on from, whose checkpoint stands; null for a new run.
+  Checkpointing(const RunConfig& config, const Timeline& timeline, const RunFolder& folder, const TrainState* resumed_after,
                 MakeFolder make_folder);
 
   bool due(std::int64_t step) const;
   // Copies weights and optimizer state, then writes: behind training where checkpoint.async, else before it returns. A write still in
-  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done. Several ranks write
-  // together, each a part of the tensors, and all have to call this; the weights have to be here.
+  // flight is waited for first; its error is thrown here. False where the step stands already: nothing is done, but where a validation has
+  // since told early_stop something, which takes the checkpoint's place. Several ranks write together, each a part of the tensors, and all
+  // have to call this; the weights have to be here.
   bool save(LiveModel& live, TrainState state);
   // Waits for the write in flight.
   void finish() { writer_.wait(); }
@@ -39,7 +40,8 @@ class Checkpointing {
   std::filesystem::path folder_;
   MakeFolder make_folder_;
   std::set<std::int64_t> pinned_;
-  std::int64_t last_saved_;
+  std::int64_t last_saved_ = -1;
+  std::optional<EarlyStopState> saved_early_stop_;
   AsyncWriter writer_;
 };
 

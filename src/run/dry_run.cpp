@@ -73,7 +73,7 @@ void print_stages(const std::vector<StageCost>& costs, const std::vector<MemoryE
     const double steps = static_cast<double>(cost.stage.until_step - cost.stage.from_step);
     const double seconds = steps * cost.flops.train * static_cast<double>(config.batch.tokens) * seconds_per_flop;
     fmt::print("  updates {} - {}: {} blocks, plan {}, peak memory {}{}", cost.stage.from_step + 1, cost.stage.until_step,
-               cost.stage.blocks, cost.stage.plan.print(), bytes_text(memory[i].total()),
+               cost.stage.blocks, config.model.plan_text(cost.stage.plan), bytes_text(memory[i].total()),
                memory[i].growth_peak > 0 ? " (growth: " + bytes_text(memory[i].growth_peak) + ")" : "");
     if (seconds_per_flop > 0) {
       at += std::chrono::duration_cast<std::chrono::system_clock::duration>(std::chrono::duration<double>(seconds));

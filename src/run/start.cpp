@@ -21,10 +21,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path named_checkpoint(const fs::path& path) {
+// initial.checkpoint, where it is a run's folder the newest there.
+Initial read_initial(const fs::path& path) {
   std::vector<std::string> skipped;
   try {
-    return resolve_checkpoint(path, skipped);
+    return read_checkpoint(path, skipped, [](const fs::path& folder) { return Initial{load_checkpoint(folder), folder}; });
   } catch (const InputError& error) {
     throw InputError(fmt::format("initial.checkpoint: {}", error.what()));
   }
@@ -174,8 +175,7 @@ Start from_named(const RunConfig& config, const fs::path& path, const ModelRegis
 
 std::optional<ModelConfig> initial_model(const std::string& path) {
   if (!is_folder(path)) return std::nullopt;
-  const fs::path newest = named_checkpoint(path);
-  const LoadedCheckpoint checkpoint = load_checkpoint(newest);
+  const auto [checkpoint, newest] = read_initial(path);
   const TrainState& state = checkpoint.state;
   ModelConfig model = config_of(checkpoint, newest).model;
   model.blocks = state.blocks;
@@ -186,8 +186,7 @@ std::optional<ModelConfig> initial_model(const std::string& path) {
 }
 
 Initial open_initial(const RunConfig& config, const Timeline& timeline) {
-  const fs::path path = named_checkpoint(config.initial->checkpoint);
-  Initial initial{load_checkpoint(path), path};
+  Initial initial = read_initial(config.initial->checkpoint);
   refuse_other_model(config, initial);
   refuse_other_blocks(config, timeline, initial);
   return initial;

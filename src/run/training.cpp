@@ -46,7 +46,7 @@ Training::Training(const RunConfig& config, const Timeline& timeline, const Mode
       folder_(open_folder()),
       cut_(cut_metrics()),
       telemetry_(config, timeline, folder_, resumed_after(), device_name(device_), ranks_->first()),
-      checkpointing_(config, timeline, folder_, resumed_after(), parts.make_checkpoint_folder) {}
+      checkpointing_(config, timeline, folder_, start_.checkpoint ? &state_ : nullptr, parts.make_checkpoint_folder) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
   return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
@@ -84,7 +84,10 @@ ExitCode Training::train() {
 ExitCode Training::train_spans() {
   begin();
   for (const Span& span : timeline_.spans()) {
-    if (owes_validation_ && span.from_step < state_.step && state_.step <= span.until_step && !validate(span)) return stop();
+    if (owes_validation_ && span.from_step < state_.step && state_.step <= span.until_step) {
+      if (!validate(span)) return stop();
+      save();  // the checkpoint that the run resumed from does not know of it
+    }
     if (stops_early(config_, state_) && state_.step < timeline_.updates()) return end_early(span);  // the validation owed said so
     if (span.until_step <= state_.step) continue;
     enter(span);
@@ -157,7 +160,7 @@ void Training::say_packing(bool event) {
 
 std::unique_ptr<LiveModel> Training::load_checkpoint_state() {
   state_ = start_.checkpoint->state;
-  if (start_.new_run) state_.early_stop.reset();  // a branch: the best so far is another run's
+  if (start_.from_trunk) state_.early_stop.reset();  // a branch: the best so far is another run's
   stage_ = timeline_.stage_after(state_.step);
   for (const Span& span : timeline_.spans()) {
     if (span.from_step < state_.step) phase_ = span.phase;
@@ -239,7 +242,9 @@ ExitCode Training::end() {
 // Costs of the model as it is under a plan; counted once for each plan.
 const StageCost& Training::cost_under(const DepthPlan& plan) {
   const auto [found, fresh] = costs_.try_emplace({live_->blocks(), plan.num_calls()});
-  if (fresh || found->second.stage.plan != plan) found->second = stage_cost(config_, registry_, {0, 0, live_->blocks(), plan, {}});
+  const DepthPlan& counted = found->second.stage.plan;
+  if (fresh || counted != plan || counted.loop() != plan.loop())
+    found->second = stage_cost(config_, registry_, {0, 0, live_->blocks(), plan, {}});
   return found->second;
 }
 

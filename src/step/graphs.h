@@ -36,6 +36,7 @@ struct GraphKey {
   std::vector<std::int64_t> calls;  // the depth plan's: a sampled number of repeats is another plan
   std::string shape;                // of the input buffers
   bool records_stream = false;      // logged updates measure the residual stream
+  std::optional<LoopSpan> loop{};   // the plan's: equal calls with another loop inject and truncate elsewhere
   auto operator<=>(const GraphKey&) const = default;
 };
 

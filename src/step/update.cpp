@@ -99,7 +99,8 @@ void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool rec
   if (!graphs_ || (replicas_ && last)) return forward_backward(to_device(host, device_), plan, record);
   if (replicas_) await_weights();  // a graph waits for nothing but its stream
   const StaticInputs& buffers = inputs_->load(host);
-  graphs_->run({plan.calls(), buffers.shape, record}, [this, &buffers, plan, record] { forward_backward(buffers.inputs, plan, record); });
+  graphs_->run({plan.calls(), buffers.shape, record, plan.loop()},
+               [this, &buffers, plan, record] { forward_backward(buffers.inputs, plan, record); });
 }
 
 // In a graph, everything here is fixed but the contents of buffers that live outside of it.

@@ -47,6 +47,17 @@ checkpoint: {every: 1000, keep_last: 3, keep_every: 20000, async: true}
 logging: {every: 10, tensorboard: true}
 )";
 
+// Names and paths between quotes, where every character can be written.
+constexpr const char* kQuoted = R"(run: {name: "a 'run'", out: 'runs \ ''b'}
+model: {vocab_size: 512, width: 64, blocks: 2, depth_plan: "0, (1)x2"}
+data:
+  sequence_length: 64
+  sources: {"te xt": {path: "data/\x41\u00e9"}, 'it''s': {path: 'b'}}
+  validation: {"held \\ out": {path: "c"}}
+phases: [{name: "p", mixture: {"te xt": 1, 'it''s': 2}}]
+schedule: {steps: 10}
+)";
+
 class Config : public Format {
  public:
   std::string name() const override { return "config"; }
@@ -54,6 +65,7 @@ class Config : public Format {
   std::vector<Files> seeds(const std::filesystem::path& /*scratch*/) const override {
     std::vector<Files> out{{{"run.yaml", kSmall}},
                            {{"run.yaml", kFull}},
+                           {{"run.yaml", kQuoted}},
                            {{"run.yaml", std::string("variants: {a: {optimizer.lr: 1e-3}}\n") + kSmall}},
                            {{"run.yaml", "include: base.yaml\nrun: {seed: 2}\n"}, {"base.yaml", kSmall}}};
     // Every ready configuration that stands alone.

@@ -1,5 +1,6 @@
 // golden_dreamer RUN.yaml OUT: builds the config's model in fp32 with lively weights, runs one batch, and writes weights, inputs, logits,
-// loss and gradients as safetensors. Prints the blocks of the plan's calls and the counted FLOPs as JSON. dreamer_reference.py compares.
+// loss and gradients as safetensors. Prints the blocks of the plan's calls, its loop (start, length, repeats) and the counted FLOPs as
+// JSON. dreamer_reference.py compares.
 #include <iostream>
 
 #include <fmt/format.h>
@@ -16,7 +17,9 @@ using namespace meristem;
 int main(int count, char** arguments) {
   if (count != 3) return 2;
   const RunConfig config = load_config(arguments[1], {});
-  const auto model = test::make_lively_model(config.model, test::build_of(at::kFloat, ops::Path::kFused));
+  ModelBuild build = test::build_of(at::kFloat, ops::Path::kFused);
+  build.checkpoint_every = config.memory.activation_checkpointing.every;
+  const auto model = test::make_lively_model(config.model, build);
   const DepthPlan plan = config.model.depth_plan.plan;
   const Batch batch =
       test::random_batch(config.batch.tokens / config.data.sequence_length, config.data.sequence_length, config.model.vocab_size, 3);
@@ -35,5 +38,7 @@ int main(int count, char** arguments) {
   for (const auto& [name, tensor] : out) host.add(name, host_copy(tensor));
   write_safetensors(arguments[2], views_of(host));
   const double flops = stage_cost(config, builtin_registry(), {0, 0, config.model.blocks, plan, {}}).flops.forward;
-  std::cout << fmt::format("{{\"calls\": [{}], \"flops_per_token_forward\": {}}}\n", fmt::join(plan.calls(), ", "), flops);
+  const LoopSpan loop = plan.loop().value_or(LoopSpan{});
+  std::cout << fmt::format("{{\"calls\": [{}], \"loop\": [{}, {}, {}], \"flops_per_token_forward\": {}}}\n", fmt::join(plan.calls(), ", "),
+                           loop.start, loop.length, loop.repeats, flops);
 }

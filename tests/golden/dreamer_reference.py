@@ -67,6 +67,48 @@ CASES = {
         attention: {heads: 4, kv_heads: 2}
         depth_attention: {kind: values}
         feed_forward: {kind: swiglu, inner: 48}""",
+    "memory under added injection, states as calls left them": """
+        architecture: dreamer
+        blocks: 3
+        depth_plan: "0, (1)x3, 2"
+        loop: {injection: add}
+        depth_attention: {kind: separate}
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "memory of updates under added injection": """
+        architecture: dreamer
+        blocks: 2
+        depth_plan: "(0-1)x3"
+        loop: {injection: add}
+        depth_attention: {kind: separate, heads: 2, keys: updates}
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "memory of updates under concat, cut, computed again": """
+        architecture: dreamer
+        blocks: 3
+        depth_plan: "0, (1)x4, 2"
+        loop: {injection: concat, backprop_last: 2}
+        depth_attention: {kind: separate, heads: 2, keys: updates, position: none}
+        feed_forward: {kind: swiglu, inner: 48}
+        memory: {activation_checkpointing: {every: 2}}""",
+    "joint, cut: the prelude learns through the memory": """
+        architecture: dreamer
+        blocks: 3
+        depth_plan: "0, (1)x3, 2"
+        loop: {backprop_last: 1}
+        attention: {heads: 4, kv_heads: 2}
+        depth_attention: {kind: joint}
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "blocks in several loops": """
+        architecture: decoder
+        blocks: 4
+        depth_plan: "(0-1)x3, (1-3)x2, (0)x2, 2"
+        feed_forward: {kind: swiglu, inner: 48}""",
+    "a loop's block before and behind it, cut, computed again": """
+        architecture: decoder
+        blocks: 3
+        depth_plan: "0-1, (1-2)x4, 1"
+        loop: {injection: add, backprop_last: 2}
+        feed_forward: {kind: swiglu, inner: 48}
+        memory: {activation_checkpointing: block}""",
     "layered mixture of experts": """
         architecture: decoder
         blocks: 3
@@ -116,20 +158,38 @@ class Dreamer:
         self.heads, self.kv_heads, self.qk_norm = attention["heads"], attention["kv_heads"], attention.get("qk_norm", False)
         self.head_dim = WIDTH // self.heads
         self.qk_norm_over, self.norm = attention.get("qk_norm_over", "heads"), model.get("norm", "pre")
-        self.calls = model["calls"]
+        self.calls, self.span = model["calls"], model["loop_span"]
+        self.loop = model.get("loop", {})
 
     def logits(self, tokens):
         h = self.w["embedding.weight"][tokens]
-        self.states, self.keys, self.values = [h], [], []
+        self.states, self.begun, self.keys, self.values = [h], [], [], []  # states: as calls left them; begun: what they began with
+        start, length, repeats = self.span
+        cut = repeats - self.loop.get("backprop_last", repeats)
         for r, block in enumerate(self.calls, 1):
-            at = f"blocks.{block}."
-            h = self.add(h, self.sequence_attention(h, at + "attention."), at + "attention")
-            if self.depth and self.depth["kind"] == "separate":
-                h = self.add(h, self.depth_attention(h, r, at + "depth_attention."), at + "depth_attention")
-            feed_forward = self.experts(h, r, at + "feed_forward.") if self.ff["kind"] == "experts" else self.dense(h, at + "feed_forward.")
-            h = self.add(h, feed_forward, at + "feed_forward")
+            place = r - 1 - start
+            in_loop = 0 <= place < length * repeats
+            with torch.set_grad_enabled(not in_loop or place // length >= cut):
+                if in_loop and place % length == 0:
+                    h = self.injected(h, place == 0)
+                self.begun.append(h)
+                h = self.call(h, r, f"blocks.{block}.")
             self.states.append(h)
         return rms(h, self.w["norm.weight"]) @ self.w["embedding.weight"].T
+
+    def injected(self, h, first):
+        self.first_input = h if first else self.first_input
+        kind = self.loop.get("injection", "none")
+        if kind == "concat":
+            return torch.cat([h, self.first_input], -1) @ self.w["injection.weight"].T
+        return h + self.first_input if kind == "add" and not first else h
+
+    def call(self, h, r, at):
+        h = self.add(h, self.sequence_attention(h, at + "attention."), at + "attention")
+        if self.depth and self.depth["kind"] == "separate":
+            h = self.add(h, self.depth_attention(h, r, at + "depth_attention."), at + "depth_attention")
+        feed_forward = self.experts(h, r, at + "feed_forward.") if self.ff["kind"] == "experts" else self.dense(h, at + "feed_forward.")
+        return self.add(h, feed_forward, at + "feed_forward")
 
     def add(self, h, contribution, name):
         if self.norm == "post":
@@ -179,7 +239,7 @@ class Dreamer:
         place = lambda x, depth: turn(x, torch.tensor(float(depth), dtype=torch.float64)) if rope else x  # noqa: E731
         source = self.states[-1]
         if self.depth.get("keys") == "updates" and r > 1:
-            source = self.states[-1] - self.states[-2]
+            source = self.states[-1] - self.begun[-2]  # what the call before added to what it began with
         key, value = (self.input(source, at + "key_norm") @ self.w[at + "key_value.weight"].T).chunk(2, -1)
         self.keys.append(place(by_head(key), r - 1))
         self.values.append(by_head(value))
@@ -201,6 +261,16 @@ class Dreamer:
             out = out + weight[..., e, None] * (swiglu(u @ self.w[at + "gate_up"][e].T) @ self.w[at + "down"][e].T)
         if self.ff.get("shared"):
             out = out + swiglu(u @ self.w[at + "shared_gate_up.weight"].T) @ self.w[at + "shared_down.weight"].T
+        return out
+
+
+class MemoryWithInjection(Dreamer):
+    """h as calls begin with it, not as the ones before left it."""
+
+    def depth_attention(self, h, r, at):
+        left, self.states = self.states, self.begun
+        out = super().depth_attention(h, r, at)
+        self.states = left
         return out
 
 
@@ -240,11 +310,13 @@ def counted_as_plan_does(flops, model):
 def check(case, text, driver, folder, transcription=Dreamer):
     model = yaml.safe_load(text)
     config = folder / "run.yaml"
-    body = "\n".join("  " + line.strip() for line in text.strip().split("\n"))
-    config.write_text(f"model:\n  vocab_size: {VOCAB}\n  width: {WIDTH}\n{body}\n"
+    lines = [line.strip() for line in text.strip().split("\n")]
+    memory = "".join(line + "\n" for line in lines if line.startswith("memory:"))
+    body = "\n".join("  " + line for line in lines if not line.startswith("memory:"))
+    config.write_text(f"model:\n  vocab_size: {VOCAB}\n  width: {WIDTH}\n{body}\n{memory}"
                       f"data: {{sequence_length: {LENGTH}, sources: {{none: {{path: none}}}}}}\nbatch: {{tokens: {LENGTH * SEQUENCES}}}\n")
     said = json.loads(subprocess.run([driver, config, folder / "out.safetensors"], check=True, capture_output=True, text=True).stdout)
-    model["calls"] = said["calls"]
+    model["calls"], model["loop_span"] = said["calls"], said["loop"]
     tensors = load_file(folder / "out.safetensors")
     weights = {name[7:]: value.double().requires_grad_() for name, value in tensors.items() if name.startswith("weight.")}
     shape = (SEQUENCES, LENGTH)
@@ -257,7 +329,8 @@ def check(case, text, driver, folder, transcription=Dreamer):
     for name, weight in weights.items():
         if name.endswith("balance_bias"):
             continue
-        worst = max(worst, compare("gradient of " + name, tensors["gradient." + name], weight.grad))
+        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        worst = max(worst, compare("gradient of " + name, tensors.get("gradient." + name, torch.zeros_like(weight)), gradient))
     flops = counted_as_plan_does(counter.get_total_flops() / (LENGTH * SEQUENCES), model)
     difference = flops / said["flops_per_token_forward"] - 1
     assert abs(difference) <= FLOPS_TOLERANCE, f"{case}: PyTorch counts {flops} FLOPs per token, plan {said['flops_per_token_forward']}"
@@ -269,10 +342,12 @@ def main():
     for case, text in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             check(case, text, sys.argv[1], Path(folder))
-    for wrong in (RouterOneCallLate, DepthsWithoutPosition, ValuesOfTheFirstStateTwice):
+    injected = "memory under added injection, states as calls left them"
+    for wrong, case in ((RouterOneCallLate, "dreamer"), (DepthsWithoutPosition, "dreamer"), (ValuesOfTheFirstStateTwice, "dreamer"),
+                        (MemoryWithInjection, injected)):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                check("dreamer", CASES["dreamer"], sys.argv[1], Path(folder), wrong)
+                check(case, CASES[case], sys.argv[1], Path(folder), wrong)
             except AssertionError as caught:
                 print(f"{wrong.__name__} is caught: {caught}")
             else:

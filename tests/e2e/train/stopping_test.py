@@ -9,8 +9,11 @@ import time
 import unittest
 from pathlib import Path
 
+import numpy as np
+
 import storm
 import tiny_run
+from text_commands import write_shard
 
 PROGRAM = sys.argv[1]
 
@@ -79,6 +82,37 @@ class Signals(Case):
         self.assertGreaterEqual(stops, 6)
         self.assertEqual(self.train(*long, "--resume", "auto")[0], 0)
         self.assertIsNone(storm.difference(self.folder, self.root / "undisturbed" / "tiny"))
+
+    def early_stop_of(self, checkpoint):
+        self.assertIsNone(tiny_run.trouble_of(checkpoint))
+        return json.loads((checkpoint / "state.json").read_text())["early_stop"]
+
+    def test_a_stop_inside_a_validation_that_early_stop_heeds_is_made_good_in_the_checkpoint(self):
+        """After the last update nothing else would write it down; and a run that it ends must not go on when it is resumed once more."""
+        draw = np.random.default_rng(6)
+        write_shard(self.root / "data" / "held", tiny_run.VOCAB, [draw.integers(0, tiny_run.VOCAB, 500) for _ in range(60)])  # a second or so
+        for name, patience, last in (("at the end", 9, tiny_run.STEPS), ("early", 1, 40)):
+            settings = ["run.name=tiny", f"run.out={self.root}/{patience}", "data.validation.every=20", f"early_stop.patience={patience}",
+                        "early_stop.min_delta=1e-6" if patience > 1 else "early_stop.min_delta=9", "checkpoint.every=20"]
+            with self.subTest(name):
+                whole = [*settings, f"run.out={self.root}/{patience}-whole"]
+                code, _, err = self.train(*whole)
+                self.assertEqual(code, 0, err)
+                expected = self.early_stop_of(tiny_run.published(self.root / f"{patience}-whole" / "tiny")[-1])
+                self.folder = self.root / str(patience) / "tiny"
+                process = self.start_until(last, *settings)
+                process.send_signal(signal.SIGTERM)
+                err = process.communicate(timeout=60)[1]
+                self.assertEqual(process.returncode, 75, err)
+                saved = tiny_run.published(self.folder)[-1]
+                self.assertEqual(int(saved.name[5:]), last)
+                self.assertNotEqual(self.early_stop_of(saved), expected, "the stop did not fall into the validation")
+                code, _, err = self.train(*settings, "--resume", "auto")
+                self.assertEqual(code, 0, err)
+                self.assertEqual(tiny_run.published(self.folder)[-1], saved)
+                self.assertEqual(self.early_stop_of(saved), expected)
+                self.assertIn("nothing to do", self.train(*settings, "--resume", "auto")[2])
+                self.assertEqual(tiny_run.pending(self.folder), [])
 
     def test_a_second_ctrl_c_ends_it_at_once(self):
         """The signals come well inside a step that is made long: a first one that came at a step's end would be obeyed before the second."""

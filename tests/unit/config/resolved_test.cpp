@@ -1,4 +1,6 @@
 // What a config is once it is resolved, how it is written and read again, and the page that the schema writes.
+#include <fmt/format.h>
+
 #include "core/file.h"
 #include "support/catch.h"
 #include "unit/config/refused.h"
@@ -31,6 +33,64 @@ TEST_CASE("what was resolved reads back equal") {
     const std::string dumped = dump_config(parse_config(small_config(growth), "run.yaml"));
     CHECK(dump_config(parse_config(dumped, "again")) == dumped);
   }
+}
+
+// A config with `text`, written as YAML, as the name of a training source and as a path.
+std::string named(const std::string& text) {
+  return "model: {vocab_size: 512, width: 64, blocks: 4}\ndata:\n  sequence_length: 64\n  sources:\n    ? " + text +
+         "\n    : {path: " + text + "}\nschedule: {steps: 100}\n";
+}
+
+TEST_CASE("text that is accepted is dumped and reads back equal") {
+  std::vector<std::string> texts{R"("a \"b\" \\ 'c'")",
+                                 "' leading and trailing '",
+                                 "'null'",
+                                 R"("~")",
+                                 "'---'",
+                                 "'{'",
+                                 "'# no comment'",
+                                 "'a: b'",
+                                 "'- a'",
+                                 "'%YAML'",
+                                 "'<<'",
+                                 "'?'",
+                                 "'&a'",
+                                 "'*a'",
+                                 "'!a'",
+                                 "'a''b'",
+                                 "'1e3'",
+                                 "'true'",
+                                 "a\n      b",
+                                 "'a.b[0]'"};
+  for (const int code : {0x20, 0x7F, 0x80, 0x85, 0x9F, 0xA0, 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF, 0x1F600}) {
+    for (const char* around : {"\"a\\U{:08x}b\"", "\"\\U{:08x}b\"", "\"a\\U{:08x}\""})
+      texts.push_back(fmt::format(fmt::runtime(around), code));
+  }
+  texts.push_back("'" + std::string(200, '"') + "'");  // YAML reads a key of more than 1024 only behind a question mark
+  for (const std::string& text : texts) {
+    INFO(text);
+    const std::string dumped = dump_config(parse_config(named(text), "run.yaml"));
+    CHECK(dump_config(parse_config(dumped, "again")) == dumped);
+  }
+}
+
+TEST_CASE("text that could not be read back is refused with its line") {
+  for (int code = 0; code < 0x20; ++code) {
+    const std::string text = fmt::format("\"a\\x{:02x}b\"", code);
+    INFO(text);
+    CHECK(says(refused(named(text)), "run.yaml:6: data.sources: found the name 'a\\x"));
+    CHECK(says(refused(small_config("run: {name: " + text + "}\n")), "run.yaml:6: run.name: found"));
+    CHECK(
+        says(refused(small_config("phases: [{name: p, mixture: {" + text + ": 1}}]\n")), "run.yaml:6: phases[0].mixture: found the name"));
+    CHECK(says(refused("model: {vocab_size: 512}\ndata:\n  sources: {a: {path: a}}\n  validation: {" + text + ": {path: a}}\n"),
+               "run.yaml:4: data.validation: found the name"));
+  }
+  CHECK(says(refused(named("'" + std::string(201, 'a') + "'")), "allowed: names of 1 to 200 bytes without control characters"));
+  CHECK(says(refused(named("''")), "data.sources: found an empty name"));
+  // What is written in few bytes may not take more than a config may have.
+  std::string many = "model: {vocab_size: 512, width: 64, blocks: 4}\nschedule: {steps: 100}\ndata: {sequence_length: 64, sources: {";
+  for (int i = 0; i < 20000; ++i) many += fmt::format("s{}: {{path: a}}, ", i);
+  CHECK(says(refused(many + "}}\n"), "with all its defaults written out; allowed: 1048576"));
 }
 
 TEST_CASE("Muon without settings has the defaults, and says so when it is dumped") {

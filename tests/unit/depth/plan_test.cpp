@@ -96,23 +96,47 @@ TEST_CASE("a text with one group says where the plan loops") {
   }
 }
 
-TEST_CASE("loops that share a block overlap, as written or as printed; nested and separate ones do not") {
-  for (const auto& [text, block] : {std::pair{"(0-1)x3, (1-3)x2", 1},
-                                    {"(0-2)x3, (2-3)x2", 2},
-                                    {"(0)x2, 1, (0)x2", 0},
-                                    {"0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0", 0},
-                                    {"(0, (1)x2, 2, (1)x3)x2", 1},
-                                    {"(3)x2, 0-2, (2-3)x2", 3}}) {
-    INFO(text);
-    CHECK(DepthPlan::parse(text).overlapping_block() == block);
-    CHECK_THROWS_AS(DepthPlan::parse(text).check(4, true), InputError);
-    CHECK_NOTHROW(DepthPlan::parse(text).check(4, false));
+TEST_CASE("training takes every plan that calls every block, and equal calls alike, however they are written") {
+  for (const auto& texts :
+       std::vector<std::vector<const char*>>{{"(0)x2, (0)x3", "(0)x5", "0, 0, 0, 0, 0"},
+                                             {"(0-1)x3, (1-3)x2", "0-1, 0-1, 0, (1)x2, 2-3, 1-3"},
+                                             {"(0, (1)x2, 2, (1)x3)x2, 3", "0, 1, 1, 2, 1, 1, 1, 0, 1, 1, 2, 1, 1, 1, 3"},
+                                             {"(3)x2, 0-2, (2-3)x2", "3, 3, 0, 1, 2, 2, 3, 2, 3"}}) {
+    const DepthPlan first = DepthPlan::parse(texts.front());
+    for (const char* text : texts) {
+      INFO(text);
+      const DepthPlan plan = DepthPlan::parse(text);
+      CHECK(plan == first);
+      CHECK(plan.print() == first.print());
+      CHECK(plan.print_grouped() == first.print_grouped());
+      CHECK_NOTHROW(plan.check(plan.max_block() + 1, true));
+    }
   }
-  for (const char* text :
-       {"0-3", "(0-1)x3, (2-3)x2", "(0)x2, (1, 2)x2, 3", "((0)x2, (1)x3, 2)x2, 3", "0, (1-2)x4, 3", "(0-3)x1", "0-3, 1"}) {
+}
+
+TEST_CASE("people read a plan with its loop as a group, as its calls say, not as it was written") {
+  for (const auto& [text, grouped] : {std::pair{"0-7, (8-11)x2, 12-23", "0-7, (8-11)x2, 12-23"},
+                                      {"0-11, 8-23", "0-7, (8-11)x2, 12-23"},
+                                      {"0-3, (4-7)x4, 8-11", "0-3, (4-7)x4, 8-11"},
+                                      {"0-3, (4-7)x1, 8-11", "0-11"},
+                                      {"(0)x4", "(0)x4"},
+                                      {"0, 0", "(0)x2"},
+                                      {"0-2, 1-3", "0, (1-2)x2, 3"},
+                                      {"0-1, (2-1)x2", "0, (1-2)x2, 1"},
+                                      {"(0)x3, (1)x3", "(0)x3, (1)x3"},
+                                      {"3-0", "3-0"},
+                                      {"0", "0"},
+                                      {"((0)x2, 1)x3", "(0, 0-1)x3"},
+                                      {"(0-3)x100", "(0-3)x100"}}) {
     INFO(text);
-    CHECK_FALSE(DepthPlan::parse(text).overlapping_block());
-    CHECK_NOTHROW(DepthPlan::parse(text).check(4, true));
+    const DepthPlan plan = DepthPlan::parse(text);
+    CHECK(plan.print_grouped() == grouped);
+    CHECK(DepthPlan::parse(plan.print_grouped()) == plan);
+    CHECK(DepthPlan(plan.calls()).print_grouped() == grouped);
+  }
+  for (std::int64_t repeats = 2; repeats < 6; ++repeats) {  // with_repeats, as model.loop makes it, and a text of its own
+    const DepthPlan plan = DepthPlan::parse("0-1, (2-4)x1, 5").with_repeats(repeats);
+    CHECK(plan.print_loop() == plan.print_grouped());
   }
 }
 

@@ -91,14 +91,19 @@ TEST_CASE("a call that reads the memory of its depth is computed again from the 
     DepthAttentionKind kind;
     std::optional<DepthKeys> keys;
     at::ScalarType type;
+    Injection injection = Injection::kNone;
   };
   for (const Case& c : {Case{DepthAttentionKind::kSeparate, DepthKeys::kStates, at::kFloat},
                         {DepthAttentionKind::kSeparate, DepthKeys::kUpdates, at::kDouble},
+                        {DepthAttentionKind::kSeparate, DepthKeys::kStates, at::kDouble, Injection::kAdd},
+                        {DepthAttentionKind::kSeparate, DepthKeys::kUpdates, at::kDouble, Injection::kConcat},
+                        {DepthAttentionKind::kJoint, {}, at::kDouble, Injection::kAdd},
                         {DepthAttentionKind::kJoint, {}, at::kFloat},
                         {DepthAttentionKind::kValues, {}, at::kFloat}}) {
     ModelConfig config = test::tiny_config(2);
     config.architecture = "dreamer";
     config.depth_plan = "(0-1)x3";
+    config.loop.injection = c.injection;
     config.depth_attention = DepthAttentionConfig{c.kind, c.keys ? 2 : 0, c.keys, {}};
     if (c.keys) config.depth_attention->position = DepthPosition::kRope;
     config.feed_forward = FeedForwardConfig{FeedForwardKind::kExperts, 24, 6, 2, 0, 16, 1e-3};
@@ -115,7 +120,7 @@ TEST_CASE("a call that reads the memory of its depth is computed again from the 
     }
     const DepthPlan plan = config.depth_plan.plan;
     const Outcome on = outcome(*checkpointed, plan, false), off = outcome(*plain, plan, false);
-    INFO(word_of(c.kind) << " " << (c.keys ? word_of(*c.keys) : ""));
+    INFO(word_of(c.kind) << " " << (c.keys ? word_of(*c.keys) : "") << " " << word_of(c.injection));
     CHECK(on.loss == off.loss);
     for (const auto& [name, grad] : off.grads) {
       INFO(name);

@@ -87,10 +87,12 @@ TEST_CASE("a shape runs plainly once, then each key is captured once and replaye
   CHECK(step(looped) == Action::kCapture);  // another plan, as a sampled number of repeats makes one; its shape is warm
   CHECK(step(logged) == Action::kCapture);
   CHECK(step(plain) == Action::kReplay);
+  CHECK(step({{0, 1, 2, 3}, "8x1024", false, LoopSpan{1, 2, 1}}) ==
+        Action::kCapture);  // the same calls, but another loop injects elsewhere
   CHECK(step({{0, 1, 2, 3}, "4x1024", false}) == Action::kWarmUp);
   CHECK(step({{0, 1, 2, 3}, "4x1024", false}) == Action::kCapture);
-  CHECK((counts.captures == 4 && counts.alive == 4 && counts.replays == 6));
-  CHECK(ran == 8);  // each step once, a captured one by the replay that follows
+  CHECK((counts.captures == 5 && counts.alive == 5 && counts.replays == 7));
+  CHECK(ran == 9);  // each step once, a captured one by the replay that follows
 }
 
 TEST_CASE("the graph that was not used for longest makes room") {

@@ -40,6 +40,8 @@ std::vector<Case> cases() {
     config.memory.activation_checkpointing.every = 1;
   });
   add("truncated loop", "(0-1)x3", [](RunConfig& config) { config.model.loop.backprop_last = 1; });
+  add("blocks in several loops", "(0)x2, (0-1)x2, (1)x2", [](RunConfig& config) { config.memory.activation_checkpointing.every = 2; });
+  add("a loop's block before and behind it", "1, (0-1)x3, 0", [](RunConfig& config) { config.model.loop.backprop_last = 1; });
   add("experts and depth attention", "(0-1)x2", [](RunConfig& config) {
     FeedForwardConfig& experts = config.model.feed_forward;
     experts.kind = FeedForwardKind::kExperts;
