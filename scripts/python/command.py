@@ -151,8 +151,22 @@ def require_writable(path):
         raise UserError(f"{path}: cannot be written")
 
 
-def publish(path, write, durable=True):
-    """`write(path)` writes a file that gets its name once it is whole and (durable) on disk: a reader, or a killed command, never sees half of one."""
+def _rename(beside, path, replace):
+    if not replace:
+        try:
+            os.link(beside, path)  # as a rename that refuses to overwrite: there is no moment between a look and the deed
+            return
+        except FileExistsError:
+            raise UserError(f"{path}: exists: another process was first; nothing of it is overwritten") from None
+        except OSError:  # a file system without hard links
+            if path.exists():
+                raise UserError(f"{path}: exists: another process was first; nothing of it is overwritten") from None
+    os.replace(beside, path)
+
+
+def publish(path, write, durable=True, replace=True):
+    """`write(path)` writes a file that gets its name once it is whole and (durable) on disk: a reader, or a killed command, never sees half of one. Without
+    `replace` a file that has come to stand there in the meantime stays, and a UserError says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -160,7 +174,7 @@ def publish(path, write, durable=True):
         if durable:
             with open(beside, "rb") as file:
                 os.fsync(file.fileno())
-        os.replace(beside, path)
+        _rename(beside, path, replace)
     except OSError as error:
         error.filename = str(path)  # a full disk does not say which file met it
         raise

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "python"
 sys.path.insert(0, str(SCRIPTS))
@@ -83,6 +85,26 @@ class Shared(unittest.TestCase):
             with self.assertRaises(OSError):
                 command.publish(path, half)
             self.assertEqual({file.name: file.read_text() for file in path.parent.iterdir()}, {"file": "old"})
+
+    def test_of_two_that_write_one_file_the_later_says_so_and_overwrites_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "file"
+
+            def while_another_is_quicker(beside):
+                beside.write_text("late")
+                path.write_text("first")
+
+            for refused in ({}, {"link": mock.Mock(side_effect=OSError(errno.EPERM, "no hard links here"))}):
+                with mock.patch.multiple(os, **refused) if refused else contextlib.nullcontext():
+                    with self.assertRaisesRegex(command.UserError, f"^{path}: exists: another process was first"):
+                        command.publish(path, while_another_is_quicker, replace=False)
+                self.assertEqual({file.name: file.read_text() for file in path.parent.iterdir()}, {"file": "first"})
+                path.unlink()
+                with mock.patch.multiple(os, **refused) if refused else contextlib.nullcontext():
+                    command.publish(path, lambda beside: beside.write_text("alone"), replace=False)
+                self.assertEqual({file.name: file.read_text() for file in path.parent.iterdir()}, {"file": "alone"})
+            command.publish(path, lambda beside: beside.write_text("forced"))
+            self.assertEqual(path.read_text(), "forced")
 
 
 if __name__ == "__main__":
