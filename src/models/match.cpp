@@ -145,25 +145,22 @@ MatchedBaseline counted(const char* name, const RunConfig& config, const StageCo
   return baseline;
 }
 
-// How E/R stands to what a layered mixture needs, so that there is room for its private experts: E/R > k + (4 d / 3 f) (2 - 2/R).
-struct LayeredBound {
-  double found, needed;
-  explicit LayeredBound(const RunConfig& config) {
-    const FeedForwardConfig& ff = config.model.feed_forward;
-    const double calls = static_cast<double>(config.model.depth_plan.plan.num_calls());
-    const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
-    found = static_cast<double>(ff.count) / calls;
-    needed = static_cast<double>(ff.active) + extra * (2 - 2 / calls);
-  }
-};
+// Where a layered mixture has no room for its private experts, why: of a cycle of m blocks in R calls it needs
+// m E/R > k + (4 d / 3 f) (2 - 2 m/R). Nothing where it has.
+std::string no_room(const RunConfig& config) {
+  const FeedForwardConfig& ff = config.model.feed_forward;
+  const double share = static_cast<double>(config.model.blocks) / static_cast<double>(config.model.depth_plan.plan.num_calls());
+  const double extra = 4.0 * static_cast<double>(config.model.width) / (3.0 * static_cast<double>(ff.inner));
+  const double found = share * static_cast<double>(ff.count), needed = static_cast<double>(ff.active) + extra * (2 - 2 * share);
+  if (found > needed) return "";
+  const char* m = config.model.blocks == 1 ? "" : "m ";
+  return fmt::format("; a match needs {0}E/R > k + (4d/3f)(2 - 2{1}/R), and here {0}E/R = {2:.4g}, the right side {3:.4g}", m,
+                     config.model.blocks == 1 ? "" : " m", found, needed);
+}
 
 [[noreturn]] void refuse_match(const RunConfig& config, const std::string& name, std::optional<double> nearest) {
-  std::string why = nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "";
-  if (const LayeredBound bound(config); name == kLayeredMoe && bound.found <= bound.needed) {
-    why +=
-        fmt::format("; a match needs E/R > k + (4d/3f)(2 - 2/R), and here E/R = {:.4g}, the right side {:.4g}", bound.found, bound.needed);
-  }
-  throw InputError(fmt::format("model.feed_forward: no {} comes within {} % of this model{}", name, kMatchPercent, why));
+  throw InputError(fmt::format("model.feed_forward: no {} comes within {} % of this model{}{}", name, kMatchPercent,
+                               nearest ? fmt::format(" (nearest {:.2f} %)", *nearest) : "", name == kLayeredMoe ? no_room(config) : ""));
 }
 
 MatchedBaseline matched_experts(const char* name, const RunConfig& start, const RunConfig& config, const StageCost& original,

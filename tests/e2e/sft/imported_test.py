@@ -112,7 +112,7 @@ class Imported(Case):
         self.assertEqual(self.config_of("untied")["model"]["blocks"], 6)
         # A run that begins with the looped one has its loop; what is injected into it has to be said where.
         self.short("again", "initial.checkpoint=runs/looped")
-        self.assertEqual([self.config_of(run)["model"]["depth_plan"] for run in ("looped", "again")], 2 * ["0-2, 1-3"])
+        self.assertEqual([self.config_of(run)["model"]["depth_plan"] for run in ("looped", "again")], 2 * ["0, (1-2)x2, 3"])
         self.short("injected", "initial.checkpoint=runs/looped", "model={depth_plan: '0, (1-2)x2, 3', loop: {injection: add}}")
         self.assertNotEqual(self.losses("injected")[0], self.losses("again")[0])
         self.short("grown", "model.blocks=6", "growth={from_blocks: 4, add_blocks: 2, schedule: {kind: at_steps, at_steps: [1]}}")

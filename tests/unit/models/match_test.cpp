@@ -89,9 +89,9 @@ double least_difference(RunConfig run, const RunConfig& original, std::int64_t m
 TEST_CASE("the baseline that is printed is the best of all shapes, not of the rounded ones alone") {
   for (const char* model :
        {"vocab_size: 200, width: 32, blocks: 1, depth_plan: \"(0)x4\", attention: {heads: 4}, depth_attention: {heads: 1}, "
-        "feed_forward: {kind: experts, count: 60, active: 3, inner: 16}",
+        "feed_forward: {kind: experts, count: 400, active: 3, inner: 16}",
         "vocab_size: 100, width: 64, blocks: 2, depth_plan: \"(0-1)x2\", attention: {heads: 4}, depth_attention: {heads: 2}, "
-        "feed_forward: {kind: experts, count: 40, active: 3, inner: 24, shared: 1}"}) {
+        "feed_forward: {kind: experts, count: 150, active: 3, inner: 24, shared: 1}"}) {
     const RunConfig config = dreamer(model);
     const Match match = match_baselines(config, builtin_registry());
     for (const MatchedBaseline& baseline : match.baselines) {
