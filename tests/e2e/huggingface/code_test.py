@@ -37,6 +37,8 @@ MODELS = {
                 "depth_attention": {"kind": "separate", "keys": "updates", "position": "none"}},
     "post": {"architecture": "dreamer", "blocks": 2, "depth_plan": "(0-1)x2", "norm": "post", "depth_attention": {"kind": "separate", "heads": 2},
              "attention": {"heads": 4, "kv_heads": 2, "qk_norm": True, "qk_norm_over": "all"}, "feed_forward": EXPERTS},
+    "updates under injection": {"architecture": "dreamer", "depth_plan": "0, (1)x2, 2", "loop": {"injection": "concat"},
+                                "depth_attention": {"kind": "separate", "heads": 2, "keys": "updates"}},
     "joint": {"architecture": "dreamer", "blocks": 2, "depth_plan": "0, (1)x3", "depth_attention": {"kind": "joint"}, "feed_forward": EXPERTS},
     "values": {"architecture": "dreamer", "blocks": 1, "depth_plan": "(0)x4", "depth_attention": {"kind": "values"}},
     "families": {"attention": {"heads": 4, "kv_heads": 2, "qkv_bias": True, "window": 7, "no_rope_every": 2,

@@ -28,7 +28,7 @@ class Live(unittest.TestCase):
                     self.assertIsNone(trainer.poll(), "ended before its first checkpoint")
                     time.sleep(0.01)
                 seen = set()
-                for number in range(6):
+                for number in range(3):
                     seen |= {path.name for path in tiny_run.published(folder)}
                     for words in (["inspect", folder], ["generate", folder, "--prompt-ids", "1,2", "--max-tokens", "2"],
                                   ["eval", folder, "--item-ids", items], ["export", folder, "--out", root / f"hf-{number}"],
@@ -36,7 +36,7 @@ class Live(unittest.TestCase):
                                   ["plan", config, f"initial.checkpoint={folder}", "growth=null"]):
                         code, _, err = tiny_run.run(PROGRAM, *words)
                         self.assertEqual((code, "DAMAGED" in err), (0, False), f"{words[0]}: {err}")
-                self.assertGreater(len(seen), 3, "the run did not go on beside its readers")
+                self.assertGreater(len(seen), 2, "the run did not go on beside its readers")
                 self.assertIsNone(trainer.poll())
                 # One that was named itself and is gone: one line, and what is wrong.
                 code, _, err = tiny_run.run(PROGRAM, "inspect", folder / "checkpoints" / min(seen))

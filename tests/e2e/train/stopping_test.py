@@ -90,9 +90,9 @@ class Signals(Case):
     def test_a_stop_inside_a_validation_that_early_stop_heeds_is_made_good_in_the_checkpoint(self):
         """After the last update nothing else would write it down; and a run that it ends must not go on when it is resumed once more."""
         draw = np.random.default_rng(6)
-        write_shard(self.root / "data" / "held", tiny_run.VOCAB, [draw.integers(0, tiny_run.VOCAB, 500) for _ in range(60)])  # a second or so
+        write_shard(self.root / "data" / "watched", tiny_run.VOCAB, [draw.integers(0, tiny_run.VOCAB, 500) for _ in range(60)])  # a second or so
         for name, patience, last in (("at the end", 9, tiny_run.STEPS), ("early", 1, 40)):
-            settings = ["run.name=tiny", f"run.out={self.root}/{patience}", "data.validation.every=20", f"early_stop.patience={patience}",
+            settings = [f"run.out={self.root}/{patience}", f"data.validation={{every: 20, held: {{path: {self.root}/data/watched}}}}", f"early_stop.patience={patience}",
                         "early_stop.min_delta=1e-6" if patience > 1 else "early_stop.min_delta=9", "checkpoint.every=20"]
             with self.subTest(name):
                 whole = [*settings, f"run.out={self.root}/{patience}-whole"]
