@@ -150,6 +150,6 @@ def main(argv):
             for text in documents(names, arguments.items, arguments.shots, arguments.seed):
                 file.write(json.dumps({"text": text}) + "\n")
 
-    publish(arguments.out, write)
+    publish(arguments.out, write, replace=arguments.force)
     print(f"{arguments.out}: {arguments.items * len(names):,} documents of {len(names)} tasks")
     return 0

@@ -39,6 +39,7 @@ class ResumableShard:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # closes again what is open where one of these fails
             self._lock(opened)
+            self._refuse_existing(force)  # another process may have been as quick, and be gone again
             self._load(force)
             self.files = {name: self._open(name, size, opened) for name, size in self._sizes().items()}
             self.opened = opened.pop_all()

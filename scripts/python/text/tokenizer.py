@@ -240,7 +240,7 @@ def main(argv):
         raise UserError(f"{arguments.inputs[0]}: no text found to train on")
     tokenizer = train((text for _, text in documents.documents_of(arguments, say=False)), arguments.vocab)
     path = arguments.out / "tokenizer.json"
-    publish(path, lambda beside: beside.write_text(tokenizer.to_str(), encoding="utf-8"))
+    publish(path, lambda beside: beside.write_text(tokenizer.to_str(), encoding="utf-8"), replace=arguments.force)
     size = tokenizer.get_vocab_size()
     note = "" if size == arguments.vocab else f" (asked for {arguments.vocab}: the text has no more pairs to merge)"
     print(f"{path}: {size} tokens{note}, from {count} documents of {characters} characters")

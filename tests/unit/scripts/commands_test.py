@@ -106,6 +106,32 @@ class Shared(unittest.TestCase):
             command.publish(path, lambda beside: beside.write_text("forced"))
             self.assertEqual(path.read_text(), "forced")
 
+    def test_each_command_that_makes_a_new_file_leaves_what_another_process_has_published_meanwhile(self):
+        from text import shard_writing
+
+        def first(path, answer):
+            path.write_text("first")
+            return answer
+
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "text.txt").write_text("To be, or not to be. " * 20)
+            made = folder / "made.jsonl"
+            with mock.patch("evaluation.primitives.documents", lambda *_: first(made, ["a text"])):
+                answers = [(made, call(entry.main, "data", "primitives", "--items", "1", "--out", str(made)))]
+            tokenizer = folder / "tokenizer" / "tokenizer.json"
+            tokenizer.parent.mkdir()
+            with mock.patch("text.tokenizer.train", lambda texts, size: first(tokenizer, mock.Mock(to_str=lambda: "{}"))):
+                answers.append((tokenizer, call(entry.main, "data", "train-tokenizer", str(folder / "text.txt"), "--vocab", "300", "--out", str(tokenizer.parent))))
+            for path, (code, _, err) in answers:
+                self.assertEqual((code, err), (2, f"meristem: error: {path}: exists: another process was first; nothing of it is overwritten\n"))
+                self.assertEqual(path.read_text(), "first")
+            shard, lock = folder / "shard.bin", shard_writing.ResumableShard._lock
+            with mock.patch.object(shard_writing.ResumableShard, "_lock", lambda self, opened: first(shard, lock(self, opened))):
+                with self.assertRaisesRegex(command.UserError, f"^{shard}: exists already; --force replaces it"):
+                    shard_writing.ResumableShard(folder / "shard", "uint16", {}, False, 60)
+            self.assertEqual(shard.read_text(), "first")
+
 
 if __name__ == "__main__":
     unittest.main()
