@@ -85,9 +85,9 @@ std::optional<FoundCheckpoint> newest_whole_checkpoint(const std::filesystem::pa
 // to `skipped` for each newer one that is damaged. InputError where it is no folder, or a run that has none yet.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path, std::vector<std::string>& skipped);
 
-// Of a checkpoint that could not be read at the `attempt`-th time: whether it has been deleted, so that another look at `path` may help.
-// InputError where `path`
-// itself is gone, or after many attempts.
+// Of a checkpoint that could not be read at the `attempt`-th time: whether it has been deleted.
+// Then another look at `path` may help.
+// InputError where `path` itself is gone, or after many attempts.
 bool went_away(const std::filesystem::path& folder, const std::filesystem::path& path, int attempt);
 
 // read(folder) on the checkpoint that resolve_checkpoint(path, skipped) says. A run that trains deletes its older checkpoints, under
