@@ -67,6 +67,8 @@ class TreeBuilder : public YAML::EventHandler {
   void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind, const std::string& value,
               bool quoted) {
     check_plain(mark, tag, anchor);
+    if (first_invalid_utf8(value))
+      fail(mark, "text that is not UTF-8; the escapes \\N and \\_ are written \\x85 and \\xa0");  // yaml-cpp's are half
     if (!open_.empty() && open_.back().node->kind == YamlNode::Kind::kMap && !open_.back().has_key) {
       take_key(mark, value);
       return;

@@ -87,6 +87,10 @@ TEST_CASE("text that could not be read back is refused with its line") {
   }
   CHECK(says(refused(named("'" + std::string(201, 'a') + "'")), "allowed: names of 1 to 200 bytes without control characters"));
   CHECK(says(refused(named("''")), "data.sources: found an empty name"));
+  for (const char* text : {"\"a\\Nb\"", "\"a\\_b\""}) {
+    CHECK(says(refused(named(text)), "run.yaml:5: text that is not UTF-8"));
+    CHECK(says(refused(small_config("run: {name: " + std::string(text) + "}\n")), "run.yaml:6: text that is not UTF-8"));
+  }
   // What is written in few bytes may not take more than a config may have.
   std::string many = "model: {vocab_size: 512, width: 64, blocks: 4}\nschedule: {steps: 100}\ndata: {sequence_length: 64, sources: {";
   for (int i = 0; i < 20000; ++i) many += fmt::format("s{}: {{path: a}}, ", i);
