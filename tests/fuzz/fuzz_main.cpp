@@ -1,8 +1,9 @@
 // Mutation fuzzer over the formats that come from outside. Built with AddressSanitizer and UndefinedBehaviorSanitizer.
 //   fuzz_formats [--seconds N] [--seed S] [--format NAME [--case K]]
 // A case passes if the reader accepts the files or throws one of the user-facing errors, in one line that names a file of the case; it
-// fails on anything else: another exception, a sanitizer's report, ten seconds without an end, a changed input. A failure prints how to
-// play the case again.
+// fails on anything else: another exception, a sanitizer's report, ten seconds of processor time (two minutes of the clock: others may be
+// busy here) without an end, a changed input. A failure prints how to play the case again.
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -28,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr unsigned kCaseSeconds = 10;
+constexpr unsigned kProcessorSeconds = 10, kClockSeconds = 120;
 std::array<char, 400> running{};  // how to play the running case again: read from a signal handler and from the sanitizers' last words
 
 void say_running() {
@@ -42,6 +43,13 @@ void on_alarm(int /*signal*/) {
   static_cast<void>(ignored);
   say_running();
   ::abort();  // the sanitizer prints where it hangs
+}
+
+// 0: no longer.
+void limit_case(unsigned processor_seconds, unsigned clock_seconds) {
+  const itimerval limit{{0, 0}, {processor_seconds, 0}};
+  ::setitimer(ITIMER_PROF, &limit, nullptr);
+  ::alarm(clock_seconds);
 }
 
 struct Count {
@@ -98,9 +106,9 @@ void run_case(const Format& format, const std::vector<Files>& seeds, std::int64_
   std::snprintf(running.data(), running.size(), "fuzz: replay with --seed %lld --format %s --case %lld\n", static_cast<long long>(seed),
                 format.name().c_str(), static_cast<long long>(number));
   const auto begun = Clock::now();
-  ::alarm(kCaseSeconds);
+  limit_case(kProcessorSeconds, kClockSeconds);
   read_case(format, files, folder, count);
-  ::alarm(0);
+  limit_case(0, 0);
   count.seconds += std::chrono::duration<double>(Clock::now() - begun).count();
   ++count.cases;
   if (files_below(folder) != files) throw std::logic_error("the input was changed");
@@ -188,7 +196,7 @@ Files files_below(const fs::path& folder) {
 }  // namespace meristem::fuzz
 
 int main(int argc, char** argv) {
-  ::signal(SIGALRM, meristem::fuzz::on_alarm);
+  for (const int signal : {SIGALRM, SIGPROF}) ::signal(signal, meristem::fuzz::on_alarm);
   __sanitizer_set_death_callback(meristem::fuzz::say_running);
   // Memory takes thousands of small files a second, a disk hundreds.
   if (::access("/dev/shm", W_OK | X_OK) == 0) ::setenv("TMPDIR", "/dev/shm", 0);

@@ -5,4 +5,5 @@
 #include <catch2/catch.hpp>
 #endif
 
-int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
+// Catch's answer is the number of failures, and CTest takes 4 for skipped: four of them would go unseen.
+int main(int argc, char** argv) { return Catch::Session().run(argc, argv) == 0 ? 0 : 1; }
