@@ -94,7 +94,7 @@ TEST_CASE("readers beside a writer that rotates always find a whole one") {
   std::int64_t newest = 0, seen = 0;
   std::string trouble;
   try {
-    for (int i = 0; i < 300; ++i) {
+    while (seen < 20) {  // the writer gets its turn, however busy the machine is
       std::vector<std::string> skipped;
       const std::int64_t step = read_checkpoint(run, skipped, load_checkpoint).state.step;
       if (step < newest) trouble = "an older one was read";
@@ -108,7 +108,6 @@ TEST_CASE("readers beside a writer that rotates always find a whole one") {
   done = true;
   writer.join();
   CHECK(trouble.empty());
-  CHECK(seen > 3);
 }
 
 TEST_CASE("of two that publish the same folder one is first, and the other says so; nothing of the first is lost") {
