@@ -32,7 +32,7 @@ std::vector<std::string> copy_companions(const std::filesystem::path& from, cons
     std::error_code ignored;
     return !std::filesystem::is_regular_file(from / name, ignored);
   });
-  for (const std::string& name : names) write_file_durably(to / name, read_file(from / name, kLargestCompanion));
+  for (const std::string& name : names) replace_file_durably(to / name, read_file(from / name, kLargestCompanion));
   return names;
 }
 

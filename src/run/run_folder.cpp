@@ -22,6 +22,7 @@
 #include "core/errors.h"
 #include "core/file.h"
 #include "data/loader.h"
+#include "interop/hf_folder.h"
 
 extern char** environ;
 
@@ -157,13 +158,8 @@ namespace {
 // and what stands before and behind every text.
 void keep_text_files(const DataConfig& data, const fs::path& folder) {
   if (!data.tokenizer.empty()) {
-    replace_file_durably(folder / "tokenizer.json", read_file(data.tokenizer, 256ull << 20));
-    for (const char* name :
-         {"chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json"}) {
-      std::error_code ignored;
-      const fs::path beside = fs::path(data.tokenizer).parent_path() / name;
-      if (fs::is_regular_file(beside, ignored)) replace_file_durably(folder / name, read_file(beside));
-    }
+    copy_companions(fs::path(data.tokenizer).parent_path(), folder, /*config=*/true);
+    replace_file_durably(folder / "tokenizer.json", read_file(data.tokenizer, 256ull << 20));  // its own name may be another
   }
   const TextMaking making = text_making(data);
   if (!making.chat_template.empty()) replace_file_durably(folder / "chat_template.jinja", making.chat_template);

@@ -116,11 +116,13 @@ class Code(FolderCase):
         (self.folder / "own").mkdir()
         words.save(str(self.folder / "own/tokenizer.json"))
         self.file("own/chat_template.jinja", "{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}")
+        self.file("own/vocab.json", "{}")  # a slow tokenizer's, which goes along too
         for name in ("plain", "loop"):
             with self.subTest(name):
                 run = self.trained(f"{name}-own", MODELS.get(name, {}), tokenizer="own/tokenizer.json")
                 said = self.run_program("export", run, "--out", self.folder / f"{name}.hf")
                 self.assertNotIn("no tokenizer was found", said)
+                self.assertTrue((self.folder / f"{name}.hf/vocab.json").exists())
                 config = json.loads((self.folder / f"{name}.hf/config.json").read_text())
                 self.assertEqual([config[f"{token}_token_id"] for token in ("bos", "eos", "pad")], [3, 3, 3])
                 self.assertEqual(GenerationConfig.from_pretrained(self.folder / f"{name}.hf").eos_token_id, 3)
