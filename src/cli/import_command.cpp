@@ -83,8 +83,8 @@ ExitCode import_folder(const ImportArguments& arguments) {
 
 void add_import(CLI::App& app, Action& run) {
   auto arguments = std::make_shared<ImportArguments>();
-  CLI::App* command =
-      app.add_subcommand("import", "A Hugging Face folder of a Llama, Mistral, Qwen2, Qwen3, SmolLM3, Phi-3 or Granite to a checkpoint");
+  CLI::App* command = app.add_subcommand(
+      "import", "A Hugging Face folder of a Llama, Mistral, Qwen2, Qwen3, SmolLM3, Phi-3, Granite, OLMo 2 or Gemma 2 to a checkpoint");
   command->add_option("folder", arguments->folder, "Folder with config.json and safetensors")->required();
   command->add_option("--out", arguments->out, "New checkpoint folder")->required();
   command

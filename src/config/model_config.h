@@ -60,11 +60,14 @@ struct AttentionConfig {
   bool qk_norm = false;
   bool qkv_bias = false;
   std::int64_t window = 0;
+  std::int64_t full_every = 0;
   std::int64_t no_rope_every = 0;
+  double score_cap = 0;
   std::optional<RopeScalingConfig> rope_scaling = {};
   QkNormOver qk_norm_over = QkNormOver::kHeads;
 
   bool turns(std::int64_t block) const { return no_rope_every == 0 || (block + 1) % no_rope_every != 0; }  // whether it has RoPE
+  std::int64_t window_of(std::int64_t block) const { return full_every > 0 && (block + 1) % full_every == 0 ? 0 : window; }
 };
 template <class V>
 void describe(V& v, AttentionConfig& c) {
@@ -78,17 +81,20 @@ void describe(V& v, AttentionConfig& c) {
                              "token's queries of all heads together, and its keys, as OLMo 2 has it"));
   v.value("qkv_bias", c.qkv_bias, any("Biases of queries, keys and values, as Qwen2 has them"));
   v.value("window", c.window, within(0, 1 << 30, "Tokens that one sees, itself the last of them. 0: all before it"));
+  v.value("full_every", c.full_every,
+          within(0, 4096, "Every so manieth block has no window, as Gemma 2 has it: blocks 1, 3, 5, … of 2. 0: all have the window"));
+  v.value("score_cap", c.score_cap, within(0, 1e6, "Scores s become cap tanh(s / cap), as Gemma 2 has them. 0: none"));
   v.value("no_rope_every", c.no_rope_every,
           within(0, 4096, "Every so manieth block has no RoPE, as SmolLM3 has it: blocks 3, 7, 11, … of 4. 0: all have RoPE"));
   v.optional_section("rope_scaling", c.rope_scaling, "Rotary frequencies stretched for longer texts; null: as rope_theta says");
 }
 
-enum class FeedForwardKind { kSwiglu, kExperts };
-constexpr auto words_of(FeedForwardKind) { return std::array{"swiglu", "experts"}; }
+enum class FeedForwardKind { kSwiglu, kGeglu, kExperts };
+constexpr auto words_of(FeedForwardKind) { return std::array{"swiglu", "geglu", "experts"}; }
 
 struct FeedForwardConfig {
   FeedForwardKind kind = FeedForwardKind::kSwiglu;
-  std::int64_t inner = 0;  // swiglu, 0: the multiple of 64 nearest to 8/3 width (resolved); experts: of each, required
+  std::int64_t inner = 0;  // swiglu and geglu, 0: the multiple of 64 nearest to 8/3 width (resolved); experts: of each, required
   // Of kind experts alone.
   std::int64_t count = 0, active = 0;  // routed experts, and how many of them a call uses; required
   std::int64_t shared = 0;             // experts that are always on, beside the routed ones
@@ -97,8 +103,8 @@ struct FeedForwardConfig {
 };
 template <class V>
 void describe(V& v, FeedForwardConfig& c) {
-  v.value("kind", c.kind, one_of<FeedForwardKind>("Kind of feed-forward"));
-  v.value("inner", c.inner, within(0, 1 << 24, "Hidden width, of each expert. 0: for swiglu the multiple of 64 nearest to 8/3 width"));
+  v.value("kind", c.kind, one_of<FeedForwardKind>("Kind of feed-forward. geglu: as swiglu, with the tanh form of GELU in SiLU's place"));
+  v.value("inner", c.inner, within(0, 1 << 24, "Hidden width, of each expert. 0: without experts the multiple of 64 nearest to 8/3 width"));
   v.value("count", c.count, within(0, 1 << 20, "experts: routed experts of a block"));
   v.value("active", c.active, within(0, 1 << 20, "experts: routed experts that a token uses in one call; at most count"));
   v.value("shared", c.shared, within(0, 1 << 10, "experts: additional experts that are always on"));
@@ -175,8 +181,10 @@ void describe(V& v, LoopConfig& c) {
           within(1, DepthPlan::kMaxCalls, "Gradients flow through this many repeats only, the last ones. null: through all"));
 }
 
-enum class Norm { kPre, kPost, kSandwich };
-constexpr auto words_of(Norm) { return std::array{"pre", "post", "sandwich"}; }
+enum class Norm { kPre, kPost, kBoth, kSandwich };
+constexpr auto words_of(Norm) { return std::array{"pre", "post", "both", "sandwich"}; }
+constexpr bool norms_inputs(Norm norm) { return norm != Norm::kPost; }                          // what a mixer reads
+constexpr bool norms_outputs(Norm norm) { return norm == Norm::kPost || norm == Norm::kBoth; }  // what it returns
 
 struct ModelConfig {
   std::string architecture = "decoder";  // models/registry.h knows them
@@ -187,6 +195,8 @@ struct ModelConfig {
   Norm norm = Norm::kPre;
   LoopConfig loop;
   double norm_eps = 1e-5;
+  double embedding_scale = 1;
+  double logit_cap = 0;
   AttentionConfig attention;
   FeedForwardConfig feed_forward;
   std::optional<DepthAttentionConfig> depth_attention;
@@ -211,11 +221,14 @@ void describe(V& v, ModelConfig& c) {
   v.value("width", c.width, within(1, 1 << 17, "Width of the residual stream"));
   v.value("blocks", c.blocks, within(1, 4096, "Unique blocks at full depth"));
   v.value("depth_plan", c.depth_plan, any("Block calls that a token passes through, e.g. \"0-3, (4-7)x4, 8-11\". Empty: every block once"));
-  v.value("norm", c.norm,
-          one_of<Norm>("pre: before each mixer; post: of what each mixer returns, before it is added, and none before the mixer; sandwich: "
-                       "before each mixer and after each addition to the residual stream"));
+  v.value(
+      "norm", c.norm,
+      one_of<Norm>("pre: before each mixer; post: of what each mixer returns, before it is added, and none before the mixer; both: before "
+                   "each mixer and of what it returns; sandwich: before each mixer and after each addition to the residual stream"));
   v.section("loop", c.loop, "The plan's loop");
   v.value("norm_eps", c.norm_eps, within(0, 1, "Epsilon of RMSNorm", false, true));
+  v.value("embedding_scale", c.embedding_scale, within(0, 1e6, "The residual stream begins with the embedding times this", false, true));
+  v.value("logit_cap", c.logit_cap, within(0, 1e6, "Logits x become cap tanh(x / cap), as Gemma 2 has them. 0: none"));
   v.section("attention", c.attention, "Sequence attention");
   v.section("feed_forward", c.feed_forward, "Feed-forward");
   v.optional_section("depth_attention", c.depth_attention, "Attention of a token over its own earlier states; null: none");

@@ -23,13 +23,13 @@ DepthPlan parse_plan(const std::string& text, const std::string& key, std::int64
 
 void resolve_feed_forward(ModelConfig& model) {
   FeedForwardConfig& ff = model.feed_forward;
-  if (ff.kind == FeedForwardKind::kSwiglu) {
+  if (ff.kind != FeedForwardKind::kExperts) {
     for (const auto& [key, given] : {std::pair{"count", ff.count != 0},
                                      {"active", ff.active != 0},
                                      {"shared", ff.shared != 0},
                                      {"router_dim", ff.router_dim != 0},
                                      {"balance_rate", ff.balance_rate.has_value()}}) {
-      if (given) refuse("model.feed_forward.{}: has no effect with kind: swiglu; it belongs to kind: experts", key);
+      if (given) refuse("model.feed_forward.{}: has no effect with kind: {}; it belongs to kind: experts", key, word_of(ff.kind));
     }
     if (ff.inner == 0) ff.inner = std::max<std::int64_t>(64, std::llround(static_cast<double>(model.width) * 8 / 3 / 64) * 64);
     return;
@@ -122,8 +122,12 @@ void resolve_model(ModelConfig& model) {
     refuse("model.attention.rope_scaling.low_freq_factor: found {}; allowed: below high_freq_factor = {}",
            number_text(attention.rope_scaling->low_freq_factor), number_text(attention.rope_scaling->high_freq_factor));
   }
-  if (attention.window > 0 && model.depth_attention && model.depth_attention->kind == DepthAttentionKind::kJoint) {
-    refuse("model.attention.window: found {}; allowed: 0 with model.depth_attention.kind: joint", attention.window);
+  if (attention.full_every > 0 && attention.window == 0) refuse("model.attention.full_every: has no effect with model.attention.window: 0");
+  if (model.depth_attention && model.depth_attention->kind == DepthAttentionKind::kJoint) {
+    if (attention.window > 0)
+      refuse("model.attention.window: found {}; allowed: 0 with model.depth_attention.kind: joint", attention.window);
+    if (attention.score_cap > 0)
+      refuse("model.attention.score_cap: found {}; allowed: 0 with model.depth_attention.kind: joint", number_text(attention.score_cap));
   }
   resolve_feed_forward(model);
   if (model.depth_attention) resolve_depth_attention(model.width, *model.depth_attention);
@@ -160,14 +164,20 @@ void check_repeats(const RunConfig& config) {
   }
 }
 
-void refuse_mixed_rope(const AttentionConfig& attention, const std::vector<std::int64_t>& source_of, const std::string& key) {
+// A block whose number decides what it is has no copy at a number that decides otherwise.
+void refuse_mixed_blocks(const AttentionConfig& attention, const std::vector<std::int64_t>& source_of, const std::string& key) {
+  const auto refuse_copy = [&](std::int64_t block, std::int64_t source, const char* setting, std::int64_t every, const char* what) {
+    refuse(
+        "{}: block {} would be a copy of block {}, and model.attention.{} = {} gives only one of them {}; allowed: growth by whole "
+        "groups of {}",
+        key, block, source, setting, every, what, every);
+  };
   for (std::size_t i = 0; i < source_of.size(); ++i) {
     const auto block = static_cast<std::int64_t>(i);
-    if (attention.turns(block) == attention.turns(source_of[i])) continue;
-    refuse(
-        "{}: block {} would be a copy of block {}, and model.attention.no_rope_every = {} gives only one of them RoPE; allowed: growth "
-        "by whole groups of {}",
-        key, block, source_of[i], attention.no_rope_every, attention.no_rope_every);
+    const std::int64_t source = source_of[i];
+    if (attention.turns(block) != attention.turns(source)) refuse_copy(block, source, "no_rope_every", attention.no_rope_every, "RoPE");
+    if (attention.window_of(block) != attention.window_of(source))
+      refuse_copy(block, source, "full_every", attention.full_every, "a window");
   }
 }
 
@@ -197,7 +207,7 @@ void check_growth(RunConfig& config) {
   counted.growth->plans.clear();
   counted.model.loop = {};
   const auto stages = stages_without_phases(counted);
-  for (const Stage& stage : stages) refuse_mixed_rope(config.model.attention, stage.source_of, "growth.operator");
+  for (const Stage& stage : stages) refuse_mixed_blocks(config.model.attention, stage.source_of, "growth.operator");
   if (growth.plans.empty()) return;
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {

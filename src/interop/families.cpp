@@ -1,7 +1,9 @@
 #include "interop/families.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include <fmt/format.h>
@@ -62,7 +64,21 @@ constexpr std::array kFamilies{
            .norm_eps = 1e-5,
            .qk_norm_over = QkNormOver::kAll,
            .norm = Norm::kPost},
+    Family{.model_type = "gemma2",
+           .class_name = "Gemma2ForCausalLM",
+           .llama3 = true,
+           .gemma = true,
+           .window = Window::kAlternate,
+           .kv_heads = 4,
+           .head_dim = 256,
+           .sliding_window = 4096,
+           .max_positions = 8192,
+           .tied = true,
+           .norm = Norm::kBoth,
+           .feed_forward = FeedForwardKind::kGeglu},
 };
+
+constexpr const char* kGelu = "gelu_pytorch_tanh";
 
 constexpr std::int64_t kMost = 1 << 28;  // of any count; keeps products of two within 64 bits
 
@@ -103,16 +119,19 @@ class Keys {
 
 // What transformers would compute otherwise than a decoder of ours, in a family that we know (`family`) or not.
 void refuse_other_shapes(const Keys& keys, const Family* family) {
-  for (const char* key : {"hidden_act", "hidden_activation", "activation_function"}) keys.only(key, "silu");
+  const bool gemma = family != nullptr && family->gemma;
+  for (const char* key : {"hidden_act", "hidden_activation", "activation_function"}) keys.only(key, gemma ? kGelu : "silu");
   for (const char* key : {"attention_bias", "mlp_bias", "use_bias", "use_bidirectional_attention", "is_encoder_decoder"})
     keys.only(key, false);
   if (family == nullptr || !family->qk_norm) {
     for (const char* key : {"use_qk_norm", "qk_norm"}) keys.only(key, false);
   }
-  for (const char* key :
-       {"quantization_config", "num_local_experts", "num_experts", "n_routed_experts", "final_logit_softcapping", "attn_logit_softcapping",
-        "query_pre_attn_scalar", "clip_qkv", "logit_scale", "per_layer_config", "kv_lora_rank"}) {
+  for (const char* key : {"quantization_config", "num_local_experts", "num_experts", "n_routed_experts", "clip_qkv", "logit_scale",
+                          "per_layer_config", "kv_lora_rank"}) {
     keys.only(key, nullptr);
+  }
+  if (!gemma) {
+    for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping", "query_pre_attn_scalar"}) keys.only(key, nullptr);
   }
   keys.only("partial_rotary_factor", 1.0);
   if (family == nullptr || !family->multipliers) {
@@ -158,30 +177,54 @@ void read_rope(const Keys& keys, const Family& family, AttentionConfig& attentio
     keys.refuse("rope_theta", number_text(attention.rope_theta) + ", as rope_parameters says");
 }
 
-// "sliding_attention" or "full_attention" of all layers; empty where config.json does not say.
-std::string layer_type(const Keys& keys) {
-  std::string found;
-  if (!keys.given("layer_types")) return found;
+// The layers of layer_types that have no window. None: config.json does not say, and then the class does.
+std::optional<std::vector<bool>> full_layers(const Keys& keys, std::int64_t blocks) {
+  if (!keys.given("layer_types")) return std::nullopt;
+  std::vector<bool> full;
   for (const JsonCursor& item : keys.at("layer_types").items()) {
     const std::string type = item.text();
-    if ((!found.empty() && type != found) || (type != "full_attention" && type != "sliding_attention"))
-      keys.refuse("layer_types", "the same for all layers, full_attention or sliding_attention");
-    found = type;
+    if (type != "full_attention" && type != "sliding_attention") keys.refuse("layer_types", "full_attention and sliding_attention");
+    full.push_back(type == "full_attention");
   }
-  return found;
+  if (static_cast<std::int64_t>(full.size()) < blocks) keys.refuse("layer_types", fmt::format("a type for each of {} layers", blocks));
+  full.resize(static_cast<std::size_t>(blocks));
+  return full;
 }
 
-std::int64_t read_window(const Keys& keys, const Family& family, std::int64_t blocks) {
-  const std::string type = layer_type(keys);
-  if (family.window == Window::kNone) return type == "sliding_attention" ? (keys.refuse("layer_types", "full_attention"), 0) : 0;
-  if (family.window == Window::kSwitch) {
-    if (!keys.flag_or("use_sliding_window", false)) return 0;
-    const std::int64_t full = keys.given("max_window_layers") ? keys.at("max_window_layers").integer(0, kMost) : 28;
-    if (type == "full_attention" || (type.empty() && full >= blocks)) return 0;
-    if (type.empty() && full > 0) keys.refuse("max_window_layers", fmt::format("0, or at least num_hidden_layers = {}", blocks));
+// What the class takes where there is no layer_types.
+std::vector<bool> usual_full_layers(const Keys& keys, const Family& family, std::int64_t blocks) {
+  std::vector<bool> full(static_cast<std::size_t>(blocks), family.window == Window::kNone);
+  const std::int64_t without = family.window != Window::kSwitch  ? 0
+                               : keys.given("max_window_layers") ? keys.at("max_window_layers").integer(0, kMost)
+                                                                 : 28;
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    if (i < without || (family.window == Window::kAlternate && i % 2 == 1)) full[static_cast<std::size_t>(i)] = true;
   }
-  if (keys.named("sliding_window") && !keys.given("sliding_window")) return 0;
-  return keys.count_or("sliding_window", family.sliding_window);
+  return full;
+}
+
+// attention.window and attention.full_every.
+void read_window(const Keys& keys, const Family& family, std::int64_t blocks, AttentionConfig& attention) {
+  const bool by_layer = family.window == Window::kSwitch || family.window == Window::kAlternate;
+  if (family.window == Window::kSwitch && !keys.flag_or("use_sliding_window", false)) return;
+  if (keys.named("sliding_window") && !keys.given("sliding_window")) return;
+  const auto given = full_layers(keys, blocks);
+  const std::vector<bool> full = given ? *given : usual_full_layers(keys, family, blocks);
+  const char* key = given ? "layer_types" : "max_window_layers";
+  if (std::find(full.begin(), full.end(), false) == full.end()) return;
+  if (family.window == Window::kNone) keys.refuse(key, "full_attention");
+  attention.window = keys.count_or("sliding_window", family.sliding_window);
+  if (attention.window == 0) return;  // the class has none where the key is missing
+  const auto agrees = [&] {
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      if ((attention.window_of(i) == 0) != full[static_cast<std::size_t>(i)]) return false;
+    }
+    return true;
+  };
+  for (; attention.full_every <= (by_layer ? blocks : 0); ++attention.full_every) {
+    if (agrees()) return;
+  }
+  keys.refuse(key, by_layer ? "windows in all layers, in none, or in all but every so manieth" : "windows in all layers, or in none");
 }
 
 // SmolLM3's list has a 0 for each layer without RoPE.
@@ -205,10 +248,18 @@ std::int64_t read_no_rope(const Keys& keys, const Family& family, std::int64_t b
 }
 
 Multipliers read_multipliers(const Keys& keys, const Family& family, std::int64_t head_dim) {
+  if (family.gemma) {
+    const double scalar = keys.positive_or("query_pre_attn_scalar", 256);
+    return {1, 1, std::sqrt(static_cast<double>(head_dim) / scalar), 1};
+  }
   if (!family.multipliers) return {};
   return {keys.positive_or("embedding_multiplier", 1), keys.positive_or("residual_multiplier", 1),
           keys.positive_or("attention_multiplier", 1) * std::sqrt(static_cast<double>(head_dim)),
           1 / keys.positive_or("logits_scaling", 1)};
+}
+
+double read_cap(const Keys& keys, const std::string& key, double otherwise) {
+  return keys.named(key) && !keys.given(key) ? 0 : keys.positive_or(key, otherwise);
 }
 
 void read_heads(const Keys& keys, const Family& family, ModelConfig& model) {
@@ -254,9 +305,15 @@ StockConfig read_stock_config(const std::filesystem::path& folder) {
   model.attention.qk_norm = family.qk_norm;
   model.attention.qk_norm_over = family.qk_norm_over;
   model.attention.qkv_bias = family.qkv_bias;
-  model.attention.window = read_window(keys, family, model.blocks);
+  read_window(keys, family, model.blocks, model.attention);
   model.attention.no_rope_every = read_no_rope(keys, family, model.blocks);
+  model.feed_forward.kind = family.feed_forward;
   model.feed_forward.inner = keys.count("intermediate_size");
+  if (family.gemma) {
+    model.attention.score_cap = read_cap(keys, "attn_logit_softcapping", 50);
+    model.logit_cap = read_cap(keys, "final_logit_softcapping", 30);
+    model.embedding_scale = std::sqrt(static_cast<double>(model.width));
+  }
   config.max_positions = keys.count_or("max_position_embeddings", family.max_positions);
   config.rope_interleaved = keys.flag_or("rope_interleaved", false);
   config.multipliers = read_multipliers(keys, family, model.attention.head_dim);
@@ -271,9 +328,9 @@ namespace {
 std::string not_a_decoder(const ModelConfig& model, const DepthPlan& plan) {
   constexpr const char* kThey = "stock classes of transformers";
   if (model.architecture != "decoder") return fmt::format("model.architecture: found {}; {} are decoders", model.architecture, kThey);
-  if (model.norm == Norm::kSandwich) return fmt::format("model.norm: found sandwich; {} here have pre or post", kThey);
-  if (model.feed_forward.kind != FeedForwardKind::kSwiglu)
-    return fmt::format("model.feed_forward.kind: found {}; {} here have swiglu", word_of(model.feed_forward.kind), kThey);
+  if (model.norm == Norm::kSandwich) return fmt::format("model.norm: found sandwich; {} here have pre, post or both", kThey);
+  if (model.feed_forward.kind == FeedForwardKind::kExperts)
+    return fmt::format("model.feed_forward.kind: found experts; {} here have swiglu or geglu", kThey);
   if (model.depth_attention) return fmt::format("model.depth_attention: {} have none", kThey);
   if (model.loop.injection == Injection::kConcat) return fmt::format("model.loop.injection: found concat; {} have no loop", kThey);
   if (!plan.is_plain() || plan.num_calls() != model.blocks)
@@ -281,9 +338,17 @@ std::string not_a_decoder(const ModelConfig& model, const DepthPlan& plan) {
   return "";
 }
 
+// The scale of the embedding and the caps are Gemma's, and its scale is no setting of the class.
+bool computes_scales(const Family& family, const ModelConfig& model) {
+  if (!family.gemma) return model.embedding_scale == 1 && model.logit_cap == 0 && model.attention.score_cap == 0;
+  return std::abs(model.embedding_scale / std::sqrt(static_cast<double>(model.width)) - 1) < 1e-6;
+}
+
 bool computes(const Family& family, const ModelConfig& model) {
   const AttentionConfig& attention = model.attention;
-  return family.norm == model.norm && family.qk_norm == attention.qk_norm && family.qk_norm_over == attention.qk_norm_over &&
+  const bool by_layer = family.window == Window::kSwitch || family.window == Window::kAlternate;
+  return computes_scales(family, model) && family.feed_forward == model.feed_forward.kind && (by_layer || attention.full_every == 0) &&
+         family.norm == model.norm && family.qk_norm == attention.qk_norm && family.qk_norm_over == attention.qk_norm_over &&
          family.qkv_bias == attention.qkv_bias && (family.no_rope || attention.no_rope_every == 0) &&
          (family.window != Window::kNone || attention.window == 0) && (family.llama3 || !attention.rope_scaling);
 }
@@ -299,9 +364,9 @@ const Family* stock_family(const ModelConfig& model, const DepthPlan& plan, std:
     if (computes(family, model)) return &family;
   }
   why = fmt::format(
-      "model.attention: no stock class of transformers has its qk_norm, qk_norm_over, qkv_bias, window, no_rope_every and rope_scaling "
-      "together with model.norm: {}",
-      word_of(model.norm));
+      "model.attention: no stock class of transformers has its qk_norm, qk_norm_over, qkv_bias, window, full_every, score_cap, "
+      "no_rope_every and rope_scaling together with model.norm: {}, embedding_scale, logit_cap and feed_forward.kind: {}",
+      word_of(model.norm), word_of(model.feed_forward.kind));
   return nullptr;
 }
 
@@ -323,9 +388,21 @@ void write_window(const Family& family, const ModelConfig& model, nlohmann::orde
   for (const char* key : {"sliding_window", "use_sliding_window", "max_window_layers"}) json.erase(key);
   if (family.window != Window::kNone)
     json["sliding_window"] = window > 0 ? nlohmann::ordered_json(window) : nlohmann::ordered_json(nullptr);
+  if (family.window == Window::kAlternate || model.attention.full_every > 0) {
+    for (std::int64_t i = 0; i < model.blocks; ++i)
+      json["layer_types"].push_back(model.attention.window_of(i) > 0 ? "sliding_attention" : "full_attention");
+  }
   if (family.window != Window::kSwitch) return;
   json["use_sliding_window"] = window > 0;
   json["max_window_layers"] = window > 0 ? 0 : model.blocks;
+}
+
+void write_gemma(const ModelConfig& model, nlohmann::ordered_json& json) {
+  const auto cap = [](double value) { return value > 0 ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr); };
+  json["hidden_activation"] = kGelu;
+  json["attn_logit_softcapping"] = cap(model.attention.score_cap);
+  json["final_logit_softcapping"] = cap(model.logit_cap);
+  json["query_pre_attn_scalar"] = model.attention.head_dim;  // ours has no other
 }
 
 void write_no_rope(const ModelConfig& model, nlohmann::ordered_json& json) {
@@ -363,7 +440,8 @@ nlohmann::ordered_json stock_config_json(const Family& family, const ModelConfig
   json["num_attention_heads"] = model.attention.heads;
   json["num_key_value_heads"] = model.attention.kv_heads;
   json["head_dim"] = model.attention.head_dim;
-  json["hidden_act"] = "silu";
+  json["hidden_act"] = family.gemma ? kGelu : "silu";
+  if (family.gemma) write_gemma(model, json);
   json["attention_bias"] = false;
   json["mlp_bias"] = false;
   json["max_position_embeddings"] = max_positions;

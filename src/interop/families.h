@@ -14,20 +14,23 @@ namespace meristem {
 
 // One such class: what it has beside a plain decoder, and what its config means where a key is missing.
 struct Family {
-  std::string_view model_type, class_name;                            // "qwen3", "Qwen3ForCausalLM"
-  bool qk_norm = false;                                               // always there
-  bool qkv_bias = false;                                              // always there
-  bool no_rope = false;                                               // may leave RoPE out of every so manieth layer
-  bool packed = false;                                                // tensors qkv_proj and gate_up_proj, as ours
-  bool multipliers = false;                                           // of embedding, residual, scores and logits
-  bool llama3 = true;                                                 // takes RoPE scaled as Llama 3.1 has it
-  enum class Window { kNone, kKey, kSwitch } window = Window::kNone;  // sliding_window alone, or behind use_sliding_window
-  std::int64_t kv_heads = 0, head_dim = 0;                            // 0: as many as heads; hidden_size / heads
+  std::string_view model_type, class_name;  // "qwen3", "Qwen3ForCausalLM"
+  bool qk_norm = false;                     // always there
+  bool qkv_bias = false;                    // always there
+  bool no_rope = false;                     // may leave RoPE out of every so manieth layer
+  bool packed = false;                      // tensors qkv_proj and gate_up_proj, as ours
+  bool multipliers = false;                 // of embedding, residual, scores and logits
+  bool llama3 = true;                       // takes RoPE scaled as Llama 3.1 has it
+  bool gemma = false;  // gains of norms are 1 + theirs, the embedding is scaled by sqrt(width), scores and logits may be capped
+  // sliding_window alone, or behind use_sliding_window, or in every second layer; the last two take layer_types, layer by layer.
+  enum class Window { kNone, kKey, kSwitch, kAlternate } window = Window::kNone;
+  std::int64_t kv_heads = 0, head_dim = 0;  // 0: as many as heads; hidden_size / heads
   std::int64_t sliding_window = 0, max_positions = 2048;
   double rope_theta = 10000, norm_eps = 1e-6;
   bool tied = false;
   QkNormOver qk_norm_over = QkNormOver::kHeads;
   Norm norm = Norm::kPre;
+  FeedForwardKind feed_forward = FeedForwardKind::kSwiglu;
 };
 
 // The family of a config.json's model_type; null: none of ours.
@@ -49,8 +52,8 @@ struct StockConfig {
 };
 
 // Reads FOLDER/config.json. InputError that names the file and the key where the model is none that a decoder of ours computes: another
-// activation, biases elsewhere, other scaled or partial RoPE, windows in some layers, experts, quantization. DamagedError where the JSON is
-// broken or a key mistyped.
+// activation, biases elsewhere, other scaled or partial RoPE, windows in some layers that are not every so manieth, experts, quantization.
+// DamagedError where the JSON is broken or a key mistyped.
 StockConfig read_stock_config(const std::filesystem::path& folder);
 
 // The family that computes `model` under `plan`: `wanted`, the model_type that it came with (or empty), where it does, else the first of

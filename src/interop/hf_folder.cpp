@@ -136,7 +136,7 @@ std::vector<std::vector<const WeightPart*>> shards_of(const std::vector<WeightPa
   return shards;
 }
 
-// One file at a time is held in the smaller type; fp32 is written from the mapped checkpoint as it is.
+// One file at a time is held in the smaller type; fp32 is written from the mapped checkpoint as it is, but for parts with an offset.
 std::int64_t write_shard(const SafetensorsFile& weights, const std::vector<const WeightPart*>& shard, Dtype dtype,
                          const std::filesystem::path& path) {
   std::vector<TensorView> views;
@@ -145,9 +145,11 @@ std::int64_t write_shard(const SafetensorsFile& weights, const std::vector<const
   std::int64_t overflows = 0;
   for (const WeightPart* part : shard) {
     TensorView view = part_view(weights, *part);
-    if (dtype != Dtype::kF32) {
+    if (dtype != Dtype::kF32 || part->offset != 0) {
       aligned.resize(static_cast<std::size_t>(part->elements()));
       widen(view, path.string(), aligned);
+      if (part->offset != 0)
+        std::for_each(aligned.begin(), aligned.end(), [&](float& value) { value -= static_cast<float>(part->offset); });
       auto& bytes = narrowed.emplace_back(aligned.size() * dtype_bytes(dtype));
       overflows += narrow(aligned, dtype, bytes);
       view.dtype = dtype;
@@ -268,7 +270,7 @@ HfExported write_hf_folder(const SafetensorsFile& weights, const std::vector<Wei
 namespace {
 
 nlohmann::ordered_json feed_forward_json(const FeedForwardConfig& ff) {
-  if (ff.kind == FeedForwardKind::kSwiglu) return {{"kind", word_of(ff.kind)}, {"inner", ff.inner}};
+  if (ff.kind != FeedForwardKind::kExperts) return {{"kind", word_of(ff.kind)}, {"inner", ff.inner}};
   return {{"kind", word_of(ff.kind)}, {"inner", ff.inner},   {"count", ff.count},
           {"active", ff.active},      {"shared", ff.shared}, {"router_dim", ff.router_dim}};
 }
@@ -319,6 +321,10 @@ nlohmann::ordered_json config_json(const ModelConfig& model, const std::vector<M
   json["rope_scaling_by"] = rope_scaling_json(model.attention);  // not rope_scaling, which transformers would read its own way
   json["no_rope_every"] = model.attention.no_rope_every;
   json["window"] = model.attention.window;
+  json["full_every"] = model.attention.full_every;
+  json["score_cap"] = model.attention.score_cap;
+  json["logit_cap"] = model.logit_cap;
+  json["embedding_scale"] = model.embedding_scale;
   json["qk_norm"] = model.attention.qk_norm;
   json["qk_norm_over"] = word_of(model.attention.qk_norm_over);
   json["qkv_bias"] = model.attention.qkv_bias;

@@ -43,6 +43,7 @@ struct WeightPart {
   std::int64_t first_row = 0;
   std::int64_t rope_heads = 0;  // heads that RoPE turns; 0 for other tensors
   double scale = 1;             // ours are theirs times this; 1 on the way out
+  double offset = 0;            // ours are theirs plus this
   std::int64_t elements() const;
   std::int64_t row_elements() const { return elements() / shape[0]; }
 };

@@ -26,11 +26,12 @@ class MeristemConfig(PretrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(self, vocab_size=256, hidden_size=64, num_blocks=2, depth_plan="0-1", repeats=None, num_attention_heads=4, num_key_value_heads=4,
-                 head_dim=16, rope_base=10000.0, rope_scaling_by=None, no_rope_every=0, window=0, qk_norm=False, qk_norm_over="heads", qkv_bias=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
+                 head_dim=16, rope_base=10000.0, rope_scaling_by=None, no_rope_every=0, window=0, full_every=0, score_cap=0, logit_cap=0, embedding_scale=1, qk_norm=False, qk_norm_over="heads", qkv_bias=False, norm="pre", rms_norm_eps=1e-5, injection="none", feed_forward=None,
                  depth_attention=None, mixers=None, options=None, max_position_embeddings=2048, **rest):
         self.vocab_size, self.hidden_size, self.num_blocks, self.depth_plan, self.repeats = vocab_size, hidden_size, num_blocks, depth_plan, repeats
         self.num_attention_heads, self.num_key_value_heads, self.head_dim = num_attention_heads, num_key_value_heads, head_dim
-        self.rope_base, self.rope_scaling_by, self.no_rope_every, self.window = rope_base, rope_scaling_by, no_rope_every, window
+        self.rope_base, self.rope_scaling_by, self.no_rope_every, self.window, self.full_every = rope_base, rope_scaling_by, no_rope_every, window, full_every
+        self.score_cap, self.logit_cap, self.embedding_scale = score_cap, logit_cap, embedding_scale
         self.qk_norm, self.qk_norm_over, self.qkv_bias, self.injection = qk_norm, qk_norm_over, qkv_bias, injection
         self.norm, self.rms_norm_eps = norm, rms_norm_eps
         self.feed_forward = feed_forward or {"kind": "swiglu", "inner": 4 * hidden_size}
@@ -129,9 +130,13 @@ def linear(inputs, outputs, bias=False):
     return nn.Linear(inputs, outputs, bias=bias)
 
 
-def swiglu(gate_up):
+def swiglu(gate_up, kind="swiglu"):
     gate, up = gate_up.chunk(2, -1)
-    return F.silu(gate) * up
+    return (F.gelu(gate, approximate="tanh") if kind == "geglu" else F.silu(gate)) * up
+
+
+def capped(x, cap):
+    return (x / cap).tanh() * cap if cap else x
 
 
 def turned(x, positions, base, scaling=None):
@@ -172,9 +177,9 @@ class DecodeCache(DynamicCache):
 class Call:
     """What a call of a block knows beside its input."""
 
-    def __init__(self, positions, real, mask, cache):
+    def __init__(self, positions, real, masks, cache):
         self.positions, self.real = positions, real  # [B, T]; bool [B, T], false where a token is padding
-        self.mask, self.cache = mask, cache          # bool [B, 1, T, S], true where a token is seen; DecodeCache or None
+        self.masks, self.cache = masks, cache        # without and with the window, bool [B, 1, T, S], true where a token is seen; DecodeCache or None
         self.depth = self.block = 0      # place in the plan, from 0; the block that is called
         self.states, self.inputs = [], []  # h as each call found it, and with what a loop injects
         self.keys, self.values = [], []  # depth attention's, of the calls so far
@@ -187,6 +192,7 @@ class Attention(nn.Module):
         depth = config.depth_attention or {}
         self.over_depth = depth.get("kind") if depth.get("kind") in ("joint", "values") else None
         self.scaling, self.no_rope_every = config.rope_scaling_by, config.no_rope_every
+        self.window, self.full_every, self.score_cap = config.window, config.full_every, config.score_cap
         self.norm, self.norms_all_heads = input_norm(config), config.qk_norm_over == "all"
         self.qkv = linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, config.qkv_bias)
         if config.qk_norm:
@@ -221,9 +227,13 @@ class Attention(nn.Module):
         if call.cache is not None:
             all_k, all_v = call.cache.update(all_k, all_v, call.depth)
         all_k, all_v, q = wide(all_k, 1), wide(all_v, 1), q.transpose(1, 2)
+        mask = call.masks[bool(self.window) and not (self.full_every and (call.block + 1) % self.full_every == 0)]
+        if self.score_cap:
+            score = capped((q @ all_k.transpose(2, 3)) / math.sqrt(self.head_dim), self.score_cap).masked_fill(~mask, torch.finfo(q.dtype).min)
+            return (score.float().softmax(-1).to(q.dtype) @ all_v).transpose(1, 2)
         if self.over_depth != "joint" or not call.keys:
-            return F.scaled_dot_product_attention(q, all_k, all_v, attn_mask=call.mask).transpose(1, 2)
-        score = (q @ all_k.transpose(2, 3)).masked_fill(~call.mask, torch.finfo(q.dtype).min)
+            return F.scaled_dot_product_attention(q, all_k, all_v, attn_mask=mask).transpose(1, 2)
+        score = (q @ all_k.transpose(2, 3)).masked_fill(~mask, torch.finfo(q.dtype).min)
         own_k, own_v = (torch.stack([wide(x, 2).transpose(1, 2) for x in entries], -2) for entries in (call.keys, call.values))  # [B, H, T, calls, K]
         over_depth = (own_k @ q.unsqueeze(-1)).squeeze(-1)
         weight = (torch.cat([score, over_depth], -1).float() / math.sqrt(self.head_dim)).softmax(-1).to(q.dtype)
@@ -259,11 +269,11 @@ class FeedForward(nn.Module):
     def __init__(self, config):
         super().__init__()
         width, inner = config.hidden_size, config.feed_forward["inner"]
-        self.norm = input_norm(config)
+        self.norm, self.kind = input_norm(config), config.feed_forward["kind"]
         self.gate_up, self.down = linear(width, 2 * inner), linear(inner, width)
 
     def forward(self, h, call):
-        return self.down(swiglu(self.gate_up(self.norm(h))))
+        return self.down(swiglu(self.gate_up(self.norm(h)), self.kind))
 
 
 class Experts(nn.Module):
@@ -306,7 +316,7 @@ class Block(nn.Module):
         self.mixers = [name for name, _ in config.mixers]
         for name, kind in config.mixers:
             self.add_module(name, globals()[kind](config))
-        self.normed = {"pre": None, "post": "output", "sandwich": "sum"}[config.norm]  # what the block norms of each mixer
+        self.normed = {"pre": None, "post": "output", "both": "output", "sandwich": "sum"}[config.norm]  # what the block norms of each mixer
         for name in self.mixers if self.normed else ():
             self.add_module(f"{name}_{self.normed}_norm", RmsNorm(config.hidden_size, config.rms_norm_eps))
 
@@ -357,6 +367,7 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None, use_cache=None,
                 logits_to_keep=0, **_):
         h = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        h = h * self.config.embedding_scale if self.config.embedding_scale != 1 else h
         if use_cache and past_key_values is None and not (self.gradient_checkpointing and self.training):
             past_key_values = DecodeCache()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -364,7 +375,7 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
         if past_key_values is not None:
             past_key_values.tokens = past + h.shape[1]
         h = h[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else h[:, logits_to_keep]
-        logits = F.linear(h, self.embedding.weight if self.config.tie_word_embeddings else self.head.weight)
+        logits = capped(F.linear(h, self.embedding.weight if self.config.tie_word_embeddings else self.head.weight), self.config.logit_cap)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
@@ -403,19 +414,18 @@ class MeristemForCausalLM(PreTrainedModel, GenerationMixin):
         return h
 
     def _places(self, h, attention_mask, position_ids, past):
-        """Positions [B, T], which tokens count [B, T], and which each one sees [B, 1, T, S]. Padding, 0 in the mask [B, S], is neither counted
+        """Positions [B, T], which tokens count [B, T], and which each one sees [B, 1, T, S], without and with the window. Padding, 0 in the mask [B, S], is neither counted
         nor seen."""
         B, T, S = h.shape[0], h.shape[1], past + h.shape[1]
         real = torch.ones(B, T, dtype=torch.bool, device=h.device) if attention_mask is None else attention_mask[:, past:S].bool()
         seen = torch.ones(T, S, dtype=torch.bool, device=h.device).tril(past)
-        if self.config.window:
-            seen = seen.triu(past - self.config.window + 1)
-        seen = seen[None, None].expand(B, 1, T, S)
+        masks = [seen, seen.triu(past - self.config.window + 1)] if self.config.window else [seen]
+        masks = [mask[None, None].expand(B, 1, T, S) for mask in masks]
         if attention_mask is not None:
-            seen = seen & attention_mask[:, None, None, :S].bool()
-            seen = seen | torch.eye(T, S, dtype=torch.bool, device=h.device).roll(past, 1)  # a softmax over nothing is no number
+            itself = torch.eye(T, S, dtype=torch.bool, device=h.device).roll(past, 1)  # a softmax over nothing is no number
+            masks = [mask & attention_mask[:, None, None, :S].bool() | itself for mask in masks]
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask[:, :S].long().cumsum(-1) - 1).clamp_min(0)[:, past:]
         if position_ids is None:
             position_ids = torch.arange(past, S, device=h.device)[None]
-        return position_ids.expand(B, T), real, seen
+        return position_ids.expand(B, T), real, masks

@@ -14,6 +14,9 @@
 namespace meristem {
 namespace {
 
+// Of the gains of norms.
+double gain_offset(const Family& family) { return family.gemma ? 1 : 0; }
+
 // The tensors of one layer, ours and theirs.
 class LayerParts {
  public:
@@ -26,7 +29,7 @@ class LayerParts {
 
   void add(const Multipliers& multipliers) {
     const std::int64_t width = model_.width, inner = model_.feed_forward.inner;
-    if (family_.norm == Norm::kPre) add("input_layernorm.weight", "attention.norm.weight", {width});
+    if (norms_inputs(family_.norm)) add_norm("input_layernorm", "attention.norm");
     add_projection("weight", {width}, multipliers);
     if (family_.qkv_bias) add_projection("bias", {}, multipliers);
     if (family_.qk_norm) {
@@ -34,12 +37,12 @@ class LayerParts {
       add_qk_norm("k_norm.weight", model_.attention.kv_heads);
     }
     add("self_attn.o_proj.weight", "attention.output.weight", {width, query_}).scale = multipliers.residual;
-    if (family_.norm == Norm::kPost) {
-      add("post_attention_layernorm.weight", "attention_output_norm.weight", {width});
-      add("post_feedforward_layernorm.weight", "feed_forward_output_norm.weight", {width});
-    } else {
-      add("post_attention_layernorm.weight", "feed_forward.norm.weight", {width});
+    if (norms_outputs(family_.norm)) {
+      add_norm("post_attention_layernorm", "attention_output_norm");
+      add_norm("post_feedforward_layernorm", "feed_forward_output_norm");
     }
+    if (family_.norm == Norm::kPre) add_norm("post_attention_layernorm", "feed_forward.norm");
+    if (family_.norm == Norm::kBoth) add_norm("pre_feedforward_layernorm", "feed_forward.norm");
     if (family_.packed) {
       add("mlp.gate_up_proj.weight", "feed_forward.gate_up.weight", {2 * inner, width});
     } else {
@@ -52,6 +55,10 @@ class LayerParts {
  private:
   WeightPart& add(const std::string& theirs, const std::string& ours, std::vector<std::int64_t> shape) {
     return parts_.emplace_back(WeightPart{theirs_ + theirs, ours_ + ours, std::move(shape)});
+  }
+
+  void add_norm(const std::string& theirs, const std::string& ours) {
+    add(theirs + ".weight", ours + ".weight", {model_.width}).offset = gain_offset(family_);
   }
 
   // A gain for each row of a head, or of all heads: it goes where its row goes.
@@ -99,6 +106,7 @@ std::vector<WeightPart> stock_parts(const Family& family, const ModelConfig& mod
   parts.back().scale = multipliers.embedding;
   for (std::int64_t i = 0; i < model.blocks; ++i) LayerParts(parts, family, model, i).add(multipliers);
   parts.push_back({"model.norm.weight", "norm.weight", {model.width}});
+  parts.back().offset = gain_offset(family);
   if (!model.tie_embeddings) {
     parts.push_back({tied_in_file ? kEmbedding : kHead, "head.weight", table});
     parts.back().scale = multipliers.logits;
@@ -144,8 +152,8 @@ void read_part(const TensorFolder& folder, const WeightPart& part, const StockCo
   }
   const std::span<float> out(rows, static_cast<std::size_t>(part.elements()));
   widen(tensor, folder.file_of(part.theirs), out);
-  if (part.scale != 1) {
-    for (float& value : out) value = static_cast<float>(value * part.scale);
+  if (part.scale != 1 || part.offset != 0) {
+    for (float& value : out) value = static_cast<float>(value * part.scale + part.offset);
   }
   if (!config.rope_interleaved || part.rope_heads == 0) return;
   const std::vector<float> interleaved(out.begin(), out.end());

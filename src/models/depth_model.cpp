@@ -59,6 +59,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   };
   reads(kFirstPart);
   at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
+  if (config_.embedding_scale != 1) h_ND = h_ND * config_.embedding_scale;
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
@@ -100,7 +101,7 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
   const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled()));
-  return nn::head_loss(h_ND, head_weight(), batch.targets_N, build_.paths);
+  return nn::head_loss(h_ND, head_weight(), batch.targets_N, config_.logit_cap, build_.paths);
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
@@ -109,7 +110,7 @@ at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight());
+  return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight(), config_.logit_cap);
 }
 
 at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) {
@@ -123,7 +124,7 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   call.positions_N = &positions;
   const at::Tensor h_ND = run(tokens_t, plan, call, &cache);
   cache.length += count;
-  return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight()).squeeze(0);
+  return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight(), config_.logit_cap).squeeze(0);
 }
 
 void DepthModel::begin_update(const DepthPlan& plan) {

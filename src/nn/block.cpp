@@ -11,7 +11,7 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
     names_.push_back(name);
     mixers_.push_back(register_module(name, std::move(mixer)));
     if (norm_ == Norm::kPre) continue;
-    const char* normed = norm_ == Norm::kPost ? "_output_norm" : "_sum_norm";
+    const char* normed = norms_outputs(norm_) ? "_output_norm" : "_sum_norm";
     norms_.push_back(register_module(name + normed, RmsNorm(width_, config.norm_eps, residual, paths.rms_norm)));
   }
 }
@@ -23,7 +23,8 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
     const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
     switch (norm_) {
       case Norm::kPre: h_ND = h_ND + update_ND; break;
-      case Norm::kPost: h_ND = h_ND + norms_[i]->forward(update_ND); break;
+      case Norm::kPost:
+      case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
     }
   }

@@ -1,6 +1,6 @@
 // A block: its mixers in order, each added to the residual stream. `norm: pre` leaves the sum as it is; `norm: post` norms what a mixer
-// returns before it is added (OLMo 2; such mixers read the stream as it is, see InputNorm); `norm: sandwich` norms the sum after each
-// addition (Geiping et al., 2025), which bounds the residual stream however often the block is called.
+// returns before it is added (OLMo 2; such mixers read the stream as it is, see InputNorm), `norm: both` too (Gemma 2); `norm: sandwich`
+// norms the sum after each addition (Geiping et al., 2025), which bounds the residual stream however often the block is called.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ class BlockImpl : public Module {
  private:
   std::vector<std::shared_ptr<Mixer>> mixers_;
   std::vector<std::string> names_;  // of the mixers
-  std::vector<RmsNorm> norms_;      // one a mixer where the norm is `post`, of its output, or `sandwich`, of the sum
+  std::vector<RmsNorm> norms_;      // one a mixer where the norm is `post` or `both`, of its output, or `sandwich`, of the sum
   Norm norm_;
   std::int64_t width_;
 };

@@ -22,7 +22,7 @@ DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placemen
   query_ = register_module("query", Linear(width_, width_, kInitStd, placement));
   key_value_ = register_module("key_value", Linear(width_, MatrixRows{width_, width_}, kInitStd, placement));
   // Where the block norms what comes out, a start at zero would do no good: the first update that leaves it makes that full size.
-  const double output_std = config.norm == Norm::kPost ? kInitStd : 0;
+  const double output_std = norms_outputs(config.norm) ? kInitStd : 0;
   output_ = register_module("output", Linear(width_, width_, output_std, placement));
 }
 

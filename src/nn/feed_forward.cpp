@@ -10,14 +10,18 @@
 namespace meristem::nn {
 
 FeedForwardImpl::FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
-    : width_(config.width), inner_(config.feed_forward.inner), path_(paths.swiglu) {
+    : width_(config.width),
+      inner_(config.feed_forward.inner),
+      gelu_(config.feed_forward.kind == FeedForwardKind::kGeglu),
+      path_(paths.swiglu) {
   norm_ = register_module("norm", InputNorm(config, placement, paths));
   gate_up_ = register_module("gate_up", Linear(width_, MatrixRows{inner_, inner_}, kInitStd, placement));
   down_ = register_module("down", Linear(inner_, width_, output_std, placement));
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& h_ND, CallContext&) {
-  return down_->forward(ops::swiglu(gate_up_->forward(norm_->forward(h_ND)), path_));
+  const at::Tensor gate_up = gate_up_->forward(norm_->forward(h_ND));
+  return down_->forward(gelu_ ? ops::geglu(gate_up) : ops::swiglu(gate_up, path_));
 }
 
 CallCost FeedForwardImpl::cost(const CallPlace&) const {
@@ -25,6 +29,10 @@ CallCost FeedForwardImpl::cost(const CallPlace&) const {
   CallCost cost;
   cost.matmul_flops = 2 * width * 2 * inner + 2 * inner * width;
   cost.saved_elements = width + norm_->saved_elements() + 3 * inner;  // residual input, its norm, gate and up, their product
+  if (gelu_) {
+    cost.saved_fp32 = inner;       // the gate's GELU
+    cost.saved_casts = 2 * inner;  // gate and up
+  }
   return cost;
 }
 

@@ -7,7 +7,7 @@
 
 namespace meristem::nn {
 
-// Dense: norm, packed gate and up projection, SwiGLU, down projection.
+// Dense: norm, packed gate and up projection, SwiGLU or GeGLU, down projection.
 class FeedForwardImpl : public Mixer {
  public:
   FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
@@ -17,6 +17,7 @@ class FeedForwardImpl : public Mixer {
 
  private:
   std::int64_t width_, inner_;
+  bool gelu_;
   ops::Path path_;
   InputNorm norm_{nullptr};
   Linear gate_up_{nullptr}, down_{nullptr};

@@ -60,7 +60,7 @@ class InputNormImpl : public Module {
  public:
   InputNormImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths)
       : width_(config.width), eps_(config.norm_eps), compute_(placement.compute), path_(paths.rms_norm) {
-    if (config.norm != Norm::kPost) weight_ = add_parameter("weight", {width_}, Role::kNorm, 0, placement);
+    if (norms_inputs(config.norm)) weight_ = add_parameter("weight", {width_}, Role::kNorm, 0, placement);
   }
   // h_ND: [..., width]; the result is of type `compute` whatever the type of h.
   at::Tensor forward(const at::Tensor& h_ND) const {
@@ -82,12 +82,16 @@ TORCH_MODULE(InputNorm);
 using LossSums = ops::CrossEntropy;
 
 // Cross-entropy sums over the targets (negative: none); the logits of the whole batch are never held (ops/cross_entropy.h).
-inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, const ops::Paths& paths) {
-  return ops::linear_cross_entropy(h_ND, weight_VD, targets_N, paths.cross_entropy);
+inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, double logit_cap,
+                          const ops::Paths& paths) {
+  return ops::linear_cross_entropy(h_ND, weight_VD, targets_N, paths.cross_entropy, logit_cap);
 }
 
 // [N, V] of the compute type.
-inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_VD) { return at::linear(h_ND, weight_VD); }
+inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_VD, double logit_cap) {
+  const at::Tensor logits = at::linear(h_ND, weight_VD);
+  return logit_cap > 0 ? (logits / logit_cap).tanh() * logit_cap : logits;
+}
 
 // Forward, per token.
 inline double head_flops(std::int64_t vocab, std::int64_t width) { return 2.0 * static_cast<double>(vocab) * static_cast<double>(width); }

@@ -10,8 +10,10 @@
 namespace meristem::ops {
 namespace {
 
-CrossEntropy cross_entropy_reference(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N) {
-  const at::Tensor logits = at::linear(hidden_ND, weight_VD).to(accumulate_type(hidden_ND.scalar_type()));
+CrossEntropy cross_entropy_reference(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N,
+                                     double logit_cap) {
+  at::Tensor logits = at::linear(hidden_ND, weight_VD).to(accumulate_type(hidden_ND.scalar_type()));
+  if (logit_cap > 0) logits = (logits / logit_cap).tanh() * logit_cap;
   const at::Tensor targets = targets_N.to(at::kLong);
   const at::Tensor losses = torch::nn::functional::cross_entropy(
       logits, targets.clamp_min(-1), torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1).reduction(torch::kNone));
@@ -49,7 +51,8 @@ void chunk_losses_fused(at::Tensor& logits_CV, const at::Tensor& targets_C, at::
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden_ND,
-                                                const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused) {
+                                                const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused,
+                                                double logit_cap) {
     const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), hidden_ND.device());
     const auto wide = accumulate_type(hidden_ND.scalar_type());
     at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;
@@ -64,8 +67,15 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
       const at::Tensor hidden = hidden_ND.narrow(0, begin, count);
       at::Tensor logits = at::mm(hidden, weight_VD.t()), part = losses.narrow(0, begin, count);
       const at::Tensor targets = targets_N.narrow(0, begin, count);
+      at::Tensor slope;  // of the cap: 1 - tanh^2
+      if (logit_cap > 0) {
+        logits.div_(logit_cap).tanh_();
+        if (with_grad) slope = 1 - logits.square();
+        logits.mul_(logit_cap);
+      }
       (fused ? chunk_losses_fused : chunk_losses_library)(logits, targets, part, with_grad);
       if (!with_grad) continue;
+      if (slope.defined()) logits.mul_(slope);
       at::Tensor d_part = d_hidden.narrow(0, begin, count);
       at::mm_out(d_part, logits, weight_VD);
       if (one_chunk) {
@@ -84,8 +94,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor& scale = grads[0];
-    return {saved[0] * scale.to(saved[0].scalar_type()), saved[1] * scale.to(saved[1].scalar_type()), at::Tensor(), at::Tensor(),
-            at::Tensor()};
+    return {saved[0] * scale.to(saved[0].scalar_type()), saved[1] * scale.to(saved[1].scalar_type()), {}, {}, {}, {}};
   }
 };
 
@@ -97,13 +106,14 @@ std::int64_t cross_entropy_chunk(std::int64_t vocab, at::Device device) {
   return std::max<std::int64_t>(128, logits / std::max<std::int64_t>(vocab, 1));
 }
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path) {
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,
+                                  double logit_cap) {
   TORCH_CHECK(hidden_ND.dim() == 2 && weight_VD.dim() == 2 && hidden_ND.size(1) == weight_VD.size(1), "cross_entropy: hidden ",
               hidden_ND.sizes(), " does not fit head ", weight_VD.sizes());
   TORCH_CHECK(targets_N.scalar_type() == at::kInt && targets_N.numel() == hidden_ND.size(0), "cross_entropy: one int32 target a token");
-  if (path == Path::kReference) return cross_entropy_reference(hidden_ND, weight_VD, targets_N);
+  if (path == Path::kReference) return cross_entropy_reference(hidden_ND, weight_VD, targets_N, logit_cap);
   const bool with_grad = at::GradMode::is_enabled() && (hidden_ND.requires_grad() || weight_VD.requires_grad());
-  const auto out = LinearCrossEntropy::apply(hidden_ND.contiguous(), weight_VD, targets_N, with_grad, path == Path::kFused);
+  const auto out = LinearCrossEntropy::apply(hidden_ND.contiguous(), weight_VD, targets_N, with_grad, path == Path::kFused, logit_cap);
   return {out[0], out[1].detach()};
 }
 

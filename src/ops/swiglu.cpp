@@ -64,4 +64,9 @@ at::Tensor swiglu(const at::Tensor& gate_up, Path path) {
   return path == Path::kFused ? FusedSwiglu::apply(gate_up) : swiglu_reference(gate_up);
 }
 
+at::Tensor geglu(const at::Tensor& gate_up) {
+  const auto parts = gate_up.to(accumulate_type(gate_up.scalar_type())).chunk(2, -1);
+  return (at::gelu(parts[0], "tanh") * parts[1]).to(gate_up.scalar_type());
+}
+
 }  // namespace meristem::ops

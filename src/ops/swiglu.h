@@ -1,4 +1,4 @@
-// SwiGLU (Shazeer, 2020) on a packed projection: y = silu(gate) * up.
+// SwiGLU and GeGLU (Shazeer, 2020) on a packed projection: y = silu(gate) * up, y = gelu(gate) * up.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,5 +11,8 @@ namespace meristem::ops {
 // for backward, with s = sigmoid(gate):
 //   d_up = dy gate s,  d_gate = dy up (s + gate s (1 - s))
 at::Tensor swiglu(const at::Tensor& gate_up, Path path);
+
+// As the reference of swiglu, with GELU in its tanh form: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+at::Tensor geglu(const at::Tensor& gate_up);
 
 }  // namespace meristem::ops

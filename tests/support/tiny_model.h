@@ -25,14 +25,16 @@ inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
   for (const auto& op : kOperators<ops::Path>) build.paths.*op.of = path;
-  if (path == ops::Path::kFused) build.paths.attention = build.paths.experts = ops::Path::kLibrary;
+  if (path == ops::Path::kFused) build.paths.experts = ops::Path::kLibrary;
   return build;
 }
 
 // A model whose weights are larger than at the start of training, so that every part matters in the result.
 inline std::shared_ptr<Model> make_model(const ModelConfig& config, const ModelBuild& build, std::uint64_t seed = 1) {
   torch::NoGradGuard no_grad;
-  auto model = builtin_registry().make(config, build, 64);
+  ModelBuild possible = build;
+  if (config.attention.score_cap > 0) possible.paths.attention = ops::Path::kReference;  // as resolve_paths has it
+  auto model = builtin_registry().make(config, possible, 64);
   const NamedTensors values = nn::initial_values(*model, seed);
   for (const ParameterInfo& info : model->parameter_infos()) {
     const at::Tensor& value = values.at(info.name);

@@ -65,6 +65,15 @@ inline std::vector<Variant> variants() {
   others.attention.no_rope_every = 2;
   others.attention.rope_scaling = RopeScalingConfig{RopeScalingKind::kLlama3, 4, 1, 4, 16};
   add("biases, window, blocks without RoPE, scaled RoPE", others);
+  ModelConfig gemma = tiny_config(4);
+  gemma.norm = Norm::kBoth;
+  gemma.attention.window = 5;
+  gemma.attention.full_every = 2;
+  gemma.attention.score_cap = 0.5;
+  gemma.logit_cap = 1.5;
+  gemma.embedding_scale = 3;
+  gemma.feed_forward.kind = FeedForwardKind::kGeglu;
+  add("norms before and after, windows in every second block, capped scores and logits, scaled embedding, GeGLU", gemma);
   ModelConfig windowed = tiny_dreamer("values");
   windowed.attention.window = 5;
   add("values with a window", windowed);

@@ -282,7 +282,7 @@ TEST_CASE("model sections that contradict themselves are refused") {
            {"depth_attention: {kind: joint, heads: 2}", {"model.depth_attention.heads", "no effect"}},
            {"depth_attention: {kind: values, position: none}", {"model.depth_attention.position", "no effect"}},
            {"depth_attention: {kind: both}", {"model.depth_attention.kind", "separate"}},
-           {"norm: both", {"model.norm", "post"}},
+           {"norm: twice", {"model.norm", "post"}},
            {"attention: {qk_norm_over: all}", {"model.attention.qk_norm_over", "no effect"}},
            {"attention: {qk_norm: true, qk_norm_over: rows}", {"model.attention.qk_norm_over", "heads, all"}},
            {"architecture: dreamer, blocks: 3", {"model.blocks", "divisor of dreamer's 16 calls"}}}) {

@@ -119,6 +119,22 @@ TEST_CASE("windows are read where a class has them, by its own rules") {
       std::string::npos);
 }
 
+TEST_CASE("windows in all layers but every so manieth") {
+  const auto read_layers = [](std::vector<std::string> types) {
+    return read_as("gemma2", {{"sliding_window", 7}, {"layer_types", std::move(types)}}).model.attention;
+  };
+  const std::string full = "full_attention", sliding = "sliding_attention";
+  CHECK(read_as("gemma2", {{"sliding_window", 7}}).model.attention.full_every == 2);  // as the class has it
+  CHECK(read_layers({sliding, full, sliding}).full_every == 2);
+  CHECK(read_layers({sliding, sliding, full}).full_every == 3);
+  CHECK((read_layers({sliding, sliding, sliding}).full_every == 0 && read_layers({sliding, sliding, sliding}).window == 7));
+  CHECK(read_layers({full, full, full}).window == 0);
+  CHECK(refusal_as("gemma2", {{"layer_types", {full, sliding, sliding}}}).find("layer_types: found") != std::string::npos);
+  CHECK(refusal_as("gemma2", {{"layer_types", {sliding, full}}}).find("layer_types: found") != std::string::npos);
+  CHECK(refusal_as("mistral", {{"layer_types", {sliding, full, sliding}}}).find("layer_types: found") != std::string::npos);
+  CHECK(refusal_as("llama", {{"layer_types", {sliding, full, sliding}}}).find("layer_types: found") != std::string::npos);
+}
+
 TEST_CASE("what a family always has, and its defaults") {
   CHECK(read_as("qwen3", {{"head_dim", nullptr}}).model.attention.qk_norm);
   CHECK(read_as("qwen3", nlohmann::json::object()).model.attention.head_dim == 128);
@@ -135,6 +151,12 @@ TEST_CASE("what a family always has, and its defaults") {
   const StockConfig olmo2 = read_as("olmo2", nlohmann::json::object());
   CHECK((olmo2.model.norm == Norm::kPost && olmo2.model.attention.qk_norm && olmo2.model.attention.qk_norm_over == QkNormOver::kAll));
   CHECK(olmo2.model.norm_eps == 1e-5);
+  const StockConfig gemma = read_as("gemma2", {{"query_pre_attn_scalar", 64}, {"final_logit_softcapping", nullptr}});
+  CHECK((gemma.model.norm == Norm::kBoth && gemma.model.feed_forward.kind == FeedForwardKind::kGeglu && gemma.model.tie_embeddings));
+  CHECK((gemma.model.attention.score_cap == 50 && gemma.model.logit_cap == 0));
+  CHECK(gemma.model.embedding_scale == std::sqrt(static_cast<double>(gemma.model.width)));
+  CHECK(gemma.multipliers.query == 2);  // heads of 256
+  CHECK(refusal_as("gemma2", {{"hidden_activation", "silu"}}).find("hidden_activation: found") != std::string::npos);
   CHECK(refusal_as("olmo2", {{"attention_bias", true}}).find("attention_bias: found") != std::string::npos);
   CHECK(refusal_as("olmo2", {{"clip_qkv", 8.0}}).find("clip_qkv: found") != std::string::npos);
 }
@@ -182,6 +204,11 @@ TEST_CASE("the class of a model is the one that it came with, else the first tha
   model.norm = Norm::kPre;
   CHECK(name("") == "none");
   CHECK(why.find("qk_norm_over") != std::string::npos);
+  model = read_as("gemma2", nlohmann::json::object()).model;
+  CHECK(name("") == "gemma2");
+  model.embedding_scale = 1;
+  CHECK(name("gemma2") == "none");
+  CHECK(why.find("embedding_scale") != std::string::npos);
 }
 
 TEST_CASE("neutral values are accepted") {

@@ -13,9 +13,10 @@ struct Result {
   at::Tensor loss, losses, d_hidden, d_weight;
 };
 
-Result run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, at::ScalarType type, Path path, double scale) {
+Result run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, at::ScalarType type, Path path, double scale,
+           double logit_cap = 0) {
   const at::Tensor h = hidden.to(type).detach().requires_grad_(), w = weight.to(type).detach().requires_grad_();
-  const auto out = ops::linear_cross_entropy(h, w, targets, path);
+  const auto out = ops::linear_cross_entropy(h, w, targets, path, logit_cap);
   (out.loss_sum * scale).backward();
   return {out.loss_sum.detach(), out.losses_N, h.grad(), w.grad()};
 }
@@ -49,6 +50,26 @@ TEST_CASE("chunked cross-entropy agrees with the full logits, with ignored token
       CHECK(test::compare(result.d_hidden, plain.d_hidden, exact.d_hidden, 3).holds());
       CHECK(test::compare(result.d_weight, plain.d_weight, exact.d_weight, 3).holds());
     }
+  }
+}
+
+TEST_CASE("capped logits: losses and gradients of every path, over several chunks") {
+  torch::manual_seed(2);
+  const std::int64_t vocab = 70000, tokens = 150, width = 16;
+  const at::Tensor hidden = torch::randn({tokens, width}), weight = torch::randn({vocab, width}),
+                   targets = torch::randint(vocab, {tokens}, torch::kInt);
+  const Result exact = run(hidden, weight, targets, torch::kDouble, Path::kReference, 0.5, 3);
+  CHECK(test::max_error(run(hidden, weight, targets, torch::kDouble, Path::kReference, 0.5).loss, exact.loss) > 1);  // the cap matters
+  const Result chunked = run(hidden, weight, targets, torch::kDouble, Path::kLibrary, 0.5, 3);
+  CHECK(test::max_error(chunked.losses, exact.losses) < 1e-11);
+  CHECK(test::max_error(chunked.d_hidden, exact.d_hidden) < 1e-11);
+  CHECK(test::max_error(chunked.d_weight, exact.d_weight) < 1e-11);
+  const Result plain = run(hidden, weight, targets, torch::kFloat, Path::kReference, 0.5, 3);
+  for (const Path path : {Path::kLibrary, Path::kFused}) {
+    const Result result = run(hidden, weight, targets, torch::kFloat, path, 0.5, 3);
+    CHECK(test::compare(result.losses, plain.losses, exact.losses, 2).holds());
+    CHECK(test::compare(result.d_hidden, plain.d_hidden, exact.d_hidden, 3).holds());
+    CHECK(test::compare(result.d_weight, plain.d_weight, exact.d_weight, 3).holds());
   }
 }
 
