@@ -9,6 +9,7 @@ Prints a table, and with --json FILE writes all numbers ("-": to standard output
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ class Program:
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         ready = self.answer()
         self.parameters, self.peak_flops, self.ready_bytes = ready["parameters"], ready.get("peak_flops"), self.memory("VmHWM")
-        self.seconds, self.loss, self.gpu_idle = [], None, None
+        self.seconds, self.loss, self.gpu_idle, self.profile = [], None, None, None
 
     def answer(self):
         """The next JSON line; what else a program says is passed on."""
@@ -63,6 +64,9 @@ class Program:
     def measure_idle(self, updates):
         self.gpu_idle = self.ask(f"idle {updates}")["gpu_idle"]
 
+    def measure_profile(self, updates):
+        self.profile = self.ask(f"profile {updates}")
+
     def quit(self):
         self.final = self.ask("quit")
         self.child.stdin.close()
@@ -76,7 +80,7 @@ class Program:
     def report(self, tokens):
         return {"program": self.name, "parameters": self.parameters, "median_seconds": statistics.median(self.seconds),
                 "tokens_per_second": tokens / statistics.median(self.seconds), "seconds": self.seconds, "last_loss": self.loss,
-                "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, "gpu_idle": self.gpu_idle, **self.final}
+                "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, "gpu_idle": self.gpu_idle, "profile": self.profile, **self.final}
 
 
 def alternate(programs, warmup, rounds):
@@ -109,6 +113,8 @@ def compare(arguments, precision):
         if arguments.idle:
             for program in programs[:len(arguments.ours)]:
                 program.measure_idle(arguments.idle)
+        if arguments.profile:
+            programs[0].measure_profile(arguments.profile)
         for program in programs:
             program.quit()
     finally:
@@ -141,6 +147,30 @@ def table(result):
     return "\n".join(lines)
 
 
+def profile_table(report, precision):
+    """Where an update's time goes: the dozen most expensive operators, and what the products would take at the rate measured beside them."""
+    rows = sorted(report["profile"]["operators"], key=lambda row: -row[1])
+    total, rate = sum(row[1] for row in rows), report["profile"]["product_flops"]
+    lines = [f"{report['program']}, {precision}: {total:.1f} ms an update in operators; products of 1024 x 1024 run at {rate / 1e9:.0f} GFLOP/s here",
+             f"{'operator':48}  {'ms':>8}  {'share':>6}  {'calls':>6}"]
+    for name, milliseconds, calls in rows[:12]:
+        lines.append(f"{name[-48:]:48}  {milliseconds:8.2f}  {milliseconds / total:6.1%}  {calls:6.0f}")
+    rest = sum(row[1] for row in rows[12:])
+    return "\n".join([*lines, f"{'the others':48}  {rest:8.2f}  {rest / total:6.1%}"])
+
+
+def processor():
+    """Name and instruction sets: ratios differ between machines."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"name": platform.processor(), "flags": []}
+    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    return {"name": fields.get("model name", "?"), "flags": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]}
+
+
 def falls_short(result, least):
     """One line for each comparison that is slower than `least`, or needs more memory than the peer."""
     short = []
@@ -165,6 +195,7 @@ def parse_arguments():
                         help="ours, the first to compare the others with: graph and eager are kernels.graph: on and off")
     parser.add_argument("--kernels", default="auto", help="ours: reference, library, fused or auto, for every operator")
     parser.add_argument("--idle", type=int, default=0, metavar="N", help="then N more updates of ours, for the share of time in which the GPU is idle")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="then N more updates of ours, for where their time goes by operator")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")
@@ -181,12 +212,14 @@ def parse_arguments():
 def main():
     arguments = parse_arguments()
     shape = {name: getattr(arguments, name.replace("-", "_")) for name in SHAPE}
-    result = {"shape": shape, "threads": arguments.threads, "rounds": arguments.rounds, "device": arguments.device,
+    result = {"shape": shape, "processor": processor(), "threads": arguments.threads, "rounds": arguments.rounds, "device": arguments.device,
               "comparisons": [compare(arguments, precision) for precision in arguments.precisions]}
     if arguments.json == "-":
         print(json.dumps(result, indent=1))
     else:
         print(table(result))
+        for comparison in result["comparisons"] if arguments.profile else ():
+            print("\n" + profile_table(comparison["programs"][0], comparison["precision"]))
         if arguments.json:
             Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
     short = falls_short(result, arguments.require) if arguments.require is not None else []

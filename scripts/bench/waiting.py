@@ -30,7 +30,7 @@ def environment_of(policy):
 def rate(policy, updates, folder):
     """Tokens per second over the second half of a run."""
     name = f"run-{len(list(folder.iterdir()))}"
-    command = [os.environ["MERISTEM_BINARY"], "train", str(ROOT / "configs" / "quickstart.yaml"), "growth=null", f"schedule.steps={updates}", "schedule.warmup=5",
+    command = [os.environ["MERISTEM_BINARY"], "train", str(ROOT / "configs" / "quickstart.yaml"), "growth=null", f"schedule.steps={updates}", "schedule.warmup=5", "schedule.decay.from_step=5",
                "data.validation={}", "checkpoint.every=0", "logging.every=1", "logging.sample_tokens=0", "logging.tensorboard=false", f"run.out={folder}", f"run.name={name}"]
     done = subprocess.run(command, env=environment_of(policy), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:

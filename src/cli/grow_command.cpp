@@ -46,7 +46,7 @@ ExitCode grow(const GrowArguments& arguments) {
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
   const auto blocks = static_cast<std::int64_t>(source_of.size());
-  refuse_mixed_rope(config_of(checkpoint, folder).model.attention, source_of, "--operator " + arguments.op);
+  refuse_mixed_blocks(config_of(checkpoint, folder).model.attention, source_of, "--operator " + arguments.op);
   const DepthPlan trained = DepthPlan::parse(before.depth_plan);
   if (arguments.plan.text.empty() && (!trained.is_plain() || trained.loop())) {
     throw InputError(fmt::format("--plan: is needed, since {} was trained with the plan {}", folder.string(), before.depth_plan));

@@ -19,12 +19,12 @@ struct Operator {
   const char* meaning;  // of its key, for the reference page
   T PerOperator<T>::*of;
   bool has_library;  // LibTorch has an operator, or a composition of them that is faster than the reference
-  bool has_own_cpu;  // ops/cpu holds a kernel of our own; not for attention and experts, whose library path is fused already
+  bool has_own_cpu;  // ops/cpu holds a kernel of our own; not for experts, whose library path is fused already
 };
 
 template <class T>
 inline constexpr std::array<Operator<T>, sizeof(PerOperator<char>)> kOperators{{
-    {"attention", "Path of attention", &PerOperator<T>::attention, true, false},
+    {"attention", "Path of attention", &PerOperator<T>::attention, true, true},
     {"cross_entropy", "Path of the head and loss", &PerOperator<T>::cross_entropy, true, true},
     {"adamw", "Path of the update", &PerOperator<T>::adamw, true, true},
     {"rms_norm", "Path of RMSNorm", &PerOperator<T>::rms_norm, false, true},

@@ -8,7 +8,8 @@
 namespace meristem::nn {
 
 AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std)
-    : shape_{config.attention.heads, config.attention.kv_heads, config.attention.head_dim, config.attention.window},
+    : config_(config.attention),
+      shape_{config_.heads, config_.kv_heads, config_.head_dim, config_.window, config_.score_cap},
       width_(config.width),
       paths_(paths) {
   if (config.depth_attention && config.depth_attention->kind == DepthAttentionKind::kJoint) depth_ = Depth::kJoint;
@@ -25,6 +26,12 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
     k_norm_ = register_module("k_norm", RmsNorm(key, config.norm_eps, placement, paths.rms_norm));
   }
   output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
+}
+
+ops::HeadShape AttentionImpl::shape_of(std::int64_t block) const {
+  ops::HeadShape shape = shape_;
+  shape.window = config_.window_of(block);
+  return shape;
 }
 
 at::Tensor AttentionImpl::rotate(const at::Tensor& qkv_NC, const CallContext& call) const {
@@ -44,7 +51,7 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
-  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_, *call.documents, paths_.attention);
+  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_of(call.block), *call.documents, paths_.attention);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
   return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.documents, paths_.depth_attention,
@@ -54,14 +61,15 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
   // Keys and values of the sequence so far, [S, G*K] each; with a window those that these tokens see.
   DecodeState& seen = *call.state;
+  const ops::HeadShape shape = shape_of(call.block);
   if (seen.empty()) {
     seen = {k.contiguous(), v.contiguous()};
   } else {
-    const std::int64_t kept = shape_.window == 0 ? seen[0].size(0) : std::min(seen[0].size(0), shape_.window - 1);
+    const std::int64_t kept = shape.window == 0 ? seen[0].size(0) : std::min(seen[0].size(0), shape.window - 1);
     for (std::size_t i = 0; i < 2; ++i) seen[i] = at::cat({seen[i].narrow(0, seen[i].size(0) - kept, kept), i == 0 ? k : v});
   }
-  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape_, paths_.attention);
-  return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape_, paths_.depth_attention);
+  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape, paths_.attention);
+  return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape, paths_.depth_attention);
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
@@ -86,15 +94,20 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
   CallCost cost;
   cost.matmul_flops = 2 * width * columns + 2 * query * width;
   // Keys that a token sees in the mean, and the share of the context's keys that is kept.
-  const double context = static_cast<double>(place.context),
-               window = shape_.window == 0 ? context : std::min(context, static_cast<double>(shape_.window));
+  const double context = static_cast<double>(place.context), seen = static_cast<double>(config_.window_of(place.block)),
+               window = seen == 0 ? context : std::min(context, seen);
   cost.score_flops = context == 0 ? 0 : 4 * query * (window - window * window / (2 * context));
   cost.kv_elements = 2 * static_cast<double>(shape_.kv_columns()) * (context == 0 ? 1 : window / context);
   const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
   cost.saved_elements = width + norm_->saved_elements() + columns + query;
-  // keys and values repeated for each query head, which joint attention does without
-  if (shape_.heads != shape_.kv_heads && depth_ != Depth::kJoint) cost.saved_elements += 2 * query;
+  if (paths_.attention == ops::Path::kFused || depth_ == Depth::kJoint) {
+    cost.saved_fp32 = static_cast<double>(shape_.heads);  // its log-sum-exp
+  } else if (shape_.heads != shape_.kv_heads) {
+    cost.saved_elements += 2 * query;  // keys and values repeated for each query head
+  }
+  // the softmax and the capped scores, and the scores themselves: of all keys, those that a mask hides too
+  if (shape_.score_cap > 0) cost.saved_fp32 += 2 * static_cast<double>(shape_.heads) * context;
   if (!q_norm_.is_empty()) cost.saved_elements += query + kv;  // what QK norm read
   if (depth_ != Depth::kNone) cost.memory_elements = 2 * kv;
   if (depth_ == Depth::kJoint) cost.score_flops += 4 * query * entries;

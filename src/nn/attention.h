@@ -1,5 +1,6 @@
 // Sequence attention: norm, packed QKV projection, RoPE, causal grouped-query attention, output projection; optional QK norm (RMSNorm of
-// queries and keys before RoPE, of each head or of all heads together), biases of the QKV projection, and a window.
+// queries and keys before RoPE, of each head or of all heads together), biases of the QKV projection, a window, and a cap on
+// the scores.
 // Two kinds of depth attention live in here, without parameters of their own; both read the keys and values that earlier calls of the same
 // forward pass left in DepthMemory, after RoPE, so that query and depth key of one token stand at one position:
 //   joint   one softmax over the sequence's keys and the token's own of earlier calls (MoDA, Zhu et al., 2026)
@@ -25,12 +26,14 @@ class AttentionImpl : public Mixer {
  private:
   enum class Depth { kNone, kJoint, kValues };
 
+  ops::HeadShape shape_of(std::int64_t block) const;                           // with the block's window
   at::Tensor rotate(const at::Tensor& qkv_NC, const CallContext& call) const;  // RoPE, behind QK norm where there is one
   at::Tensor mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const;
   at::Tensor attend(const at::Tensor& qkv_NC, CallContext& call) const;
   at::Tensor attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;
 
-  ops::HeadShape shape_;
+  AttentionConfig config_;
+  ops::HeadShape shape_;          // its window is that of the blocks that have one
   ops::HeadShape depth_shape_{};  // of kind values
   Depth depth_ = Depth::kNone;
   std::int64_t width_;

@@ -2,9 +2,10 @@
 
 #include <cmath>
 
+#include <torch/custom_class.h>
 #include <torch/torch.h>
 
-#include "meristem_kernels/attention.h"
+#include "ops/attention_passes.h"
 #include "ops/launch.h"
 
 namespace meristem::ops {
@@ -29,9 +30,10 @@ at::Tensor seen_keys(const at::Tensor& q, const at::Tensor& k, std::int64_t wind
   return window == 0 ? seen : seen.triu(before - window + 1);
 }
 
-at::Tensor softmax_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window) {
+at::Tensor softmax_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window, double score_cap) {
   const auto wide = accumulate_type(q.scalar_type());
   at::Tensor scores = at::matmul(q.to(wide), k.to(wide).transpose(2, 3)) / std::sqrt(static_cast<double>(q.size(3)));
+  if (score_cap > 0) scores = (scores / score_cap).tanh() * score_cap;
   scores = scores.masked_fill(seen_keys(q, k, window).logical_not(), -std::numeric_limits<double>::infinity());
   return at::matmul(scores.softmax(-1), v.to(wide)).to(q.scalar_type());
 }
@@ -51,9 +53,9 @@ at::Tensor attend_in_window(const at::Tensor& q, const at::Tensor& k, const at::
   return out.size() == 1 ? out[0] : at::cat(out, 2);
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window, Path path) {
-  if (path == Path::kReference) return softmax_attention(q, k, v, window);
-  const std::int64_t queries = q.size(2), keys = k.size(2);
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
+  const std::int64_t queries = q.size(2), keys = k.size(2), window = shape.window;
+  if (path == Path::kReference) return softmax_attention(q, k, v, window, shape.score_cap);
   if (window > 0 && keys > window) return attend_in_window(q, k, v, window);
   if (queries == keys) return at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/true);
   if (queries == 1) return at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/false);
@@ -65,71 +67,51 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
                         Path path) {
   const at::Tensor out = attend(as_heads(q, sequences, shape.heads, shape.head_dim),
                                 repeat_heads(as_heads(k, sequences, shape.kv_heads, shape.head_dim), shape.heads),
-                                repeat_heads(as_heads(v, sequences, shape.kv_heads, shape.head_dim), shape.heads), shape.window, path);
+                                repeat_heads(as_heads(v, sequences, shape.kv_heads, shape.head_dim), shape.heads), shape, path);
   return out.transpose(1, 2).reshape({-1, shape.query_columns()});
 }
 
-// The three parts of a packed projection, in place.
-template <class Matrix, class Word>
-struct PackedParts {
-  Matrix q, k, v;
-
-  PackedParts(Word* data, std::int64_t row_stride, const HeadShape& shape)
-      : q{data, row_stride, shape.head_dim},
-        k{data + shape.query_columns(), row_stride, shape.head_dim},
-        v{data + shape.query_columns() + shape.kv_columns(), row_stride, shape.head_dim} {}
+// A call as the autograd function keeps it.
+struct AttentionCall : torch::CustomClassHolder {
+  const AttentionPasses* passes = nullptr;
+  HeadShape shape{};
 };
-using InputParts = PackedParts<kernels::AttentionInput, const std::uint16_t>;
-using OutputParts = PackedParts<kernels::AttentionOutput, std::uint16_t>;
-
-kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
-  kernels::AttentionShape out{};
-  out.tokens = static_cast<int>(qkv_NC.size(0));
-  out.heads = static_cast<int>(shape.heads);
-  out.kv_heads = static_cast<int>(shape.kv_heads);
-  out.head_dim = static_cast<int>(shape.head_dim);
-  out.documents = static_cast<int>(offsets.size(0)) - 1;
-  out.offsets = offsets.data_ptr<std::int32_t>();
-  out.window_left = static_cast<int>(shape.window) - 1;  // -1: all tokens before itself
-  out.window_right = 0;
-  out.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
-  return out;
-}
 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
-                            std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t window) {
-    const HeadShape shape{heads, kv_heads, head_dim, window};
-    const at::Tensor qkv = readable(qkv_NC);
-    const at::Tensor out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options());
-    const at::Tensor log_sum_exp = at::empty({heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
-    attention_forward_cuda(qkv, shape, offsets, out, log_sum_exp);
+                            const c10::intrusive_ptr<AttentionCall>& call) {
+    const HeadShape& shape = call->shape;
+    const at::Tensor qkv = call->passes->rows(qkv_NC), out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options()),
+                     log_sum_exp = at::empty({shape.heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
+    call->passes->forward(qkv, shape, offsets, out, log_sum_exp);
     context->save_for_backward({qkv, out, log_sum_exp, offsets});
-    context->saved_data["shape"] = std::vector<std::int64_t>{heads, kv_heads, head_dim, window};
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto holder = context->saved_data["call"].toCapsule();
+    const auto& call = static_cast<const AttentionCall&>(*holder);
     const auto saved = context->get_saved_variables();
-    const std::vector<std::int64_t> numbers = context->saved_data["shape"].toIntVector();
-    const HeadShape shape{numbers[0], numbers[1], numbers[2], numbers[3]};
-    const at::Tensor d_qkv = at::empty({saved[0].size(0), shape.columns()}, saved[0].options());
-    attention_backward_cuda(saved[0], shape, saved[3], saved[1], readable(grads[0]), saved[2], d_qkv);
-    return {d_qkv, {}, {}, {}, {}, {}};
+    const at::Tensor d_qkv = at::empty({saved[0].size(0), call.shape.columns()}, saved[0].options());
+    call.passes->backward(saved[0], call.shape, saved[3], saved[1], call.passes->rows(grads[0]), saved[2], d_qkv);
+    return {d_qkv, {}, {}};
   }
 };
 
-at::Tensor fused_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
-  TORCH_CHECK(qkv_NC.scalar_type() == at::kBFloat16, "attention: qkv is ", qkv_NC.sizes(), " of ", qkv_NC.scalar_type(), ", expected [N, ",
-              shape.columns(), "] of BFloat16");
+}  // namespace
+
+at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
+  passes.check(qkv_NC, shape);
   TORCH_CHECK(offsets.defined(), "attention: the batch brought no offsets of its documents");
   TORCH_CHECK(offsets.scalar_type() == at::kInt && offsets.dim() == 1 && offsets.is_contiguous() && offsets.device() == qkv_NC.device(),
               "attention: offsets are ", offsets.sizes(), " of ", offsets.scalar_type(), ", expected int32 on ", qkv_NC.device());
-  return FusedAttention::apply(qkv_NC, offsets, shape.heads, shape.kv_heads, shape.head_dim, shape.window);
+  const auto call = c10::make_intrusive<AttentionCall>();
+  call->passes = &passes;
+  call->shape = shape;
+  return FusedAttention::apply(qkv_NC, offsets, call);
 }
-
-}  // namespace
 
 Documents Documents::on(at::Device device) const {
   if (offsets.defined()) return *this;
@@ -142,7 +124,9 @@ Documents Documents::on(at::Device device) const {
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
-  if (path == Path::kFused) return fused_attention(qkv_NC, shape, documents.offsets);
+  TORCH_CHECK(shape.score_cap == 0 || path == Path::kReference, "attention: the reference alone caps scores");
+  if (path == Path::kFused)
+    return fused_attention(qkv_NC.is_cpu() ? kAttentionPassesCpu : kAttentionPassesCuda, qkv_NC, shape, documents.offsets);
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   if (documents.is_uniform()) {
     return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(documents.lengths.size()), path);
@@ -158,23 +142,6 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
 
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
   return attend_block(q, k, v, shape, 1, path);
-}
-
-void attention_forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
-                            const at::Tensor& log_sum_exp_HN) {
-  const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
-  kernels::attention_forward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
-                             log_sum_exp_HN.data_ptr<float>(), stream_of(qkv_NC));
-}
-
-void attention_backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
-                             const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC) {
-  const at::Tensor delta = at::empty_like(log_sum_exp_HN);
-  const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
-  const OutputParts d_in(words(d_qkv_NC), d_qkv_NC.stride(0), shape);
-  kernels::attention_backward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
-                              {words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(), delta.data_ptr<float>(),
-                              d_in.q, d_in.k, d_in.v, stream_of(qkv_NC));
 }
 
 }  // namespace meristem::ops

@@ -1,6 +1,6 @@
-// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection; with a window (Beltagy et al., 2020) where the
-// shape has one. Shapes: N tokens, H query heads, G key/value heads (G divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value
-// columns.
+// Causal grouped-query attention, softmax(q k^T / sqrt(K)) v, on the packed projection; with a window (Beltagy et al., 2020) and with
+// capped scores (Gemma 2, 2408.00118; kReference alone) where the shape has them. Shapes: N tokens, H query heads, G key/value heads (G
+// divides H), K head dim; qkv_NC holds H*K query, G*K key, G*K value columns.
 #pragma once
 
 #include <cstdint>
@@ -34,20 +34,14 @@ struct Documents {
   }
 };
 
-// Returns [N, H*K] of the same type; causal within each document. Differentiable in qkv_NC. kFused: bf16 and head dims 64 and 128; reads
-// documents.offsets and the projection in place by its strides; saves qkv, the result and its log-sum-exp; gradients are deterministic.
+// Returns [N, H*K] of the same type; causal within each document. Differentiable in qkv_NC. kFused: on a CPU fp32 and bf16 and even
+// head dims, on a GPU bf16 and head dims 64 and 128; reads documents.offsets and the projection in place by its strides; saves qkv, the
+// result and its log-sum-exp; gradients are deterministic.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a
 // window no further back than that. No gradient.
 // Our own kernel is for whole sequences: kFused decodes by the library.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
-
-// The two passes of kernels/attention on a packed projection in bf16 whose rows are readable in place (ops/launch.h), for operators that
-// join more to its softmax. out [N, H*K], log_sum_exp [H, N] float32 and d_qkv, like qkv, are written.
-void attention_forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
-                            const at::Tensor& log_sum_exp_HN);
-void attention_backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
-                             const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC);
 
 }  // namespace meristem::ops

@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/attention_passes.h"
 #include "ops/depth_attention_passes.h"
 #include "ops/launch.h"
 
@@ -9,9 +10,6 @@ namespace meristem::ops {
 namespace {
 
 void check_nothing(const at::Tensor&, at::TensorList) {}
-
-// Rows that are each without gaps, whatever the distance between them.
-at::Tensor with_dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
 
 template <class X>
 cpu::Rows<const X> rows_of(const at::Tensor& x) {
@@ -82,74 +80,20 @@ void backward_cpu(const at::Tensor& d_out, const at::Tensor& q, at::TensorList e
   if (adds) dq.add_(part);
 }
 
-// A run of sequences of equal length: rows [begin, begin + sequences * length).
-struct Stretch {
-  std::int64_t begin, sequences, length;
-  at::Tensor of(const at::Tensor& x) const { return x.narrow(0, begin, sequences * length); }
-};
-std::vector<Stretch> stretches_of(const std::vector<std::int64_t>& lengths) {
-  std::vector<Stretch> out;
-  std::int64_t begin = 0;
-  for (const std::int64_t length : lengths) {
-    if (!out.empty() && out.back().length == length) {
-      ++out.back().sequences;
-    } else {
-      out.push_back({begin, 1, length});
-    }
-    begin += length;
-  }
-  return out;
-}
-
-// Rows of `heads` heads -> [sequences, H, T, K]; key heads are repeated for the queries that share them.
-at::Tensor split_heads(const at::Tensor& x, std::int64_t sequences, std::int64_t heads, const HeadShape& shape) {
-  const at::Tensor split = x.view({sequences, -1, heads, shape.head_dim}).transpose(1, 2);
-  return heads == shape.heads ? split : split.repeat_interleave(shape.heads / heads, 1);
-}
-// The gradient's way back: [sequences, H, T, K] -> rows of `heads` heads.
-at::Tensor join_heads(const at::Tensor& x, std::int64_t heads, const HeadShape& shape) {
-  const at::Tensor rows = x.transpose(1, 2).reshape({x.size(0) * x.size(2), heads, shape.heads / heads, shape.head_dim});
-  return (heads == shape.heads ? rows.select(2, 0) : rows.sum(2)).reshape({rows.size(0), -1});
-}
-
-std::vector<at::Tensor> parts_of(const at::Tensor& packed, const HeadShape& shape) {
-  return packed.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-}
-
 at::Tensor sequence_forward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out) {
-  const auto parts = parts_of(qkv_NC, shape);
   const at::Tensor lse_NH = at::empty({qkv_NC.size(0), shape.heads}, qkv_NC.options().dtype(at::kFloat));
-  for (const Stretch& stretch : stretches_of(documents.lengths)) {
-    const auto [y, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
-        split_heads(stretch.of(parts[0]), stretch.sequences, shape.heads, shape),
-        split_heads(stretch.of(parts[1]), stretch.sequences, shape.kv_heads, shape),
-        split_heads(stretch.of(parts[2]), stretch.sequences, shape.kv_heads, shape), 0.0, /*is_causal=*/true);
-    stretch.of(out).copy_(join_heads(y, shape.heads, shape));
-    stretch.of(lse_NH).copy_(sums.transpose(1, 2).reshape({-1, shape.heads}));
-  }
+  kAttentionPassesCpu.forward(qkv_NC, shape, documents.on(at::kCPU).offsets, out, lse_NH.t());
   return lse_NH;
 }
 
 void sequence_backward_cpu(const at::Tensor& d_out, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents,
                            const at::Tensor& out, const at::Tensor& lse_NH, const at::Tensor& d_qkv_NC) {
-  const auto parts = parts_of(qkv_NC, shape);
-  for (const Stretch& stretch : stretches_of(documents.lengths)) {
-    const auto heads_of = [&](const at::Tensor& x, std::int64_t heads) {
-      return split_heads(stretch.of(x), stretch.sequences, heads, shape);
-    };
-    const at::Tensor sums = stretch.of(lse_NH).view({stretch.sequences, stretch.length, shape.heads}).transpose(1, 2).contiguous();
-    const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        heads_of(d_out, shape.heads), heads_of(parts[0], shape.heads), heads_of(parts[1], shape.kv_heads),
-        heads_of(parts[2], shape.kv_heads), heads_of(out, shape.heads), sums, 0.0, /*is_causal=*/true);
-    const auto into = parts_of(stretch.of(d_qkv_NC), shape);
-    into[0].copy_(join_heads(dq, shape.heads, shape));
-    into[1].copy_(join_heads(dk, shape.kv_heads, shape));
-    into[2].copy_(join_heads(dv, shape.kv_heads, shape));
-  }
+  kAttentionPassesCpu.backward(qkv_NC, shape, documents.on(at::kCPU).offsets, out, d_out, lse_NH.t(), d_qkv_NC);
 }
 
 }  // namespace
 
-const DepthPasses kDepthPassesCpu{check_nothing, with_dense_rows, forward_cpu, backward_cpu, sequence_forward_cpu, sequence_backward_cpu};
+const DepthPasses kDepthPassesCpu{check_nothing, kAttentionPassesCpu.rows, forward_cpu,
+                                  backward_cpu,  sequence_forward_cpu,     sequence_backward_cpu};
 
 }  // namespace meristem::ops

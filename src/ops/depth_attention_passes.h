@@ -38,7 +38,7 @@ struct DepthPasses {
                             const at::Tensor& out, const at::Tensor& log_sum_exp, const at::Tensor& d_qkv_NC);
 };
 
-// ops/cpu, and LibTorch's fused attention for the sequence: float32 and bfloat16.
+// ops/cpu: float32 and bfloat16.
 extern const DepthPasses kDepthPassesCpu;
 // kernels/depth_attention and kernels/attention: bfloat16, the shapes that meristem_kernels/depth_attention.h allows, at most
 // kernels::kDepthEntries entries; jointly head dims 64 and 128.

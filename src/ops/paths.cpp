@@ -12,6 +12,7 @@
 #include "meristem_kernels/experts.h"
 #include "meristem_kernels/rms_norm.h"
 #include "meristem_kernels/rope.h"
+#include "ops/cpu/row_kernels.h"
 
 namespace meristem {
 
@@ -73,12 +74,24 @@ std::string cuda_limit(std::string_view op, at::ScalarType compute, const ModelS
   return "";
 }
 
+// What the reference alone computes: " with …"; empty where the other paths do too.
+std::string reference_alone(std::string_view op, const ModelShapes& shapes) {
+  if (op == "attention" && shapes.score_cap) return " with model.attention.score_cap";
+  if (op == "swiglu" && shapes.geglu) return " with model.feed_forward.kind: geglu";
+  return "";
+}
+
 // Our own kernels in CUDA are those that are linked; here and there they compute in fp32 or bf16.
 bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
                   const ModelShapes& shapes) {
-  if (compute == at::kDouble) return false;
+  if (compute == at::kDouble || !reference_alone(op.key, shapes).empty()) return false;
   if (device.is_cpu()) return op.has_own_cpu;
   return kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
+}
+
+// Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours does not; nobody has measured which is faster there.
+bool library_has_tiles(std::string_view op, at::ScalarType compute) {
+  return op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16();
 }
 
 Path resolve(const Operator<Path>& op, const std::string& asked, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
@@ -86,15 +99,20 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
   const bool fused = fused_exists(op, device, compute, kernels, shapes);
   if (asked == "reference") return Path::kReference;
   // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
-  if (asked == "library") return op.has_library ? Path::kLibrary : Path::kReference;
+  const std::string no_other = reference_alone(op.key, shapes);
+  const Path library = op.has_library && no_other.empty() ? Path::kLibrary : Path::kReference;
+  if (asked == "library") return library;
   if (asked == "fused") {
     if (fused) return Path::kFused;
     throw InputError(fmt::format("kernels.{}: fused cannot run on {} in {}{}; allowed: reference, library, auto", op.key, device.str(),
-                                 c10::toString(compute), device.is_cuda() ? cuda_limit(op.key, compute, shapes) : ""));
+                                 c10::toString(compute),
+                                 !no_other.empty()  ? no_other
+                                 : device.is_cuda() ? cuda_limit(op.key, compute, shapes)
+                                                    : ""));
   }
   // auto never picks a CUDA kernel that no GPU has run.
-  if (fused && (device.is_cpu() || kernels.proven(op.key))) return Path::kFused;
-  return op.has_library ? Path::kLibrary : Path::kReference;
+  if (fused && (device.is_cpu() ? !library_has_tiles(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
+  return library;
 }
 
 }  // namespace

@@ -32,10 +32,11 @@ struct Paths : PerOperator<Path> {
   static Paths reference() { return {}; }
 };
 
-// Query heads and the key/value heads that they share, and how far back a token looks.
+// Query heads and the key/value heads that they share, how far back a token looks, and whether scores are capped.
 struct HeadShape {
   std::int64_t heads, kv_heads, head_dim;
   std::int64_t window = 0;  // tokens that one sees, itself the last of them; 0: all before it
+  double score_cap = 0;     // scores s become cap tanh(s / cap); 0: they stay
   std::int64_t query_columns() const { return heads * head_dim; }
   std::int64_t kv_columns() const { return kv_heads * head_dim; }
   std::int64_t columns() const { return query_columns() + 2 * kv_columns(); }
@@ -49,6 +50,8 @@ struct ModelShapes {
   std::int64_t entries = 0;             // the most that a token attends over
   std::int64_t experts = 0;
   std::int64_t normed_width = 0;  // of the widest row of a norm, where that is wider than width
+  bool score_cap = false;         // of attention, which the reference alone computes
+  bool geglu = false;             // in SwiGLU's place, which the reference alone computes
 };
 
 // Whether this build holds CUDA kernels that the device can run, and which of them a GPU has run and passed (kernels/proven.json, compiled

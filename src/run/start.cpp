@@ -65,7 +65,7 @@ void refuse_other_blocks(const RunConfig& config, const Timeline& timeline, cons
   if (static_cast<std::int64_t>(source_of.size()) != blocks) {
     throw InputError(fmt::format("initial.source_of: found {} entries; this config begins with {} blocks", source_of.size(), blocks));
   }
-  refuse_mixed_rope(config.model.attention, source_of, "initial.source_of");
+  refuse_mixed_blocks(config.model.attention, source_of, "initial.source_of");
   try {
     check_source_map(source_of, there);
   } catch (const InputError& error) {

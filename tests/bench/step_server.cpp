@@ -1,9 +1,10 @@
-// An update on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates)
-// and "quit" lines, answers JSON lines.
+// An update on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates),
+// "profile N" (where the host's time goes over N updates) and "quit" lines, answers JSON lines.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "bench/commands.h"
 #include "core/errors.h"
@@ -70,19 +72,63 @@ bool occupies_the_gpu(std::uint8_t activity) {
   return type == ActivityType::CONCURRENT_KERNEL || type == ActivityType::GPU_MEMCPY || type == ActivityType::GPU_MEMSET;
 }
 
+// What LibTorch's profiler saw while `work` ran.
+std::vector<torch::autograd::profiler::KinetoEvent> traced(torch::profiler::impl::ActivityType activity,
+                                                           const std::function<void()>& work) {
+  namespace profiler = torch::profiler::impl;
+  const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
+  const std::set<profiler::ActivityType> activities{activity};
+  torch::autograd::profiler::prepareProfiler(config, activities);
+  torch::autograd::profiler::enableProfiler(config, activities);
+  work();
+  return torch::autograd::profiler::disableProfiler()->events();
+}
+
+struct OperatorTime {
+  double seconds = 0;  // without the operators that it calls
+  std::int64_t calls = 0;
+};
+
+// By operator, on the thread that calls them all: an operator's own time is what no operator inside it takes.
+std::map<std::string, OperatorTime> operator_times(const std::function<void()>& work) {
+  auto events = traced(torch::profiler::impl::ActivityType::CPU, work);
+  std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) {
+    return a.startNs() != b.startNs() ? a.startNs() < b.startNs() : a.endNs() > b.endNs();
+  });
+  std::map<std::string, OperatorTime> times;
+  std::vector<std::pair<std::uint64_t, OperatorTime*>> open;  // end and entry of those that are running
+  for (const auto& event : events) {
+    while (!open.empty() && open.back().first <= event.startNs()) open.pop_back();
+    const double seconds = 1e-9 * static_cast<double>(event.endNs() - event.startNs());
+    OperatorTime& own = times[event.name()];
+    own.seconds += seconds;
+    ++own.calls;
+    if (!open.empty()) open.back().second->seconds -= seconds;
+    open.emplace_back(event.endNs(), &own);
+  }
+  return times;
+}
+
+// FLOP/s of matrix products as large as this processor's caches like, in the compute type: what a step's products can at best reach.
+double product_rate(at::ScalarType type, at::Device device) {
+  constexpr std::int64_t kSize = 1024;
+  const at::Tensor a = torch::randn({kSize, kSize}, at::TensorOptions(device).dtype(type)), b = torch::randn_like(a);
+  double best = 1e9;
+  for (int i = 0; i < 10; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    at::mm(a, b);
+    finish_device(device);
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
 // The share of the time from the first kernel, copy or fill of `work` to the end of the last in which the GPU ran none, as LibTorch's
 // profiler saw it. `work` ends with the GPU's own end. Tracing makes launches slower, so this is at most too high. InputError where the
 // profiler saw no GPU.
 double gpu_idle_share(const std::function<void()>& work) {
-  namespace profiler = torch::profiler::impl;
-  const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
-  const std::set<profiler::ActivityType> activities{profiler::ActivityType::CUDA};
-  torch::autograd::profiler::prepareProfiler(config, activities);
-  torch::autograd::profiler::enableProfiler(config, activities);
-  work();
-  const auto trace = torch::autograd::profiler::disableProfiler();
   std::vector<BusyInterval> busy;
-  for (const auto& event : trace->events()) {
+  for (const auto& event : traced(torch::profiler::impl::ActivityType::CUDA, work)) {
     if (occupies_the_gpu(event.activityType()))
       busy.push_back({static_cast<std::int64_t>(event.startNs()), static_cast<std::int64_t>(event.endNs())});
   }
@@ -127,6 +173,22 @@ class StepServer {
     });
     return fmt::format("{{\"gpu_idle\":{}}}", number_text(share));
   }
+  // Milliseconds of an update by operator, the most expensive first, and the rate of products.
+  std::string profile(int updates) {
+    const auto times = operator_times([&] {
+      for (int i = 0; i < updates; ++i) update();
+      updater_.finish();
+      finish_device(device_);
+    });
+    std::string rows;
+    for (const auto& [name, time] : times) {
+      rows += fmt::format("{}[{},{},{}]", rows.empty() ? "" : ",", nlohmann::json(name).dump(), number_text(1e3 * time.seconds / updates),
+                          number_text(static_cast<double>(time.calls) / updates));
+    }
+    return fmt::format("{{\"product_flops\":{},\"operators\":[{}]}}",
+                       number_text(product_rate(config_.precision.compute == Precision::kBf16 ? at::kBFloat16 : at::kFloat, device_)),
+                       rows);
+  }
   std::string memory() const { return fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device_)); }
 
  private:
@@ -155,8 +217,10 @@ int serve(const StepArguments& a) {
       std::cout << server.step() << std::endl;
     } else if (std::sscanf(line.c_str(), "idle %d", &updates) == 1 && updates > 0) {
       std::cout << server.idle(updates) << std::endl;
+    } else if (std::sscanf(line.c_str(), "profile %d", &updates) == 1 && updates > 0) {
+      std::cout << server.profile(updates) << std::endl;
     } else {
-      throw InputError(fmt::format("step: found '{}'; allowed: step, idle N, quit", line));
+      throw InputError(fmt::format("step: found '{}'; allowed: step, idle N, profile N, quit", line));
     }
   }
   std::cout << server.memory() << std::endl;
@@ -167,7 +231,7 @@ int serve(const StepArguments& a) {
 
 void add_step(CLI::App& app, Action& run) {
   auto a = std::make_shared<StepArguments>();
-  CLI::App* command = app.add_subcommand("step", "Single updates on request, over standard input: step, idle N, quit");
+  CLI::App* command = app.add_subcommand("step", "Single updates on request, over standard input: step, idle N, profile N, quit");
   command->add_option("--layers", a->layers, "");
   command->add_option("--width", a->width, "");
   command->add_option("--inner", a->inner, "");

@@ -1,21 +1,53 @@
 #include "ops/cpu/row_kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace meristem::ops::cpu {
 
 extern const RowKernels kRowKernels_baseline;
 #if defined(__x86_64__)
 extern const RowKernels kRowKernels_avx2;
 extern const RowKernels kRowKernels_avx512;
+extern const RowKernels kRowKernels_avx512bf16;
 #endif
 
-const RowKernels& row_kernels() {
+void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]) {
+  int count = 0;
 #if defined(__x86_64__)
-  static const RowKernels& best = __builtin_cpu_supports("x86-64-v4")   ? kRowKernels_avx512
-                                  : __builtin_cpu_supports("x86-64-v3") ? kRowKernels_avx2
-                                                                        : kRowKernels_baseline;
-  return best;
+  const bool v4 = __builtin_cpu_supports("x86-64-v4");
+  if (v4 && __builtin_cpu_supports("avx512bf16")) levels[count++] = &kRowKernels_avx512bf16;
+  if (v4) levels[count++] = &kRowKernels_avx512;
+  if (__builtin_cpu_supports("x86-64-v3")) levels[count++] = &kRowKernels_avx2;
+#endif
+  levels[count++] = &kRowKernels_baseline;
+  while (count < kRowKernelLevels) levels[count++] = nullptr;
+}
+
+namespace {
+
+const RowKernels*& current() {
+  static const RowKernels* kernels = [] {
+    const RowKernels* levels[kRowKernelLevels];
+    row_kernels_here(levels);
+    return levels[0];
+  }();
+  return kernels;
+}
+
+}  // namespace
+
+const RowKernels& row_kernels() { return *current(); }
+
+void use_row_kernels(const RowKernels& kernels) { current() = &kernels; }
+
+bool has_amx_bf16() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1u) != 0;
 #else
-  return kRowKernels_baseline;
+  return false;
 #endif
 }
 

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "ops/cpu/row_kernels.h"
 
 namespace meristem::ops::cpu {
@@ -232,10 +236,21 @@ void accumulate_bf16(float* sum, const std::uint16_t* x, std::int64_t count) {
 
 #include "ops/cpu/depth_attention.inc"
 
+#include "ops/cpu/attention.inc"
+
 template <class X>
 constexpr TypedKernels<X> typed() {
-  return {rms_norm<X>,        rms_norm_backward<X>,       rope<X>, swiglu<X>, swiglu_backward<X>, cross_entropy<X>,
-          depth_attention<X>, depth_attention_backward<X>};
+  return {rms_norm<X>,
+          rms_norm_backward<X>,
+          rope<X>,
+          swiglu<X>,
+          swiglu_backward<X>,
+          cross_entropy<X>,
+          depth_attention<X>,
+          depth_attention_backward<X>,
+          attention<X>,
+          attention_backward<X>,
+          attention_scratch<X>};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Our CPU kernels over rows of memory: raw pointers and sizes, no LibTorch, no threads. One source is compiled for three instruction
-// sets; row_kernels() picks the best one that this processor has. Callers split the rows over threads.
+// Our CPU kernels over rows of memory: raw pointers and sizes, no LibTorch, no threads. One source is compiled for four instruction
+// sets; row_kernels() picks the best one that this
+// processor has. Callers split the rows over threads.
 // `bf16` arrays are passed as std::uint16_t. All arithmetic is fp32; conversions to bf16 round to nearest even.
 #pragma once
 
@@ -32,6 +33,24 @@ struct DepthGradient {
   bool adds;
 };
 
+// Attention of one document for the query heads that share one key head (ops/attention.h): q holds group * head_dim columns a row, k and v
+// head_dim. window: 0, or how many tokens one sees.
+struct AttentionShape {
+  std::int64_t tokens, group, head_dim, window;
+  float scale;
+};
+template <class X>
+struct AttentionRows {
+  Rows<X> q, k, v;
+};
+// The logarithm of the softmax's sum for a token and a head of the group.
+template <class F>
+struct LogSums {
+  F* data;
+  std::int64_t token_stride, head_stride;
+  F& at(std::int64_t token, std::int64_t head) const { return data[token * token_stride + head * head_stride]; }
+};
+
 template <class X>
 struct TypedKernels {
   // y = x / rms(x) * w, one rstd a row. x, y: [rows, width].
@@ -58,10 +77,16 @@ struct TypedKernels {
   void (*depth_attention_backward)(Rows<const X> dy, Rows<const X> q, const Rows<const X>* keys, const Rows<const X>* values, const X* y,
                                    const float* lse, X* dq, const DepthGradient<X>* dk, const DepthGradient<X>* dv, std::int64_t begin,
                                    std::int64_t end, const DepthShape& shape, float* scratch);
+  // out [tokens, group*head_dim] and lse are written. scratch: attention_scratch(shape, false) bytes, 64-byte aligned.
+  void (*attention)(const AttentionRows<const X>& in, Rows<X> out, const LogSums<float>& lse, const AttentionShape& shape, void* scratch);
+  // out and lse are those of the forward pass; d_in is written. scratch: attention_scratch(shape, true) bytes, 64-byte aligned.
+  void (*attention_backward)(const AttentionRows<const X>& in, Rows<const X> out, Rows<const X> d_out, const LogSums<const float>& lse,
+                             const AttentionRows<X>& d_in, const AttentionShape& shape, void* scratch);
+  std::int64_t (*attention_scratch)(const AttentionShape& shape, bool backward);
 };
 
 struct RowKernels {
-  const char* name;  // "avx512", "avx2", "baseline"
+  const char* name;  // "avx512bf16", "avx512", "avx2", "baseline"
   TypedKernels<float> f32;
   TypedKernels<std::uint16_t> bf16;
   // AdamW over count elements; half, where not null, receives the new weights in bf16.
@@ -71,6 +96,16 @@ struct RowKernels {
   void (*accumulate_bf16)(float* sum, const std::uint16_t* x, std::int64_t count);
 };
 
+// The best that this processor runs, or those of use_row_kernels.
 const RowKernels& row_kernels();
+
+// Every set of kernels that this processor runs, the best first, and nulls; and which one runs from now on: for tests, not while others
+// run.
+constexpr int kRowKernelLevels = 4;
+void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]);
+void use_row_kernels(const RowKernels& kernels);
+
+// Whether this processor multiplies tiles of bf16 (AMX), which none of our kernels do.
+bool has_amx_bf16();
 
 }  // namespace meristem::ops::cpu

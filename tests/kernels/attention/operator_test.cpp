@@ -1,5 +1,5 @@
-// causal_attention on its fused path, around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v in
-// the projection, strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
+// Attention's CUDA passes as an operator, around the kernels' own source on the CPU layer: what the operator passes (places of q, k and v
+// in the projection, strides, documents, scale, scratch) against the reference, every access checked against the tensors' bounds.
 #include <algorithm>
 
 #include <torch/torch.h>
@@ -8,6 +8,7 @@
 #include "kernels/device_tensors.h"
 #include "kernels/on_cpu.h"
 #include "ops/attention.h"
+#include "ops/attention_passes.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -34,7 +35,7 @@ void run_operator(AttentionOnCpu& problem, bool wide, bool turned) {
   const at::Tensor packed = tensor_of(problem.qkv, problem.tokens, problem.columns);
   at::Tensor qkv = wide ? at::cat({packed, packed.narrow(1, 0, 64)}, 1).narrow(1, 0, problem.columns) : packed;
   qkv = qkv.detach().requires_grad_();
-  const at::Tensor out = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
+  const at::Tensor out = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU).offsets);
   const at::Tensor d_out = tensor_of(problem.d_out, problem.tokens, problem.out_columns).narrow(1, 0, shape.query_columns());
   out.backward(turned ? d_out.t().contiguous().t() : d_out);
   copy_to(out.detach(), problem.out, problem.out_columns);
@@ -71,10 +72,11 @@ TEST_CASE("the operator reads the offsets that a batch brings, and makes none it
   const at::Tensor qkv = tensor_of(problem.qkv, 64, problem.columns);
   ops::Documents documents{{20, 44}};
   CHECK(torch::equal(documents.on(at::kCPU).offsets, torch::tensor({0, 20, 64}, torch::kInt)));
-  const at::Tensor made = ops::causal_attention(qkv, shape, documents.on(at::kCPU), ops::Path::kFused);
-  CHECK_THROWS_WITH(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), Catch::Contains("no offsets of its documents"));
+  const at::Tensor made = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU).offsets);
+  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.offsets),
+                    Catch::Contains("no offsets of its documents"));
   documents.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
-  CHECK(torch::equal(ops::causal_attention(qkv, shape, documents, ops::Path::kFused), made));
-  CHECK_THROWS_WITH(ops::causal_attention(qkv.to(torch::kFloat), shape, documents, ops::Path::kFused),
+  CHECK(torch::equal(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.offsets), made));
+  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv.to(torch::kFloat), shape, documents.offsets),
                     Catch::Contains("expected [N, 256] of BFloat16"));
 }

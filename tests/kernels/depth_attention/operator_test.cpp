@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "kernels/device_tensors.h"
+#include "ops/attention_passes.h"
 #include "ops/depth_attention_passes.h"
 #include "support/catch.h"
 #include "support/tolerance.h"
@@ -124,7 +125,7 @@ TEST_CASE("joint attention without entries is attention") {
   const at::Tensor upstream = torch::randn({13, 128}).to(at::kBFloat16);
   const at::Tensor joint = torch::randn({13, 256}).to(at::kBFloat16).requires_grad_(), plain = joint.detach().clone().requires_grad_();
   const at::Tensor y = ops::fused_joint_attention(ops::kDepthPassesCuda, joint, {}, {}, shape, documents),
-                   expected = ops::causal_attention(plain, shape, documents, ops::Path::kFused);
+                   expected = ops::fused_attention(ops::kAttentionPassesCuda, plain, shape, documents.offsets);
   CHECK(torch::equal(y, expected));
   y.backward(upstream);
   expected.backward(upstream);

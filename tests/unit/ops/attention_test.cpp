@@ -7,6 +7,7 @@
 
 #include "support/catch.h"
 #include "support/tolerance.h"
+#include "unit/ops/check_fused.h"
 
 using namespace meristem;
 using ops::Documents;
@@ -69,12 +70,58 @@ TEST_CASE("library attention agrees with the reference, uniform and packed, with
   }
 }
 
+TEST_CASE("our own attention agrees with the reference at every level of this processor") {
+  torch::manual_seed(5);
+  struct Case {
+    HeadShape shape;
+    std::vector<std::int64_t> lengths;
+  };
+  const std::vector<Case> cases{
+      {{4, 4, 64}, {200}},         {{4, 2, 32}, {1, 70, 128, 1}},
+      {{3, 1, 48}, {77, 3}},       {{2, 1, 128}, {150}},
+      {{6, 2, 8}, {40, 41}},       {{2, 2, 10}, {33}},
+      {{4, 2, 32, 37}, {300}},     {{2, 2, 16, 2}, {100}},
+      {{4, 1, 16, 128}, {150, 9}}, {{1, 1, 80, 64}, {70, 64, 65}},
+      {{2, 1, 64, 130}, {400}},
+  };
+  for (const auto& [shape, lengths] : cases) {
+    const Documents documents = Documents{lengths}.on(at::kCPU);
+    std::int64_t tokens = 0;
+    for (const std::int64_t length : lengths) tokens += length;
+    INFO("heads of " << shape.head_dim << ", window " << shape.window << ", " << tokens << " tokens");
+    test::check_fused(
+        [&, shape = shape](const std::vector<at::Tensor>& in, Path path) {
+          return ops::causal_attention(in[0].narrow(1, 2, shape.columns()), shape, documents, path);  // a part of wider rows
+        },
+        {torch::randn({tokens, shape.columns() + 6})});
+  }
+}
+
+TEST_CASE("our own attention gives the same bits with any number of threads, and finite ones for large scores") {
+  torch::manual_seed(6);
+  const HeadShape shape{4, 2, 32};
+  const Documents documents = Documents{{150, 7, 90}}.on(at::kCPU);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const at::Tensor qkv = (torch::randn({247, shape.columns()}) * 30).to(type), weight = torch::randn({247, 128}).to(type);
+    const at::Tensor out = ops::causal_attention(qkv, shape, documents, Path::kFused),
+                     grad = gradient(qkv, shape, documents, Path::kFused, weight);
+    CHECK(out.isfinite().all().item<bool>());
+    CHECK(grad.isfinite().all().item<bool>());
+    const int threads = at::get_num_threads();
+    for (const int count : {1, 3, threads}) {
+      at::set_num_threads(count);
+      CHECK(torch::equal(ops::causal_attention(qkv, shape, documents, Path::kFused), out));
+      CHECK(torch::equal(gradient(qkv, shape, documents, Path::kFused, weight), grad));
+    }
+  }
+}
+
 TEST_CASE("a token sees its own document up to itself and nothing else, bit for bit") {
   torch::manual_seed(2);
   const HeadShape shape{4, 2, 8};
-  const Documents documents{{7, 9}};
+  const Documents documents = Documents{{7, 9}}.on(at::kCPU);
   const at::Tensor qkv = torch::randn({16, shape.columns()});
-  for (const Path path : {Path::kReference, Path::kLibrary}) {
+  for (const Path path : {Path::kReference, Path::kLibrary, Path::kFused}) {
     const at::Tensor before = ops::causal_attention(qkv, shape, documents, path);
     at::Tensor changed = qkv.clone();
     changed[10] += 1;
@@ -135,7 +182,7 @@ TEST_CASE("packed short documents need memory in proportion to their tokens, nev
   c10::SetCPUAllocator(&counted, 100);
   {
     at::Tensor qkv = torch::randn({kTokens, shape.columns()}).requires_grad_();
-    ops::causal_attention(qkv, shape, documents, Path::kLibrary).sum().backward();
+    for (const Path path : {Path::kLibrary, Path::kFused}) ops::causal_attention(qkv, shape, documents.on(at::kCPU), path).sum().backward();
   }
   c10::SetCPUAllocator(before, 100);
   INFO("peak " << counted.peak() << " bytes, largest " << counted.largest() << ", qkv " << qkv_bytes << ", T x T "

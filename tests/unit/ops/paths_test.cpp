@@ -64,7 +64,23 @@ TEST_CASE(
   cannot(at::kFloat, 64);
   cannot(at::kBFloat16, 32);
   cannot(at::kBFloat16, 96);
-  CHECK_THROWS_AS(resolve_paths(fused, at::kCPU, at::kBFloat16, {yes, yes}), InputError);
+}
+
+TEST_CASE("what the reference alone computes is never left to another path") {
+  KernelsConfig fused, library;
+  fused.swiglu = fused.attention = "fused";
+  library.swiglu = library.attention = "library";
+  ModelShapes capped, geglu;
+  capped.score_cap = geglu.geglu = true;
+  for (const at::Device device : {at::Device(at::kCPU), kGpu}) {
+    for (const KernelsConfig& config : {KernelsConfig{}, library}) {
+      CHECK(resolve_paths(config, device, at::kBFloat16, {yes, yes}, capped).attention == Path::kReference);
+      CHECK(resolve_paths(config, device, at::kBFloat16, {yes, yes}, geglu).swiglu == Path::kReference);
+    }
+    CHECK_THROWS_WITH(resolve_paths(fused, device, at::kBFloat16, {yes, yes}, geglu),
+                      Catch::Contains("with model.feed_forward.kind: geglu"));
+  }
+  CHECK_THROWS_WITH(resolve_paths(fused, kGpu, at::kBFloat16, {yes, yes}, capped), Catch::Contains("with model.attention.score_cap"));
 }
 
 TEST_CASE("the CUDA kernels of depth attention and experts take bf16 alone") {
