@@ -17,6 +17,16 @@ target_include_directories(meristem_torch SYSTEM INTERFACE
 # LibTorch brings headers of its own fmt, newer than the distribution's library, and they come first: no library has their symbols.
 target_compile_definitions(meristem_torch INTERFACE FMT_HEADER_ONLY=1)
 target_link_libraries(meristem_torch INTERFACE ${torch_lib}/libtorch_cpu.so ${torch_lib}/libc10.so Threads::Threads)
+# at::parallel_for is a template: without -fopenmp its body runs on one thread, silently. It must be LibTorch's own runtime, or two sets of
+# threads would fight for the cores.
+target_compile_options(meristem_torch INTERFACE -fopenmp)
+file(GLOB torch_openmp ${torch_lib}/libgomp*.so*)
+if(torch_openmp)
+  list(GET torch_openmp 0 torch_openmp)
+  target_link_libraries(meristem_torch INTERFACE ${torch_openmp})
+else()
+  target_link_options(meristem_torch INTERFACE -fopenmp)
+endif()
 target_link_options(meristem_torch INTERFACE -Wl,-rpath,${torch_lib} -Wl,--allow-shlib-undefined)
 if(MERISTEM_LINK_CUDA)
   find_package(CUDAToolkit REQUIRED)

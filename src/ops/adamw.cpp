@@ -119,6 +119,7 @@ at::Tensor squared_norm_cuda(const at::Tensor& flat) {
 
 void adamw_step(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
                 const AdamwSettings& settings, Path path) {
+  RECORD_FUNCTION("meristem::adamw", {});
   if (path == Path::kFused) {  // writes the bf16 copy itself
     (flat.master.is_cpu() ? adamw_fused_cpu : adamw_fused_cuda)(flat, ranges, lr, grad_scale, settings);
     return;
@@ -129,6 +130,7 @@ void adamw_step(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges,
 }
 
 at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {
+  RECORD_FUNCTION("meristem::gradient_norm", {});
   if (path != Path::kFused) return at::linalg_vector_norm(flat_grad);
   if (!flat_grad.is_cpu()) return squared_norm_cuda(flat_grad).sqrt().to(at::kFloat);
   const std::int64_t chunks = at::get_num_threads();
@@ -142,6 +144,7 @@ at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {
 }
 
 void accumulate_gradient(at::Tensor& sum, const at::Tensor& x) {
+  RECORD_FUNCTION("meristem::accumulate_gradient", {});
   if (!sum.is_cpu() || x.scalar_type() != at::kBFloat16 || !x.is_contiguous()) {
     sum.add_(x);
     return;

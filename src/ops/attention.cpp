@@ -81,6 +81,7 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
                             const c10::intrusive_ptr<AttentionCall>& call) {
+    RECORD_FUNCTION("meristem::attention", {});
     const HeadShape& shape = call->shape;
     const at::Tensor qkv = call->passes->rows(qkv_NC), out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options()),
                      log_sum_exp = at::empty({shape.heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));

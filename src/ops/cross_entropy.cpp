@@ -53,6 +53,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden_ND,
                                                 const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused,
                                                 double logit_cap) {
+    RECORD_FUNCTION("meristem::cross_entropy", {});
     const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), hidden_ND.device());
     const auto wide = accumulate_type(hidden_ND.scalar_type());
     at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;

@@ -38,6 +38,7 @@ at::Tensor rms_norm_backward_cuda(const at::Tensor& dy, const at::Tensor& h, con
 class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& w, double eps) {
+    RECORD_FUNCTION("meristem::rms_norm", {});
     const at::Tensor x = input.contiguous();
     const std::int64_t width = x.size(-1), rows = x.numel() / std::max<std::int64_t>(width, 1);
     at::Tensor y = at::empty_like(x), rstd = at::empty({rows}, x.options().dtype(at::kFloat));

@@ -53,6 +53,7 @@ class FusedRope : public torch::autograd::Function<FusedRope> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x_NC, std::int64_t heads,
                             const at::Tensor& positions_N, const at::Tensor& cos, const at::Tensor& sin) {
+    RECORD_FUNCTION("meristem::rope", {});
     rotate_rows(x_NC, heads, positions_N, {cos, sin}, 1.0f);
     context->mark_dirty({x_NC});
     context->saved_data["heads"] = heads;

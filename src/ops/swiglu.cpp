@@ -20,6 +20,7 @@ kernels::SwigluShape kernel_shape_of(const at::Tensor& gate_up) {
 class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input) {
+    RECORD_FUNCTION("meristem::swiglu", {});
     const at::Tensor gate_up = input.contiguous();
     const std::int64_t rows = gate_up.size(0), inner = gate_up.size(1) / 2;
     at::Tensor y = at::empty({rows, inner}, gate_up.options());

@@ -3,11 +3,30 @@
 #include "ops/rope.h"
 #include "ops/swiglu.h"
 
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "ops/launch.h"
 #include "unit/ops/check_fused.h"
 
 using namespace meristem;
 using ops::Path;
 using test::check_fused;
+
+TEST_CASE("our kernels' rows are shared out to as many threads as LibTorch has") {
+  const int before = at::get_num_threads();
+  at::set_num_threads(3);
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  ops::parallel_rows(300, [&](std::int64_t begin, std::int64_t end) {
+    const std::lock_guard lock(mutex);
+    CHECK(end - begin == 100);
+    threads.insert(std::this_thread::get_id());
+  });
+  at::set_num_threads(before);
+  CHECK(threads.size() == 3);
+}
 
 TEST_CASE("fused RMSNorm agrees with the reference") {
   torch::manual_seed(1);
