@@ -115,7 +115,7 @@ struct Forecast {
   std::vector<RunForecast> table;  // over numbers of GPUs that can share the batch
 };
 // options.gpus is given and the options are checked. InputError where so many ranks cannot share the batch.
-Forecast forecast_of(const RunConfig& config, const ForecastOptions& options);
+Forecast forecast_of(RunConfig config, const ForecastOptions& options);
 nlohmann::ordered_json to_json(const RunConfig& config, const Forecast& forecast);
 void print(const RunConfig& config, const Forecast& forecast);
 

@@ -12,6 +12,7 @@
 #include "core/text.h"
 #include "metrics/progress.h"
 #include "metrics/throughput.h"
+#include "ops/paths.h"
 #include "run/scale.h"
 
 namespace meristem::cli {
@@ -195,8 +196,11 @@ void check_forecast_options(const ForecastOptions& options) {
   if (!options.gbps) throw InputError("--gpus: needs --gbps, the Gbit/s of one GPU between machines");
 }
 
-Forecast forecast_of(const RunConfig& config, const ForecastOptions& options) {
+Forecast forecast_of(RunConfig config, const ForecastOptions& options) {
   const Cluster cluster = cluster_of(options, config);
+  // Of the GPUs that were named, not of this machine: `auto` takes our own kernel where a GPU has run it.
+  if (cluster.gpu != Gpu::kCpu && config.kernels.attention == "auto")
+    config.kernels.attention = ops::kernel_proven("attention") ? "fused" : "library";
   const Timeline timeline(config);
   const ModelRegistry registry = builtin_registry();
   RunScale scale(config, timeline, registry, cluster);

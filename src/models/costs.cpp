@@ -9,11 +9,25 @@
 namespace meristem {
 namespace {
 
+// What a call keeps depends on attention's path: on this machine's device, unless the config says which.
+ops::Path attention_path(const RunConfig& config) {
+  if (config.kernels.attention == "fused") return ops::Path::kFused;  // wherever the run will be
+  KernelsConfig kernels;
+  kernels.attention = config.kernels.attention;
+  ops::ModelShapes shapes;
+  shapes.width = config.model.width;
+  shapes.head_dim = config.model.attention.head_dim;
+  shapes.score_cap = config.model.attention.score_cap > 0;
+  const at::ScalarType compute = config.precision.compute == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+  return ops::resolve_paths(kernels, pick_device(), compute, {}, shapes).attention;
+}
+
 std::shared_ptr<Model> build_without_storage(const RunConfig& config, const ModelRegistry& registry, std::int64_t blocks) {
   ModelConfig model = config.model;
   model.blocks = blocks;
   ModelBuild build;
   build.placement.device = at::kMeta;
+  build.paths.attention = attention_path(config);
   return registry.make(model, build, config.data.sequence_length);
 }
 
@@ -152,7 +166,7 @@ class MicroBatchWalk {
   // which is summed in fp32 where there are several chunks (a bf16 part, and its copy in fp32, beside the sum).
   double head_forward() const {
     const double vocab = static_cast<double>(config_.model.vocab_size);
-    const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size)));
+    const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
     const double weight = chunk < tokens_ && element_ == 2 ? 4 + 4 + 2 : element_;
     return element_ * (chunk * vocab + 3 * tokens_ * width_) + weight * vocab * width_;
   }

@@ -97,6 +97,6 @@ inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_V
 inline double head_flops(std::int64_t vocab, std::int64_t width) { return 2.0 * static_cast<double>(vocab) * static_cast<double>(width); }
 
 // Tokens whose logits head_loss holds at once.
-inline std::int64_t head_chunk(std::int64_t vocab) { return ops::cross_entropy_chunk(vocab); }
+inline std::int64_t head_chunk(std::int64_t vocab, std::int64_t width) { return ops::cross_entropy_chunk(vocab, width); }
 
 }  // namespace meristem::nn

@@ -54,7 +54,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
                                                 const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused,
                                                 double logit_cap) {
     RECORD_FUNCTION("meristem::cross_entropy", {});
-    const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), hidden_ND.device());
+    const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), weight_VD.size(1), hidden_ND.device());
     const auto wide = accumulate_type(hidden_ND.scalar_type());
     at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;
     // One chunk needs no running sum; several sum in fp32, or a bf16 sum would lose the later chunks' digits.
@@ -101,10 +101,13 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
 
 }  // namespace
 
-std::int64_t cross_entropy_chunk(std::int64_t vocab, at::Device device) {
+std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Device device) {
   // Elements held at once: 32 MiB in fp32; on a GPU 256 MiB in bf16, so that the matrix products have thousands of rows.
   const std::int64_t logits = device.is_cpu() ? 8 << 20 : 128 << 20;
-  return std::max<std::int64_t>(128, logits / std::max<std::int64_t>(vocab, 1));
+  // Each chunk reads and writes the weight's gradient, as large as the logits of `width` tokens: of several times as many, or that is where
+  // the time goes.
+  const std::int64_t least = device.is_cpu() ? std::max<std::int64_t>(128, 2 * width) : 128;
+  return std::max(least, logits / std::max<std::int64_t>(vocab, 1));
 }
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,

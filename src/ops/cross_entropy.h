@@ -19,7 +19,7 @@ struct CrossEntropy {
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,
                                   double logit_cap = 0);
 
-// Tokens whose logits are held at once for a vocabulary.
-std::int64_t cross_entropy_chunk(std::int64_t vocab, at::Device device = at::kCPU);
+// Tokens whose logits are held at once for a vocabulary, with hidden states of `width`.
+std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Device device = at::kCPU);
 
 }  // namespace meristem::ops

@@ -27,7 +27,7 @@ TEST_CASE("chunked cross-entropy agrees with the full logits, with ignored token
   torch::manual_seed(1);
   // A vocabulary that makes chunks of 128 tokens: 300 tokens are three.
   const std::int64_t vocab = 70000, tokens = 300, width = 16;
-  REQUIRE(ops::cross_entropy_chunk(vocab) == 128);
+  REQUIRE(ops::cross_entropy_chunk(vocab, width) == 128);
   const at::Tensor hidden = torch::randn({tokens, width}).to(torch::kBFloat16).to(torch::kDouble);
   const at::Tensor weight = torch::randn({vocab, width}).to(torch::kBFloat16).to(torch::kDouble);
   at::Tensor targets = torch::randint(vocab, {tokens}, torch::kInt);
