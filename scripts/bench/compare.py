@@ -20,6 +20,14 @@ sys.path.insert(0, str(HERE))
 from peer import SHAPE  # noqa: E402
 
 
+# What --size stands for; each number can be replaced by its own option.
+SIZES = {
+    "1M": SHAPE | {"layers": 4, "width": 128, "inner": 344, "vocab": 2048, "batch": 8},
+    "6M": SHAPE,
+    "30M": SHAPE | {"layers": 8, "width": 512, "inner": 1408, "heads": 8, "kv-heads": 8, "vocab": 8192, "sequence": 512, "batch": 4},
+}
+
+
 class Program:
     """A child process that does one training step for each line it gets."""
 
@@ -108,7 +116,9 @@ def compare(arguments, precision):
             programs.append(Program(name, [arguments.binary, "step", *common, "--kernels", arguments.kernels, *extra], environment))
         for mode in arguments.modes:
             command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
-            programs.append(Program(f"transformers {mode}", command, environment))
+            # The peer waits as its own library does, not as scripts/meristem has ours wait.
+            alone = {name: value for name, value in environment.items() if name != "GOMP_SPINCOUNT"}
+            programs.append(Program(f"transformers {mode}", command, alone))
         alternate(programs, arguments.warmup, arguments.rounds)
         if arguments.idle:
             for program in programs[:len(arguments.ours)]:
@@ -187,8 +197,10 @@ def falls_short(result, least):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench/cpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in SHAPE.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--size", choices=SIZES, default="6M", help="of the model and its batch: " + "; ".join(
+        f"{name} is {shape['layers']} x {shape['width']}, vocabulary {shape['vocab']}, {shape['batch']} x {shape['sequence']} tokens" for name, shape in SIZES.items()))
+    for name in SHAPE:
+        parser.add_argument(f"--{name}", type=int, help="instead of the size's")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
     parser.add_argument("--ours", nargs="+", choices=("auto", "eager", "graph"), default=["auto"],
@@ -204,6 +216,9 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--binary", default=os.environ.get("MERISTEM_BENCH"), help="the meristem-bench program (default: MERISTEM_BENCH)")
     arguments = parser.parse_args()
+    for name, value in SIZES[arguments.size].items():
+        if getattr(arguments, name.replace("-", "_")) is None:
+            setattr(arguments, name.replace("-", "_"), value)
     if not arguments.binary or not os.access(arguments.binary, os.X_OK):
         parser.error(f"no meristem-bench program at {arguments.binary}; start this as scripts/bench/cpu, or name one with --binary")
     return arguments

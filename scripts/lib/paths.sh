@@ -26,6 +26,10 @@ MERISTEM_BINARY=$binary
 MERISTEM_BENCH=$build/bin/meristem-bench
 export MERISTEM_ROOT MERISTEM_HOME MERISTEM_PYTHON MERISTEM_BINARY MERISTEM_BENCH
 
+# How long a thread that waits for the others spins before it gives its core back; libgomp reads it when a program starts. Its own choice
+# leaves a run a sixth of its rate beside other busy processes. docs/metrics.md, "Threads"; measured by scripts/bench/waiting.
+if [[ -z ${GOMP_SPINCOUNT:-}${OMP_WAIT_POLICY:-} ]]; then export GOMP_SPINCOUNT=2000; fi
+
 # What a build depends on besides the sources.
 build_identity() {
   local gpu=cpu

@@ -26,22 +26,31 @@ void check_items(const std::vector<ChoiceItem>& items, std::int64_t vocab_size) 
   }
 }
 
-// Choices that wait for a forward pass, flattened: a token's target is the next one where that belongs to the choice.
-struct PendingChoices {
+// Items that wait for a forward pass, flattened. An item is a document of its context but for the last token, where there are more, and one
+// a choice, which begins with that token, since it is there that choices differ: each token's target is the next one.
+struct PendingItems {
   std::vector<std::int32_t> inputs, targets, positions;
   ops::Documents documents;
-  std::vector<double*> scores;  // one a document
+  std::vector<double*> scores;  // one a document; null: a context
 
-  void add(const ChoiceItem& item, const std::vector<std::int32_t>& choice, double* score) {
-    std::vector<std::int32_t> tokens = item.context;
-    tokens.insert(tokens.end(), choice.begin(), choice.end());
-    for (std::size_t t = 0; t + 1 < tokens.size(); ++t) {
-      inputs.push_back(tokens[t]);
-      targets.push_back(t + 1 < item.context.size() ? -1 : tokens[t + 1]);
-      positions.push_back(static_cast<std::int32_t>(t));
+  void add(const ChoiceItem& item, std::vector<double>& of_choices) {
+    const std::size_t shared = item.context.size() - 1;
+    const auto context = static_cast<std::int64_t>(documents.lengths.size());
+    for (std::size_t t = 0; t < shared; ++t) add_token(item.context[t], -1, t);
+    if (shared > 0) end_document(shared, -1, nullptr);
+    for (std::size_t c = 0; c < item.choices.size(); ++c) {
+      const std::vector<std::int32_t>& choice = item.choices[c];
+      for (std::size_t t = 0; t < choice.size(); ++t) add_token(t == 0 ? item.context.back() : choice[t - 1], choice[t], shared + t);
+      end_document(choice.size(), shared > 0 ? context : -1, &of_choices[c]);
     }
-    documents.lengths.push_back(static_cast<std::int64_t>(tokens.size()) - 1);
-    scores.push_back(score);
+  }
+  static std::size_t tokens_of(const ChoiceItem& item) {
+    std::size_t tokens = item.context.size() - 1;
+    for (const auto& choice : item.choices) tokens += choice.size();
+    return tokens;
+  }
+  std::size_t choices() const {
+    return static_cast<std::size_t>(std::count_if(scores.begin(), scores.end(), [](const double* score) { return score != nullptr; }));
   }
 
   void score(Model& model, const DepthPlan& plan, at::Device device) const {
@@ -50,9 +59,21 @@ struct PendingChoices {
     const at::Tensor losses = model.loss({ints(inputs), ints(targets), ints(positions), documents}, plan).losses_N.to(torch::kDouble).cpu();
     std::int64_t begin = 0;
     for (std::size_t s = 0; s < scores.size(); ++s) {
-      *scores[s] = -losses.narrow(0, begin, documents.lengths[s]).sum().item<double>();
+      if (scores[s] != nullptr) *scores[s] = -losses.narrow(0, begin, documents.lengths[s]).sum().item<double>();
       begin += documents.lengths[s];
     }
+  }
+
+ private:
+  void add_token(std::int32_t id, std::int32_t target, std::size_t position) {
+    inputs.push_back(id);
+    targets.push_back(target);
+    positions.push_back(static_cast<std::int32_t>(position));
+  }
+  void end_document(std::size_t tokens, std::int64_t beginning, double* score) {
+    documents.lengths.push_back(static_cast<std::int64_t>(tokens));
+    documents.beginnings.push_back(beginning);
+    scores.push_back(score);
   }
 };
 
@@ -72,22 +93,19 @@ std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& pl
   check_items(items, vocab_size);
   torch::NoGradGuard no_grad;
   std::vector<std::vector<double>> scores(items.size());
-  PendingChoices pending;
+  PendingItems pending;
   std::size_t batch = 0, done = 0, total = 0;
   for (const ChoiceItem& item : items) total += item.choices.size();
   const auto flush = [&] {
     if (batch++ % share.step == share.first) pending.score(model, plan, device);
-    done += pending.scores.size();
+    done += pending.choices();
     if (scored && !pending.scores.empty()) scored(done, total);
     pending = {};
   };
   for (std::size_t i = 0; i < items.size(); ++i) {
     scores[i].resize(items[i].choices.size());
-    for (std::size_t c = 0; c < items[i].choices.size(); ++c) {
-      const std::size_t tokens = items[i].context.size() + items[i].choices[c].size();
-      if (pending.inputs.size() + tokens > static_cast<std::size_t>(batch_tokens)) flush();
-      pending.add(items[i], items[i].choices[c], &scores[i][c]);
-    }
+    if (pending.inputs.size() + PendingItems::tokens_of(items[i]) > static_cast<std::size_t>(batch_tokens)) flush();
+    pending.add(items[i], scores[i]);
   }
   flush();
   return scores;

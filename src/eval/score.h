@@ -25,9 +25,9 @@ struct Share {
 // Hears after each batch how many choices of how many are scored or left to others.
 using Scored = std::function<void(std::size_t done, std::size_t total)>;
 
-// [item][choice]: sum of log-probabilities of the choice's tokens, natural logarithm, under `plan`. Contexts are read once a choice, in
-// batches of at most about `batch_tokens` tokens; the logits of a whole batch are never held (Model::loss). Choices of batches outside
-// `share` have 0, and those inside are scored as they would be without it, to the bit.
+// [item][choice]: sum of log-probabilities of the choice's tokens, natural logarithm, under `plan`. A context is read once, its choices go
+// on from there (ops::Documents::beginnings), in batches of at most about `batch_tokens` tokens; the logits of a whole batch are never held
+// (Model::loss). Choices of batches outside `share` have 0, and those inside are scored as they would be without it, to the bit.
 // InputError names the item where a context or choice is empty or an id is outside the vocabulary.
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
                                                const std::vector<ChoiceItem>& items, at::Device device, Share share = {},

@@ -49,7 +49,13 @@ void DepthModel::grow_rope_table(std::int64_t positions) {
 // Positions count within a document, so the longest one bounds them.
 void DepthModel::make_room_for(const Batch& batch) {
   if (build_.placement.device.is_meta() || batch.documents.lengths.empty()) return;
-  grow_rope_table(*std::max_element(batch.documents.lengths.begin(), batch.documents.lengths.end()));
+  const ops::Documents& documents = batch.documents;
+  std::int64_t longest = 0;
+  for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
+    const auto before = documents.beginning_of(d);
+    longest = std::max(longest, documents.lengths[d] + (before ? documents.lengths[static_cast<std::size_t>(*before)] : 0));
+  }
+  grow_rope_table(longest);
 }
 
 at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads) {
@@ -100,8 +106,20 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  const at::Tensor h_ND = norm_->forward(run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled()));
-  return nn::head_loss(h_ND, head_weight(), batch.targets_N, config_.logit_cap, build_.paths);
+  const at::Tensor h_ND = run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled());
+  return at::GradMode::is_enabled() ? loss_of(h_ND, batch.targets_N) : loss_where_asked(h_ND, batch.targets_N);
+}
+
+nn::LossSums DepthModel::loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
+  return nn::head_loss(norm_->forward(h_ND), head_weight(), targets_N, config_.logit_cap, build_.paths);
+}
+
+// In scoring few tokens have a target, and the head is as expensive as some blocks. Training would pay for it with a wait for the device.
+nn::LossSums DepthModel::loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
+  const at::Tensor asked = targets_N.ge(0).nonzero().squeeze(1);
+  if (asked.numel() == targets_N.numel()) return loss_of(h_ND, targets_N);
+  const nn::LossSums some = loss_of(h_ND.index_select(0, asked), targets_N.index_select(0, asked));
+  return {some.loss_sum, at::zeros(targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {

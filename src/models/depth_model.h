@@ -32,6 +32,8 @@ class DepthModel : public Model {
 
  private:
   at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads = false);
+  nn::LossSums loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
+  nn::LossSums loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
   void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }

@@ -75,18 +75,19 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
 struct AttentionCall : torch::CustomClassHolder {
   const AttentionPasses* passes = nullptr;
   HeadShape shape{};
+  Documents documents;
 };
 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC, const at::Tensor& offsets,
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv_NC,
                             const c10::intrusive_ptr<AttentionCall>& call) {
     RECORD_FUNCTION("meristem::attention", {});
     const HeadShape& shape = call->shape;
     const at::Tensor qkv = call->passes->rows(qkv_NC), out = at::empty({qkv.size(0), shape.query_columns()}, qkv.options()),
                      log_sum_exp = at::empty({shape.heads, qkv.size(0)}, qkv.options().dtype(at::kFloat));
-    call->passes->forward(qkv, shape, offsets, out, log_sum_exp);
-    context->save_for_backward({qkv, out, log_sum_exp, offsets});
+    call->passes->forward(qkv, shape, call->documents, out, log_sum_exp);
+    context->save_for_backward({qkv, out, log_sum_exp});
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
@@ -96,22 +97,24 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
     const auto& call = static_cast<const AttentionCall&>(*holder);
     const auto saved = context->get_saved_variables();
     const at::Tensor d_qkv = at::empty({saved[0].size(0), call.shape.columns()}, saved[0].options());
-    call.passes->backward(saved[0], call.shape, saved[3], saved[1], call.passes->rows(grads[0]), saved[2], d_qkv);
-    return {d_qkv, {}, {}};
+    call.passes->backward(saved[0], call.shape, call.documents, saved[1], call.passes->rows(grads[0]), saved[2], d_qkv);
+    return {d_qkv, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets) {
+at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents) {
   passes.check(qkv_NC, shape);
+  const at::Tensor& offsets = documents.offsets;
   TORCH_CHECK(offsets.defined(), "attention: the batch brought no offsets of its documents");
   TORCH_CHECK(offsets.scalar_type() == at::kInt && offsets.dim() == 1 && offsets.is_contiguous() && offsets.device() == qkv_NC.device(),
               "attention: offsets are ", offsets.sizes(), " of ", offsets.scalar_type(), ", expected int32 on ", qkv_NC.device());
   const auto call = c10::make_intrusive<AttentionCall>();
   call->passes = &passes;
   call->shape = shape;
-  return FusedAttention::apply(qkv_NC, offsets, call);
+  call->documents = documents;
+  return FusedAttention::apply(qkv_NC, call);
 }
 
 Documents Documents::on(at::Device device) const {
@@ -119,17 +122,18 @@ Documents Documents::on(at::Device device) const {
   const at::Tensor made = at::zeros({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
   auto* starts = made.data_ptr<std::int32_t>();
   for (std::size_t i = 0; i < lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(lengths[i]);
-  return {lengths, made.to(device)};
+  return {lengths, made.to(device), beginnings};
 }
 
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
   TORCH_CHECK(shape.score_cap == 0 || path == Path::kReference, "attention: the reference alone caps scores");
-  if (path == Path::kFused)
-    return fused_attention(qkv_NC.is_cpu() ? kAttentionPassesCpu : kAttentionPassesCuda, qkv_NC, shape, documents.offsets);
+  TORCH_CHECK(documents.beginnings.empty() || !at::GradMode::is_enabled(), "attention: shared beginnings are for forward passes alone");
+  if (path == Path::kFused && qkv_NC.is_cpu()) return fused_attention(kAttentionPassesCpu, qkv_NC, shape, documents);
+  if (path == Path::kFused && documents.beginnings.empty()) return fused_attention(kAttentionPassesCuda, qkv_NC, shape, documents);
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  if (documents.is_uniform()) {
+  if (documents.is_uniform() && documents.beginnings.empty()) {
     return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(documents.lengths.size()), path);
   }
   // One call a document: no T x T mask is built, and the work is that of the documents alone.
@@ -137,7 +141,13 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
              v = parts[2].split_with_sizes(documents.lengths);
   std::vector<at::Tensor> out;
   out.reserve(q.size());
-  for (std::size_t i = 0; i < q.size(); ++i) out.push_back(attend_block(q[i], k[i], v[i], shape, 1, path));
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    const auto beginning = documents.beginning_of(i);
+    const auto seen = [&](const std::vector<at::Tensor>& x) {
+      return beginning ? at::cat({x[static_cast<std::size_t>(*beginning)], x[i]}) : x[i];
+    };
+    out.push_back(attend_block(q[i], seen(k), seen(v), shape, 1, path));
+  }
   return at::cat(out);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +20,9 @@ struct Documents {
   // int32 [documents + 1 or more], on the batch's device: the documents' starts, then N, as often as wanted (empty documents). Our own
   // kernels read them. Undefined until the batch brings them along or on() makes them.
   at::Tensor offsets = {};
+  // Of each document the one whose tokens stand before its own, so that several share a beginning which is computed once; -1: none. Empty:
+  // no document has one. Forward alone. A beginning has none itself.
+  std::vector<std::int64_t> beginnings = {};
 
   // With offsets on `device`: those of the batch, else made from the lengths, a copy from the host. A model asks once a batch.
   Documents on(at::Device device) const;
@@ -31,6 +35,10 @@ struct Documents {
       if (length != lengths.front()) return false;
     }
     return !lengths.empty();
+  }
+  // Of document d; empty where nothing stands before it.
+  std::optional<std::int64_t> beginning_of(std::size_t d) const {
+    return beginnings.empty() || beginnings[d] < 0 ? std::nullopt : std::optional(beginnings[d]);
   }
 };
 

@@ -16,24 +16,33 @@ void check_columns(const at::Tensor& qkv_NC, const HeadShape& shape) {
 // Rows that are each without gaps, whatever the distance between them.
 at::Tensor with_dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
 
-// One document under one key head: what no other piece of work touches.
+// One document under one key head: what no other piece of work touches. prior: tokens that stand before it.
 struct Piece {
   std::int64_t first_token, tokens, kv_head;
+  std::int64_t first_prior = 0, prior = 0;
 };
 
-std::vector<Piece> pieces_of(const at::Tensor& offsets, const HeadShape& shape) {
-  const auto* starts = offsets.data_ptr<std::int32_t>();
+std::vector<Piece> pieces_of(const Documents& documents, const HeadShape& shape) {
+  const auto* starts = documents.offsets.data_ptr<std::int32_t>();
   std::vector<Piece> pieces;
-  for (std::int64_t d = 0; d + 1 < offsets.size(0); ++d) {
+  for (std::int64_t d = 0; d + 1 < documents.offsets.size(0); ++d) {
     const std::int64_t tokens = starts[d + 1] - starts[d];
-    for (std::int64_t g = 0; tokens > 0 && g < shape.kv_heads; ++g) pieces.push_back({starts[d], tokens, g});
+    const auto before = tokens > 0 ? documents.beginning_of(static_cast<std::size_t>(d)) : std::nullopt;
+    for (std::int64_t g = 0; tokens > 0 && g < shape.kv_heads; ++g) {
+      pieces.push_back({starts[d], tokens, g});
+      if (before) pieces.back().first_prior = starts[*before], pieces.back().prior = starts[*before + 1] - starts[*before];
+    }
   }
   return pieces;
 }
 
 cpu::AttentionShape kernel_shape(const Piece& piece, const HeadShape& shape) {
-  return {piece.tokens, shape.heads / shape.kv_heads, shape.head_dim, shape.window,
-          static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))};
+  return {piece.tokens,
+          shape.heads / shape.kv_heads,
+          shape.head_dim,
+          shape.window,
+          static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim))),
+          piece.prior};
 }
 
 // A thread's memory between calls, so that no step faults pages in anew.
@@ -69,7 +78,8 @@ cpu::AttentionRows<X> packed_rows(const at::Tensor& qkv_NC, const Piece& piece, 
   const std::int64_t first = piece.first_token, dim = shape.head_dim, group = shape.heads / shape.kv_heads, keys = shape.query_columns(),
                      values = keys + shape.kv_columns();
   return {rows_at<X>(qkv_NC, first, piece.kv_head * group * dim), rows_at<X>(qkv_NC, first, keys + piece.kv_head * dim),
-          rows_at<X>(qkv_NC, first, values + piece.kv_head * dim)};
+          rows_at<X>(qkv_NC, first, values + piece.kv_head * dim), rows_at<X>(qkv_NC, piece.first_prior, keys + piece.kv_head * dim),
+          rows_at<X>(qkv_NC, piece.first_prior, values + piece.kv_head * dim)};
 }
 
 // A piece's columns of the result, or of its gradient.
@@ -85,9 +95,9 @@ cpu::LogSums<F> log_sums(const at::Tensor& lse_HN, const Piece& piece, const Hea
           lse_HN.stride(0)};
 }
 
-void forward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+void forward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                  const at::Tensor& log_sum_exp_HN) {
-  const std::vector<Piece> pieces = pieces_of(offsets, shape);
+  const std::vector<Piece> pieces = pieces_of(documents, shape);
   dispatch_cpu(qkv_NC.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     for_each_piece(pieces, shape, kernels.attention_scratch, false, [&](const Piece& piece, void* scratch) {
@@ -97,9 +107,9 @@ void forward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Ten
   });
 }
 
-void backward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+void backward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                   const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC) {
-  const std::vector<Piece> pieces = pieces_of(offsets, shape);
+  const std::vector<Piece> pieces = pieces_of(documents, shape);
   dispatch_cpu(qkv_NC.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     for_each_piece(pieces, shape, kernels.attention_scratch, true, [&](const Piece& piece, void* scratch) {

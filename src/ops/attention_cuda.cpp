@@ -39,19 +39,19 @@ kernels::AttentionShape kernel_shape(const at::Tensor& qkv_NC, const HeadShape& 
   return out;
 }
 
-void forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+void forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                   const at::Tensor& log_sum_exp_HN) {
   const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
-  kernels::attention_forward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+  kernels::attention_forward(kernel_shape(qkv_NC, shape, documents.offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
                              log_sum_exp_HN.data_ptr<float>(), stream_of(qkv_NC));
 }
 
-void backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+void backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                    const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC) {
   const at::Tensor delta = at::empty_like(log_sum_exp_HN);
   const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
   const OutputParts d_in(words(d_qkv_NC), d_qkv_NC.stride(0), shape);
-  kernels::attention_backward(kernel_shape(qkv_NC, shape, offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+  kernels::attention_backward(kernel_shape(qkv_NC, shape, documents.offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
                               {words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(), delta.data_ptr<float>(),
                               d_in.q, d_in.k, d_in.v, stream_of(qkv_NC));
 }

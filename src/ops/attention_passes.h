@@ -3,31 +3,32 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/attention.h"
 #include "ops/paths.h"
 
 namespace meristem::ops {
 
-// qkv_NC, out and d_out: rows as `rows` makes them. offsets: the documents' starts and N (ops/attention.h). log_sum_exp_HN: float32, on a
-// CPU by any strides. The backward pass is deterministic.
+// qkv_NC, out and d_out: rows as `rows` makes them. documents: with offsets. log_sum_exp_HN: float32, on a CPU by any strides. The backward
+// pass is deterministic.
 struct AttentionPasses {
   // Throws where the kernels take no such tensor.
   void (*check)(const at::Tensor& qkv_NC, const HeadShape& shape);
   // Rows that the kernels read in place; a copy where they cannot.
   at::Tensor (*rows)(const at::Tensor& x);
   // Writes out [N, H*K] and log_sum_exp.
-  void (*forward)(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+  void (*forward)(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                   const at::Tensor& log_sum_exp_HN);
   // Writes d_qkv. out and log_sum_exp may be those of a softmax over more than the sequence.
-  void (*backward)(const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets, const at::Tensor& out,
+  void (*backward)(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                    const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC);
 };
 
-// ops/cpu: float32 and bfloat16, any even head dim.
+// ops/cpu: float32 and bfloat16, any even head dim; documents may share beginnings.
 extern const AttentionPasses kAttentionPassesCpu;
 // kernels/attention: bfloat16, head dims 64 and 128.
 extern const AttentionPasses kAttentionPassesCuda;
 
 // causal_attention by these passes, keeping qkv, the result and its log-sum-exp for backward.
-at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const at::Tensor& offsets);
+at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents);
 
 }  // namespace meristem::ops

@@ -235,15 +235,22 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const 
                            const Documents& documents, Path path, const SharedEntries& shared) {
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   check_entries(parts[0], keys, values, shape);
-  if (path == Path::kFused) {
+  if (path == Path::kFused && (qkv_NC.is_cpu() || documents.beginnings.empty())) {
     return fused_joint_attention(qkv_NC.is_cpu() ? kDepthPassesCpu : kDepthPassesCuda, qkv_NC, keys, values, shape, documents, shared);
   }
   std::vector<at::Tensor> out;
-  std::int64_t begin = 0;
-  for (const std::int64_t length : documents.lengths) {
-    const auto part = [&](int i) { return parts[static_cast<std::size_t>(i)].narrow(0, begin, length); };
-    out.push_back(joint_softmax(part(0), part(1), part(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
-    begin += length;
+  std::vector<std::int64_t> begins{0};
+  for (const std::int64_t length : documents.lengths) begins.push_back(begins.back() + length);
+  for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
+    const std::int64_t begin = begins[d], length = documents.lengths[d];
+    const auto own = [&](std::size_t i) { return parts[i].narrow(0, begin, length); };
+    const auto seen = [&](std::size_t i) {
+      const auto before = documents.beginning_of(d);
+      if (!before) return own(i);
+      const auto b = static_cast<std::size_t>(*before);
+      return at::cat({parts[i].narrow(0, begins[b], documents.lengths[b]), own(i)});
+    };
+    out.push_back(joint_softmax(own(0), seen(1), seen(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
   }
   return at::cat(out);
 }

@@ -82,13 +82,13 @@ void backward_cpu(const at::Tensor& d_out, const at::Tensor& q, at::TensorList e
 
 at::Tensor sequence_forward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out) {
   const at::Tensor lse_NH = at::empty({qkv_NC.size(0), shape.heads}, qkv_NC.options().dtype(at::kFloat));
-  kAttentionPassesCpu.forward(qkv_NC, shape, documents.on(at::kCPU).offsets, out, lse_NH.t());
+  kAttentionPassesCpu.forward(qkv_NC, shape, documents.on(at::kCPU), out, lse_NH.t());
   return lse_NH;
 }
 
 void sequence_backward_cpu(const at::Tensor& d_out, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents,
                            const at::Tensor& out, const at::Tensor& lse_NH, const at::Tensor& d_qkv_NC) {
-  kAttentionPassesCpu.backward(qkv_NC, shape, documents.on(at::kCPU).offsets, out, d_out, lse_NH.t(), d_qkv_NC);
+  kAttentionPassesCpu.backward(qkv_NC, shape, documents.on(at::kCPU), out, d_out, lse_NH.t(), d_qkv_NC);
 }
 
 }  // namespace

@@ -67,13 +67,13 @@ void backward_cuda(const at::Tensor& d_out, const at::Tensor& q, at::TensorList 
 at::Tensor sequence_forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out) {
   TORCH_CHECK(documents.offsets.defined(), "joint attention: the batch brought no offsets of its documents");
   const at::Tensor lse_HN = at::empty({shape.heads, qkv_NC.size(0)}, qkv_NC.options().dtype(at::kFloat));
-  kAttentionPassesCuda.forward(qkv_NC, shape, documents.offsets, out, lse_HN);
+  kAttentionPassesCuda.forward(qkv_NC, shape, documents, out, lse_HN);
   return lse_HN.t();
 }
 
 void sequence_backward_cuda(const at::Tensor& d_out, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents,
                             const at::Tensor& out, const at::Tensor& lse_NH, const at::Tensor& d_qkv_NC) {
-  kAttentionPassesCuda.backward(qkv_NC, shape, documents.offsets, out, d_out, lse_NH.t(), d_qkv_NC);
+  kAttentionPassesCuda.backward(qkv_NC, shape, documents, out, d_out, lse_NH.t(), d_qkv_NC);
 }
 
 }  // namespace

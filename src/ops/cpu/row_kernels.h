@@ -34,14 +34,17 @@ struct DepthGradient {
 };
 
 // Attention of one document for the query heads that share one key head (ops/attention.h): q holds group * head_dim columns a row, k and v
-// head_dim. window: 0, or how many tokens one sees.
+// head_dim. window: 0, or how many tokens one sees. prior: tokens before the document's own, which all of these see, as far as the window
+// goes; forward alone.
 struct AttentionShape {
   std::int64_t tokens, group, head_dim, window;
   float scale;
+  std::int64_t prior = 0;
 };
 template <class X>
 struct AttentionRows {
   Rows<X> q, k, v;
+  Rows<X> prior_k = {}, prior_v = {};
 };
 // The logarithm of the softmax's sum for a token and a head of the group.
 template <class F>

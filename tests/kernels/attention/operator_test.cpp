@@ -35,7 +35,7 @@ void run_operator(AttentionOnCpu& problem, bool wide, bool turned) {
   const at::Tensor packed = tensor_of(problem.qkv, problem.tokens, problem.columns);
   at::Tensor qkv = wide ? at::cat({packed, packed.narrow(1, 0, 64)}, 1).narrow(1, 0, problem.columns) : packed;
   qkv = qkv.detach().requires_grad_();
-  const at::Tensor out = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU).offsets);
+  const at::Tensor out = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU));
   const at::Tensor d_out = tensor_of(problem.d_out, problem.tokens, problem.out_columns).narrow(1, 0, shape.query_columns());
   out.backward(turned ? d_out.t().contiguous().t() : d_out);
   copy_to(out.detach(), problem.out, problem.out_columns);
@@ -72,11 +72,10 @@ TEST_CASE("the operator reads the offsets that a batch brings, and makes none it
   const at::Tensor qkv = tensor_of(problem.qkv, 64, problem.columns);
   ops::Documents documents{{20, 44}};
   CHECK(torch::equal(documents.on(at::kCPU).offsets, torch::tensor({0, 20, 64}, torch::kInt)));
-  const at::Tensor made = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU).offsets);
-  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.offsets),
-                    Catch::Contains("no offsets of its documents"));
+  const at::Tensor made = ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.on(at::kCPU));
+  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents), Catch::Contains("no offsets of its documents"));
   documents.offsets = torch::tensor({0, 20, 64, 64, 64}, torch::kInt);  // padded with empty documents
-  CHECK(torch::equal(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents.offsets), made));
-  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv.to(torch::kFloat), shape, documents.offsets),
+  CHECK(torch::equal(ops::fused_attention(ops::kAttentionPassesCuda, qkv, shape, documents), made));
+  CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv.to(torch::kFloat), shape, documents),
                     Catch::Contains("expected [N, 256] of BFloat16"));
 }

@@ -5,6 +5,7 @@
 #include "core/errors.h"
 #include "support/catch.h"
 #include "support/tiny_model.h"
+#include "support/variants.h"
 
 using namespace meristem;
 using ops::Path;
@@ -47,6 +48,25 @@ TEST_CASE("a choice's score is the log-probability of its tokens, whatever it sh
           INFO(text << " item " << i << " choice " << c);
           CHECK(scores[i][c] == Approx(score_by_definition(*model, plan, kItems[i], kItems[i].choices[c])).epsilon(1e-10));
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("choices that share a context score as if each were alone, in every architecture and on every path") {
+  torch::NoGradGuard no_grad;
+  ChoiceItem item{{}, {{4}, {5, 6, 7}, {8, 9, 10, 11, 12, 13, 14}}};  // longer than the windows of the variants
+  for (std::int32_t id = 0; id < 11; ++id) item.context.push_back(20 + id);
+  for (const test::Variant& variant : test::variants()) {
+    const auto truth = test::make_lively_model(variant.config, test::build_of(at::kDouble, Path::kReference));
+    for (const auto& [type, path, tolerance] :
+         {std::tuple{at::kDouble, Path::kReference, 1e-10}, std::tuple{at::kDouble, Path::kLibrary, 1e-10},
+          std::tuple{at::kFloat, Path::kFused, 2e-5}}) {
+      const auto model = test::make_lively_model(variant.config, test::build_of(type, path));
+      const auto scores = score_choices(*model, variant.plan, variant.config.vocab_size, {item, kItems[1]}, at::kCPU);
+      for (std::size_t c = 0; c < item.choices.size(); ++c) {
+        INFO(variant.name << " path " << static_cast<int>(path) << " choice " << c);
+        CHECK(scores[0][c] == Approx(score_by_definition(*truth, variant.plan, item, item.choices[c])).epsilon(tolerance));
       }
     }
   }

@@ -97,6 +97,31 @@ TEST_CASE("our own attention agrees with the reference at every level of this pr
   }
 }
 
+TEST_CASE("documents that share a beginning attend as whole texts, on every path") {
+  torch::NoGradGuard no_grad;
+  torch::manual_seed(7);
+  const std::vector<std::int64_t> lengths{150, 3, 70, 1, 20, 9};
+  const std::vector<std::int64_t> beginnings{-1, 0, 0, -1, -1, 4};
+  for (const HeadShape& shape : {HeadShape{4, 2, 32}, HeadShape{2, 1, 16, 40}}) {
+    const at::Tensor qkv = torch::randn({253, shape.columns()}, torch::kDouble);
+    const auto documents = qkv.split_with_sizes(lengths);
+    std::vector<at::Tensor> expected;
+    for (std::size_t d = 0; d < lengths.size(); ++d) {
+      const at::Tensor text =
+          beginnings[d] < 0 ? documents[d] : at::cat({documents[static_cast<std::size_t>(beginnings[d])], documents[d]});
+      const at::Tensor out = ops::causal_attention(text, shape, Documents{{text.size(0)}}, Path::kReference);
+      expected.push_back(out.narrow(0, text.size(0) - lengths[d], lengths[d]));
+    }
+    const Documents given = Documents{lengths, {}, beginnings}.on(at::kCPU);
+    for (const Path path : {Path::kReference, Path::kLibrary})
+      CHECK(test::max_error(ops::causal_attention(qkv, shape, given, path), at::cat(expected)) < 1e-12);
+    test::for_each_cpu_level([&] {
+      CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kFloat), shape, given, Path::kFused), at::cat(expected)) < 2e-6);
+      CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kBFloat16), shape, given, Path::kFused), at::cat(expected)) < 5e-2);
+    });
+  }
+}
+
 TEST_CASE("our own attention gives the same bits with any number of threads, and finite ones for large scores") {
   torch::manual_seed(6);
   const HeadShape shape{4, 2, 32};

@@ -27,6 +27,9 @@ for line in sys.stdin:
     if line.startswith("idle "):
         print(json.dumps({"gpu_idle": 0.02}), flush=True)
         continue
+    if line.startswith("profile "):
+        print(json.dumps({"product_flops": 2e11, "operators": [["small", 1.0, 3], ["large", 9.0, 2]]}), flush=True)
+        continue
     print(json.dumps({"seconds": seconds, "loss": 1.5}), flush=True)
 print(json.dumps({"peak_bytes": 1000 * seconds}), flush=True)
 """
@@ -63,6 +66,14 @@ class Driver(unittest.TestCase):
         a.quit()
         self.assertEqual(self.log.read_text(), "aidle 10")
         self.assertEqual(a.report(tokens=6)["gpu_idle"], 0.02)
+
+    def test_a_profile_is_asked_for_and_its_most_expensive_operator_stands_first(self):
+        a = self.program("a", 1)
+        a.measure_profile(4)
+        a.quit()
+        lines = compare.profile_table({"program": "a", "profile": a.profile}, "fp32").splitlines()
+        self.assertEqual(lines[0], "a, fp32: 10.0 ms an update in operators; products of 1024 x 1024 run at 200 GFLOP/s here")
+        self.assertEqual(lines[2].split(), ["large", "9.00", "90.0%", "2"])
 
     def test_a_program_that_ends_early_is_named(self):
         with self.assertRaisesRegex(SystemExit, "broken ended early with exit code 3"):
