@@ -28,6 +28,27 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
   output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
 }
 
+namespace {
+
+// Rows of `kept`, then those of `more`. In place where the memory of `kept`, which is ours, has room behind it; it doubles where it has
+// not, so that a long text is not copied for each of its tokens. `kept` is not read again.
+at::Tensor appended(const at::Tensor& kept, const at::Tensor& more) {
+  constexpr std::int64_t kFewest = 64;
+  const std::int64_t before = kept.defined() ? kept.size(0) : 0, rows = before + more.size(0), columns = more.size(1);
+  const std::int64_t room = kept.defined() ? static_cast<std::int64_t>(kept.storage().nbytes() / kept.itemsize()) / columns : 0;
+  at::Tensor all;
+  if (rows <= room) {
+    all = kept.as_strided({rows, columns}, {columns, 1}, 0);
+  } else {
+    all = at::empty({std::max(kFewest, 2 * rows), columns}, more.options()).narrow(0, 0, rows);
+    if (before > 0) all.narrow(0, 0, before).copy_(kept);
+  }
+  all.narrow(0, before, more.size(0)).copy_(more);
+  return all;
+}
+
+}  // namespace
+
 ops::HeadShape AttentionImpl::shape_of(std::int64_t block) const {
   ops::HeadShape shape = shape_;
   shape.window = config_.window_of(block);
@@ -62,11 +83,14 @@ at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k
   // Keys and values of the sequence so far, [S, G*K] each; with a window those that these tokens see.
   DecodeState& seen = *call.state;
   const ops::HeadShape shape = shape_of(call.block);
-  if (seen.empty()) {
-    seen = {k.contiguous(), v.contiguous()};
-  } else {
-    const std::int64_t kept = shape.window == 0 ? seen[0].size(0) : std::min(seen[0].size(0), shape.window - 1);
-    for (std::size_t i = 0; i < 2; ++i) seen[i] = at::cat({seen[i].narrow(0, seen[i].size(0) - kept, kept), i == 0 ? k : v});
+  seen.resize(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const at::Tensor& more = i == 0 ? k : v;
+    if (seen[i].defined() && shape.window > 0 && seen[i].size(0) >= shape.window) {
+      seen[i] = at::cat({seen[i].narrow(0, seen[i].size(0) - (shape.window - 1), shape.window - 1), more});
+    } else {
+      seen[i] = appended(seen[i], more);
+    }
   }
   if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape, paths_.attention);
   return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape, paths_.depth_attention);

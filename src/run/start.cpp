@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <functional>
+#include <set>
+#include <string>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -111,10 +114,38 @@ fs::path place_among_runs(const fs::path& checkpoint) {
   return folder.parent_path().parent_path().filename() / folder.filename();
 }
 
-Start from_branch(const fs::path& path, const ModelRegistry& registry) {
+// Settings that decide which tensors there are, and of which shapes. Depth, plan and everything that only computes otherwise may change.
+void refuse_other_tensors(const RunConfig& config, const LoadedCheckpoint& checkpoint, const fs::path& path) {
+  static const std::set<std::string, std::less<>> kKeys{"model.vocab_size",
+                                                        "model.width",
+                                                        "model.norm",
+                                                        "model.tie_embeddings",
+                                                        "model.attention.heads",
+                                                        "model.attention.kv_heads",
+                                                        "model.attention.head_dim",
+                                                        "model.attention.qk_norm",
+                                                        "model.attention.qk_norm_over",
+                                                        "model.attention.qkv_bias",
+                                                        "model.feed_forward.kind",
+                                                        "model.feed_forward.inner",
+                                                        "model.feed_forward.count",
+                                                        "model.feed_forward.shared",
+                                                        "model.feed_forward.router_dim"};
+  const bool gated = config.model.feed_forward.kind != FeedForwardKind::kExperts;
+  for (const ConfigDifference& difference : config_differences(config_of(checkpoint, path), config)) {
+    if (!kKeys.contains(difference.key)) continue;
+    const bool same_tensors = difference.key == "model.feed_forward.kind" && gated && difference.first != "experts";
+    if (same_tensors) continue;  // swiglu, geglu
+    throw InputError(fmt::format("{}: {} in {}, {} here; a branch has the weights of its checkpoint, so this may not change",
+                                 difference.key, difference.first, path.string(), difference.second));
+  }
+}
+
+Start from_branch(const RunConfig& config, const fs::path& path, const ModelRegistry& registry) {
   Start start;
   start.checkpoint_path = path;
   start.checkpoint = open_checkpoint(path, checkpoint_layout(registry));
+  refuse_other_tensors(config, *start.checkpoint, path);
   start.from_trunk = true;
   return start;
 }
@@ -141,7 +172,7 @@ Start from_own_newest(const RunConfig& config, const fs::path& branch, const Mod
   const auto found = fs::is_directory(folder / "checkpoints", ignored) ? newest_whole_checkpoint(folder / "checkpoints") : std::nullopt;
   check_origin(folder, branch, found.has_value());
   if (!found && !branch.empty()) {
-    start = from_branch(branch, registry);
+    start = from_branch(config, branch, registry);
     start.new_run = false;
   }
   if (!found) return start;
@@ -286,7 +317,7 @@ Start decide_start(const RunConfig& config, const Timeline& timeline, const Star
   if (request.resume == "auto") {
     start = from_own_newest(config, request.branch, registry);
   } else if (!request.branch.empty()) {
-    start = from_branch(request.branch, registry);
+    start = from_branch(config, request.branch, registry);
   } else if (request.resume != "none") {
     start = from_named(config, request.resume, registry);
   }

@@ -144,6 +144,8 @@ def _with_content(at, message):
     calls = calls_of(message)
     if message.get("content") is None and not (calls and message["role"] == "assistant"):
         raise Fault("no text", f"{at}.content: {'found null, expected a string' if 'content' in message else 'is missing'}")
+    if isinstance(message.get("content"), list):
+        message = {**message, "content": _joined(f"{at}.content", message["content"])}
     if message.get("content") is not None:
         try:
             string_of(message, "content")
@@ -159,6 +161,15 @@ def _with_content(at, message):
             raise Fault("wrong tool call", f"{at}.function_call: found {type(calls).__name__}, expected an object")
         message["tool_calls"] = [{"type": "function", "function": _parsed_call(message.pop("function_call"))}]
     return message
+
+
+def _joined(at, parts):
+    """The text of a content that is written as a list of parts, as chat services have it."""
+    for i, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+            raise Fault("wrong content", f"{at}[{i}]: found a part of type {kind!r}; allowed: parts of type text, with a text")
+    return "".join(part["text"] for part in parts)
 
 
 def _parsed_call(call):

@@ -16,7 +16,7 @@ from command import Bar, Parser, UserError, publish, reported, require_writable
 from evaluation import primitives
 from text.coverage import ids_of, say_lost
 from text.documents import json_lines
-from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, find_tokenizer, known_end_of_text, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, ending_ids, find_tokenizer, known_end_of_text, load_tokenizer
 
 RESAMPLES = 2000
 
@@ -98,11 +98,11 @@ def count_common(ids, others):
     return next((at for at, (one, other) in enumerate(zip(ids, others)) if one != other), min(len(ids), len(others)))
 
 
-def item_ids(tokenizer, item, place, begin=()):
+def item_ids(tokenizer, item, place, begin=(), ends=()):
     """(context ids, choices' ids), behind the ids `begin` with which every text begins. Context and choice are encoded together, as the model would read them.
     All choices of an item are scored from one border: where the context ends, or earlier, where the first letters of a choice change the tokens before them.
     Blanks at the end of a context belong to its choices, since tokenizers join a blank to the word behind it. Where nothing stands before the border, and texts
-    begin with no token of their own, the end-of-text token does."""
+    begin with no token of their own, the first of `ends` does, which end a text."""
     context = item.context.rstrip()
     before = ids_of(tokenizer, place, context)
     whole = [ids_of(tokenizer, place, item.context + choice) for choice in item.choices]
@@ -110,7 +110,7 @@ def item_ids(tokenizer, item, place, begin=()):
     border = min(border, *(len(ids) - 1 for ids in whole))
     if border > 0:
         return begun(list(begin), whole[0][:border]), [ids[border:] for ids in whole]
-    end = known_end_of_text(tokenizer)
+    end = next(iter(ends), known_end_of_text(tokenizer))
     if not begin and end is None:
         raise UserError(f"{place}: the context is empty, and the tokenizer has no end-of-text token to begin with")
     empty = next((number for number, ids in enumerate(whole) if not ids), None)
@@ -119,9 +119,9 @@ def item_ids(tokenizer, item, place, begin=()):
     return list(begin) or [end], whole
 
 
-def write_item_ids(file, tokenizer, task, begin):
+def write_item_ids(file, tokenizer, task, begin, ends):
     for number, item in enumerate(task.items):
-        context, choices = item_ids(tokenizer, item, task.place(number), begin)
+        context, choices = item_ids(tokenizer, item, task.place(number), begin, ends)
         file.write(json.dumps({"context": context, "choices": choices}) + "\n")
 
 
@@ -191,14 +191,14 @@ def is_first_rank():
     return rank in (None, "0")
 
 
-def evaluate(arguments, tokenizer, begin):
+def evaluate(arguments, tokenizer, begin, ends):
     results = []
     tasks = tasks_of(arguments.tasks, arguments.items, arguments.shots, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         with path.open("w") as file:
             for task in tasks:
-                write_item_ids(file, tokenizer, task, begin)
+                write_item_ids(file, tokenizer, task, begin, ends)
         if is_first_rank():
             say_lost(tokenizer, ((task.place(number), item.context + choice) for task in tasks for number, item in enumerate(task.items) for choice in item.choices))
         places = [task.place(number) for task in tasks for number in range(len(task.items))]
@@ -242,7 +242,8 @@ def parse(argv):
 def main(argv):
     arguments = parse(argv)
     tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
-    results = evaluate(arguments, tokenizer, begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0]))
+    begin = begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0])
+    results = evaluate(arguments, tokenizer, begin, ending_ids(arguments.checkpoint, tokenizer, path))
     if not is_first_rank():
         return 0
     print(table(results))

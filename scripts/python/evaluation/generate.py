@@ -12,12 +12,12 @@ from text.streaming import TextStream
 from text.tokenizer import add_bos_argument, begin_ids, begun, ending_ids, find_tokenizer, known_end_of_text, load_tokenizer, texts_of_run
 
 
-def prompt_ids(tokenizer, text, begin):
-    """Ids of the prompt behind those with which every text begins; an empty one is the end-of-text token, after which a new text begins."""
+def prompt_ids(tokenizer, text, begin, ends=()):
+    """Ids of the prompt behind those with which every text begins; an empty one is the first of `ends`, which end a text, since a new one begins behind it."""
     ids = begun(begin, ids_of(tokenizer, "--prompt", text))
     say_lost(tokenizer, [("--prompt", text)])
     if not ids:
-        end = known_end_of_text(tokenizer)
+        end = next(iter(ends), known_end_of_text(tokenizer))
         if end is None:
             raise UserError("--prompt is empty, and the tokenizer has no end-of-text token to begin with")
         ids = [end]
@@ -60,7 +60,8 @@ def main(argv):
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")
     utf8("--prompt", arguments.prompt)
     tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(arguments.checkpoint), read_special=True)
-    ids = prompt_ids(tokenizer, arguments.prompt, begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0]))
+    begin = begin_ids(tokenizer, path, arguments.bos, texts_of_run(arguments.checkpoint)[0])
+    ids = prompt_ids(tokenizer, arguments.prompt, begin, ending_ids(arguments.checkpoint, tokenizer, path))
 
     def write(piece):
         sys.stdout.write(piece)

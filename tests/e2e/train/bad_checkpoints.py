@@ -314,5 +314,6 @@ class Checkpoints(refusal.Case):
         self.refused(2, [self.folder, "--resume auto"], "train", self.config)
         self.refused(2, [self.folder, "is no branch"], "train", self.config, "--resume", "auto", "--branch", self.newest)
         self.refused(2, [self.folder / "checkpoints", "newer"], "train", self.config, "--resume", tiny_run.published(self.folder)[0])
+        self.refused(2, ['model.norm: "pre" in', self.newest, '"post" here'], "train", self.config, "run.name=other", "--branch", self.newest, "model.norm=post")
         self.refused(2, [self.newest, "blocks"], "train", self.config, "run.name=other", "--branch", self.newest, "model.blocks=8",
                      "growth.schedule.at_steps=[20, 40, 50]")

@@ -236,6 +236,7 @@ class Tools(Case):
                  ({"messages": [ASK, CALL], "tools": None}, asked), ({"prompt": [ASK], "completion": [CALL], "tools": [TOOL]}, tools + asked),
                  ({"prompt": "Ask", "completion": "Say", "tools": [TOOL]}, tools + "### User\nAsk\n### Assistant\n⟦Say</s>⟧"),
                  ({"messages": [ASK, CALL, result, SAY]}, asked + "\n### Tool\n3\n### Assistant\n⟦Say</s>⟧"),
+                 ({"messages": [{"role": "user", "content": [{"type": "text", "text": "As"}, {"type": "text", "text": "k"}]}, CALL]}, asked),
                  ({"messages": [ASK, {**CALL, "content": "So:"}]}, asked.replace("⟦", "⟦So:\n"))]
         for record, expected in cases:
             with self.subTest(json.dumps(record)):
@@ -249,6 +250,9 @@ class Tools(Case):
         self.tokenizer()
         deaf = self.file("deaf.jinja", "{% for m in messages %}{{ m.role + ':' }}{% generation %}{{ m.content or '' }}{{ eos_token }}{% endgeneration %}{% endfor %}")
         bad = [({"messages": [ASK, {"role": "assistant", "content": None}]}, "messages[1].content: found null, expected a string"),
+               ({"messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {}}]}, SAY]},
+                "messages[0].content[1]: found a part of type 'image_url'; allowed: parts of type text"),
+               ({"messages": [{"role": "user", "content": ["see"]}, SAY]}, "messages[0].content[0]: found a part of type 'str'"),
                ({"messages": [ASK, {"role": "assistant"}]}, "messages[1].content: is missing"), ({"messages": [{"role": "user", "content": None}, SAY]}, "messages[0].content: found null"),
                ({"messages": [ASK, {**CALL, "tool_calls": "x"}]}, "messages[1].tool_calls: expected a list of objects"),
                ({"messages": [ASK, SAY], "tools": "{"}, "tools: a text that is not JSON"), ({"messages": [ASK, SAY], "tools": {"a": 1}}, "tools: found dict, expected a list"),
