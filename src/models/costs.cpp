@@ -42,7 +42,7 @@ ParameterCount count_parameters(const Model& model, const DepthPlan& plan) {
   std::map<std::int64_t, double> calls;
   for (const std::int64_t block : plan.calls()) calls[block] += 1;
   for (const auto& [block, times] : calls) {
-    const nn::CallCost cost = model.call_cost(block, {0, 0, block});
+    const nn::CallCost cost = model.call_cost(block, {});
     count.active -= std::llround(cost.expert_parameters * std::max(0.0, 1 - cost.active_share * times));
   }
   return count;
@@ -52,8 +52,7 @@ FlopCount count_flops(const Model& model, const DepthPlan& plan, std::int64_t co
   FlopCount flops;
   flops.head = model.head_flops();
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
-    const std::int64_t block = plan.calls()[static_cast<std::size_t>(r)];
-    const nn::CallCost cost = model.call_cost(block, {context, r, block});
+    const nn::CallCost cost = model.call_cost(plan.calls()[static_cast<std::size_t>(r)], {context, r});
     flops.by_call.push_back(cost.matmul_flops + cost.score_flops);
     if (plan.loop() && plan.loop()->begins_repeat(r)) flops.by_call.back() += model.injection_cost().matmul_flops;
     flops.scores += cost.score_flops;
@@ -144,7 +143,7 @@ class MicroBatchWalk {
 
  private:
   std::int64_t called(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
-  nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(called(r), {config_.data.sequence_length, r, called(r)}); }
+  nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(called(r), {config_.data.sequence_length, r}); }
   double saved_by(std::int64_t r) const {
     const nn::CallCost cost = cost_of(r);
     return tokens_ * (element_ * cost.saved_elements + 4 * (cost.saved_fp32 + (element_ == 4 ? 0 : cost.saved_casts)));
@@ -281,7 +280,7 @@ StageCost stage_cost(const RunConfig& config, const ModelRegistry& registry, con
   cost.flops = count_flops(*model, stage.plan, config.data.sequence_length);
   const double element = bytes_of(config.precision.compute);
   for (const std::int64_t block : stage.plan.calls()) {
-    const nn::CallCost call = model->call_cost(block, {config.data.sequence_length, 0, block});
+    const nn::CallCost call = model->call_cost(block, {config.data.sequence_length, 0});
     cost.kv_bytes_per_token += element * call.kv_elements;
     cost.state_bytes_per_sequence += 4 * call.state_elements;
   }

@@ -165,7 +165,9 @@ void DepthModel::after_step(const at::Tensor& updated, const at::Tensor& counts)
 }
 
 nn::CallCost DepthModel::call_cost(std::int64_t block, const nn::CallPlace& place) const {
-  return blocks_.at(static_cast<std::size_t>(block))->cost(place);
+  nn::CallPlace in_block = place;
+  in_block.block = block;
+  return blocks_.at(static_cast<std::size_t>(block))->cost(in_block);
 }
 
 nn::CallCost DepthModel::injection_cost() const {

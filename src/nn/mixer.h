@@ -118,7 +118,7 @@ struct CallCost {
 struct CallPlace {
   std::int64_t context = 0;      // tokens that a query sees at most
   std::int64_t depth_index = 0;  // calls before it
-  std::int64_t block = 0;        // the block that is called
+  std::int64_t block = 0;        // the block that is called; the model sets it
 };
 
 class Mixer : public Module {

@@ -236,6 +236,8 @@ void accumulate_bf16(float* sum, const std::uint16_t* x, std::int64_t count) {
 
 #include "ops/cpu/depth_attention.inc"
 
+#include "ops/cpu/products.inc"
+
 #include "ops/cpu/attention.inc"
 
 template <class X>
