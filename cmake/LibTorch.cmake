@@ -19,7 +19,7 @@ target_compile_definitions(meristem_torch INTERFACE FMT_HEADER_ONLY=1)
 target_link_libraries(meristem_torch INTERFACE ${torch_lib}/libtorch_cpu.so ${torch_lib}/libc10.so Threads::Threads)
 # at::parallel_for is a template: without -fopenmp its body runs on one thread, silently. It must be LibTorch's own runtime, or two sets of
 # threads would fight for the cores.
-target_compile_options(meristem_torch INTERFACE -fopenmp)
+target_compile_options(meristem_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
 file(GLOB torch_openmp ${torch_lib}/libgomp*.so*)
 if(torch_openmp)
   list(GET torch_openmp 0 torch_openmp)
