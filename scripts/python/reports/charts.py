@@ -1,165 +1,274 @@
-"""Line charts as inline SVG: axes with round numbers, curves, points, vertical marks. Text stays text, so that pages can be searched."""
+"""Figures for page.py, as plotly.js knows them: lines, bars, differences around zero, heatmaps, shares. Colours are names ("model", "soft/0.3") that the page
+puts in; texts of users go through label(), because plotly reads tags in them."""
 
+import bisect
 import math
-from dataclasses import dataclass, field
+import textwrap
+from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 38
-MOST_POINTS = 500
-CONTEXT = 0.25  # of the shown steps, over which a context's curve may leave the picture
+MOST_POINTS = 2000
+DASHES = ("solid", "dash", "dot", "longdashdot")  # of the first eight models, the next eight, …
+PATTERNS = ("", "/", "x", ".")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon")
 SETTLED = 0.04  # of a curve: its first part falls steeply and would press everything else flat
+FIGURES = ":.7~g"  # numbers on hovering: whole, not as short as on the axes
 
 
 @dataclass
-class Series:
-    label: str
-    colour: str
-    steps: list
-    values: list
+class Line:
+    model: str
+    x: list
+    y: list
+    low: list = None  # an interval, drawn as a band
+    high: list = None
     raw: list = None  # unsmoothed, drawn faintly behind
+    name: str = ""  # default: the model
     points: bool = False  # each value is a measurement of its own
-    context: bool = False  # drawn for orientation: thin, and only its later part decides the range
-    dashed: bool = False
+    dash: str = "model"
+    step_like: bool = False  # stays until the next value
+    soft: bool = False  # in grey: for orientation
+    n: object = None  # how many things are behind a value: a number, or a list
+    track: int = None  # whose steps x are, where the page has a choice of axis
 
 
 @dataclass
-class Mark:
-    step: float
-    label: str
-    colour: str = "#666666"
+class Bars:
+    model: str
+    values: list  # one for each category, None where there is none
+    low: list = None
+    high: list = None
+    n: object = None
 
 
-@dataclass
-class Chart:
-    title: str
-    series: list
-    marks: list = field(default_factory=list)
-    from_step: float = 0
-    until_step: float = 1
-    x_label: str = "step"
-    from_zero: bool = False
-    settle: bool = True
+def label(text):
+    """A user's text, for plotly."""
+    return escape(str(text), quote=False)
 
 
-def short(value):
-    """Few characters: 0.0031, 12.5k, 3M."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / (1e3 if suffix == 'k' else limit):.4g}{suffix}"
-    return f"{value:.4g}"
+def wrapped(text, width=22):
+    """A label of several lines."""
+    return "<br>".join(label(line) for line in textwrap.wrap(str(text), width)) or " "
 
 
-def ticks(low, high, count=5):
-    """Round numbers from low to high, about `count` of them."""
-    span = high - low
-    if not (math.isfinite(span) and span > 0):
-        return [low]
-    power = 10 ** math.floor(math.log10(span / count))
-    step = next((m * power for m in (1, 2, 2.5, 5, 10) if span / (m * power) <= count), 10 * power)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+def finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def thinned(steps, values):
-    """At most MOST_POINTS points: means of equal runs of them."""
-    width = math.ceil(len(steps) / MOST_POINTS)
-    if width <= 1:
-        return steps, values
-    parts = range(0, len(steps), width)
-    mean = lambda items: sum(items) / len(items)  # noqa: E731
-    return [mean(steps[i:i + width]) for i in parts], [mean(values[i:i + width]) for i in parts]
+def rounded(values):
+    """Seven figures are more than a reader asks for, and half as long as all; what is no number becomes a gap."""
+    return [float(f"{value:.7g}") if finite(value) else None for value in values]
 
 
-def value_range(chart):
+def thinned(xs, ys, most=MOST_POINTS):
+    """At most `most` points: the least and the greatest value of each of equal runs of points, in their order, so that no peak is lost."""
+    if len(xs) <= most:
+        return list(xs), list(ys)
+    runs = most // 2 - 1
+    kept = {0, len(xs) - 1}
+    for i in range(runs):
+        part = range(i * len(xs) // runs, (i + 1) * len(xs) // runs)
+        known = [j for j in part if finite(ys[j])]
+        kept |= {min(known, key=ys.__getitem__), max(known, key=ys.__getitem__)} if known else {part[0]}
+    kept = sorted(kept)
+    return [xs[j] for j in kept], [ys[j] for j in kept]
+
+
+def settled_range(lines, from_zero=False):
+    """[low, high] of what the lines show after their first fall."""
     values = []
-    for series in chart.series:
-        begin = chart.from_step + (CONTEXT * (chart.until_step - chart.from_step) if series.context else 0)
-        inside = [v for s, v in zip(series.steps, series.values) if begin <= s <= chart.until_step and math.isfinite(v)]
-        skip = int(SETTLED * len(inside)) if chart.settle and not series.points and chart.from_step == 0 else 0
-        values += inside[skip:]
+    for line in lines:
+        known = [value for value in line.y if finite(value)]
+        values += known if line.points or line.soft else known[int(SETTLED * len(known)):]
     if not values:
-        values = [v for series in chart.series for v in series.values if math.isfinite(v)] or [0, 1]
-    low, high = (0 if chart.from_zero else min(values)), max(values)
+        return None
+    low, high = (0 if from_zero else min(values)), max(values)
     margin = max(0.06 * (high - low), 1e-6 * max(abs(high), 1e-9))
-    return (0 if chart.from_zero else low - margin), high + margin
+    return [0 if from_zero else low - margin, high + margin]
 
 
-class Canvas:
-    def __init__(self, chart):
-        self.chart, (self.low, self.high) = chart, value_range(chart)
-        self.parts = []
-
-    def x(self, step):
-        share = (step - self.chart.from_step) / max(self.chart.until_step - self.chart.from_step, 1e-9)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value):
-        return HEIGHT - BOTTOM - (value - self.low) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
-
-    def add(self, text):
-        self.parts.append(text)
-
-    def axes(self):
-        for value in ticks(self.low, self.high):
-            y = self.y(value)
-            self.add(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            self.add(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
-        for step in ticks(self.chart.from_step, self.chart.until_step, 6):
-            x = self.x(step)
-            self.add(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}"/>')
-            self.add(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(step)}</text>')
-        self.add(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
-        self.add(f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.chart.x_label)}</text>')
-
-    def marks(self):
-        """Dashed lines; a label that would run into the one before goes to the second row."""
-        free = [-1.0, -1.0]
-        for mark in sorted(self.chart.marks, key=lambda mark: mark.step):
-            if not self.chart.from_step <= mark.step <= self.chart.until_step:
-                continue
-            x = self.x(mark.step)
-            width = 5.4 * len(mark.label) + 6
-            left = min(x + 3, WIDTH - RIGHT - width)
-            row = 0 if left >= free[0] else 1
-            free[row] = left + width
-            self.add(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 12 + 11 * row}" y2="{HEIGHT - BOTTOM}" stroke="{mark.colour}" stroke-dasharray="4 3"/>')
-            self.add(f'<text class="mark" x="{left:.1f}" y="{TOP - 4 + 11 * row}" fill="{mark.colour}">{escape(mark.label)}</text>')
-
-    def path(self, steps, values, attributes, label=""):
-        """One path; it is interrupted where a value is not finite."""
-        out, pen = [], "M"
-        for step, value in zip(*thinned(steps, values)):
-            if not math.isfinite(value):
-                pen = "M"
-                continue
-            out.append(f"{pen}{self.x(step):.1f} {self.y(value):.1f}")
-            pen = "L"
-        title = f"<title>{escape(label)}</title>" if label else ""
-        self.add(f'<path d="{"".join(out)}" fill="none" {attributes}>{title}</path>')
-
-    def series(self, series):
-        if series.raw is not None:
-            self.path(series.steps, series.raw, f'stroke="{series.colour}" stroke-width="0.8" opacity="0.22"')
-        width, dash = ("1.2" if series.context else "1.9"), (' stroke-dasharray="5 3"' if series.dashed else "")
-        self.path(series.steps, series.values, f'stroke="{series.colour}" stroke-width="{width}"{dash} stroke-linejoin="round"', series.label)
-        if not (series.points or len(series.steps) == 1):
-            return
-        radius = 2 if series.context else 3.2
-        for step, value in zip(series.steps, series.values):
-            if self.chart.from_step <= step <= self.chart.until_step and math.isfinite(value):
-                self.add(f'<circle cx="{self.x(step):.1f}" cy="{self.y(value):.1f}" r="{radius}" fill="{series.colour}" stroke="white" '
-                         f'stroke-width="0.8"><title>{escape(series.label)}, step {step:,.0f}: {value:.4f}</title></circle>')
+def title_of(text):
+    return {"text": label(text), "font": {"size": 12}}
 
 
-def draw(chart):
-    """The chart as an <svg> element; curves are clipped to the plot."""
-    canvas = Canvas(chart)
-    canvas.axes()
-    canvas.marks()
-    canvas.add(f'<svg x="{LEFT}" y="{TOP - 4}" width="{WIDTH - LEFT - RIGHT + 4}" height="{HEIGHT - TOP - BOTTOM + 8}" '
-               f'viewBox="{LEFT} {TOP - 4} {WIDTH - LEFT - RIGHT + 4} {HEIGHT - TOP - BOTTOM + 8}">')
-    for series in sorted(chart.series, key=lambda series: not series.context):
-        canvas.series(series)
-    canvas.add("</svg>")
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">{"".join(canvas.parts)}</svg>'
+def counts(n, size):
+    return [n] * size if not isinstance(n, (list, tuple)) else list(n)
+
+
+def about(line_or_bars, size):
+    """What hovering tells besides the value: interval and n, where they are known, as texts."""
+    out = [""] * size
+    low, high = line_or_bars.low, line_or_bars.high
+    for i in range(size):
+        if low and high and finite(low[i]) and finite(high[i]):
+            out[i] += f"<br>95 % interval {low[i]:.5g} … {high[i]:.5g}"
+        if line_or_bars.n is not None and counts(line_or_bars.n, size)[i] is not None:
+            out[i] += f"<br>n = {counts(line_or_bars.n, size)[i]:,}"
+    return out
+
+
+def band(line):
+    """The interval as closed shapes, one for each run of values that has it."""
+    runs, run = [], []
+    for x, low, high in [*zip(line.x, line.low, line.high), (None, None, None)]:
+        if finite(low) and finite(high):
+            run.append((x, low, high))
+        elif run:
+            runs.append(run)
+            run = []
+    xs, ys = [], []
+    for run in runs:
+        xs += [x for x, _, _ in run] + [x for x, _, _ in reversed(run)] + [None]
+        ys += [low for _, low, _ in run] + [high for _, _, high in reversed(run)] + [None]
+    return {"type": "scatter", "x": xs, "y": rounded(ys), "fill": "toself", "fillcolor": "model/0.18", "line": {"width": 0},
+            "mode": "lines", "hoverinfo": "skip", "meta": {"model": line.model}}
+
+
+def line_traces(line, x_name):
+    meta = {"model": line.model} if line.model is not None else {}
+    meta |= {"track": line.track} if line.track is not None else {}
+    colour = "soft" if line.soft or line.model is None else "model"
+    traces = [band(line)] if line.low and line.high else []
+    if line.raw is not None:
+        x, y = thinned(line.x, line.raw)
+        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": rounded(y), "line": {"color": f"{colour}/0.3", "width": 1}, "hoverinfo": "skip", "meta": meta})
+    x, y = thinned(line.x, line.y)
+    points = line.points or len(x) == 1
+    where = "%{customdata:,}" if line.track is not None else "%{x}"
+    told = about(line, len(line.x)) if len(x) == len(line.x) else None
+    traces.append({"type": "scatter", "mode": "lines+markers" if points else "lines", "x": x, "y": rounded(y), "name": label(line.name or line.model), "connectgaps": False,
+                   "line": {"color": colour, "width": 1.3 if line.soft else 2, "dash": line.dash, "shape": "hv" if line.step_like else "linear"}, "meta": meta,
+                   "marker": {"color": colour, "size": 5 if line.soft else 7, "symbol": "model"},
+                   "hovertemplate": f"<b>%{{fullData.name}}</b><br>{label(x_name)} {where}: %{{y{FIGURES}}}%{{text}}<extra></extra>", "text": told if told and any(told) else ""})
+    if line.model is None or line.soft:  # nobody's: no place for the page to put a colour in
+        traces[-1]["line"]["dash"] = "dot" if line.dash == "model" else line.dash
+        traces[-1]["marker"]["symbol"] = "circle"
+    return traces
+
+
+def lines(series, x_title, y_title="", x_log=False, y_log=False, y_range=None, y_from_zero=False, categories=None, height=320):
+    """Lines with their intervals over a number, or over named places (`categories`: x are then their indices)."""
+    traces = [trace for line in sorted(series, key=lambda line: not line.soft) for trace in line_traces(line, x_title)]
+    x_axis = {"title": title_of(x_title)} | ({"type": "log"} if x_log else {})
+    if categories is not None:
+        x_axis |= named_ticks(categories)
+    y_axis = {"title": title_of(y_title)} | ({"type": "log"} if y_log else {}) | ({"range": y_range} if y_range and not y_log else {}) | ({"rangemode": "tozero"} if y_from_zero else {})
+    figure = {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}, "height": height}
+    return figure | ({"along_run": True} if any(line.track is not None for line in series) else {})
+
+
+def named_ticks(names, most=14):
+    """An axis over 0, 1, 2, … whose ticks have names; of many, each second or third or … has its."""
+    stride = math.ceil(len(names) / most) or 1
+    at = list(range(0, len(names), stride))
+    return {"tickmode": "array", "tickvals": at, "ticktext": [label(names[i]) for i in at], "range": [-0.5, len(names) - 0.5], "zeroline": False}
+
+
+def level(figure, value, text):
+    """A dashed line across, such as what chance gives."""
+    along = "x" if figure.get("lying") else "y"
+    other = "y" if along == "x" else "x"
+    shape = {"type": "line", f"{along}0": value, f"{along}1": value, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper", "line": {"color": "soft", "width": 1.5, "dash": "dash"}}
+    note = {"text": label(text), along: value, other: 1, f"{other}ref": "paper", "showarrow": False, "font": {"color": "soft", "size": 12},
+            "xanchor": "right" if along == "y" else "left", "yanchor": "bottom"}
+    layout = figure["layout"]
+    return figure | {"layout": layout | {"shapes": layout.get("shapes", []) + [shape], "annotations": layout.get("annotations", []) + [note]}}
+
+
+def whiskers(values, low, high, colour):
+    if not (low and high):
+        return None
+    known = [all(map(finite, three)) for three in zip(values, low, high)]
+    return {"type": "data", "symmetric": False, "array": [h - v if k else 0 for v, h, k in zip(values, high, known)],
+            "arrayminus": [v - l if k else 0 for v, l, k in zip(values, low, known)], "color": colour, "thickness": 1.5, "width": 4}
+
+
+def bars(categories, series, x_title="", x_range=None):
+    """Lying bars with intervals: a row for each category, in it a bar for each model. One category: a row for each model."""
+    alone = len(categories) == 1
+    places = [line.model for line in series] if alone else list(categories)
+    traces = []
+    for i, one in enumerate(series):
+        at = [i] if alone else list(range(len(categories)))
+        trace = {"type": "bar", "orientation": "h", "y": at, "x": rounded(one.values), "name": label(one.model), "meta": {"model": one.model},
+                 "marker": {"color": "model", "pattern": {"shape": "model", "fgcolor": "panel", "solidity": 0.3}}, "text": about(one, len(one.values)), "textposition": "none",
+                 "customdata": [label(place) for place in ([one.model] if alone else categories)],
+                 "hovertemplate": f"<b>%{{fullData.name}}</b><br>%{{customdata}}: %{{x{FIGURES}}}%{{text}}<extra></extra>"}
+        traces.append(trace | ({"error_x": errors} if (errors := whiskers(one.values, one.low, one.high, "ink")) else {}))
+    rows = len(places) * (1 if alone else len(series))
+    y_axis = {"tickmode": "array", "tickvals": list(range(len(places))), "ticktext": [wrapped(place) for place in places], "range": [len(places) - 0.5, -0.5], "zeroline": False}
+    x_axis = {"title": title_of(x_title), "nticks": 6} | ({"range": x_range} if x_range else {})
+    layout = {"xaxis": x_axis, "yaxis": y_axis, "barmode": "overlay" if alone else "group", "bargap": 0.25}
+    return {"data": traces, "layout": layout, "height": 90 + max(16 * rows + 8 * len(places), 34 * len(places)), "lying": True}
+
+
+def forest(rows, x_title):
+    """Differences around zero. Rows: (label, value, low, high) or (label, value, low, high, n); the numbers stand under the label."""
+    rows = [(*row, None)[:5] for row in rows]
+    values = [row[1] for row in rows]
+    texts = [f"{wrapped(row[0], 26)}<br>" + (f"{row[1]:+.4g} [{row[2]:+.3g}, {row[3]:+.3g}]" if all(map(finite, row[1:4])) else f"{row[1]:+.4g}" if finite(row[1]) else "–")
+             for row in rows]
+    trace = {"type": "scatter", "mode": "markers", "x": rounded(values), "y": list(range(len(rows))), "marker": {"color": "ink", "size": 9, "symbol": "square"},
+             "text": [label(row[0]) + (f"<br>95 % interval {row[2]:+.5g} … {row[3]:+.5g}" if finite(row[2]) and finite(row[3]) else "") + (f"<br>n = {row[4]:,}" if row[4] is not None else "")
+                      for row in rows],
+             "hovertemplate": f"%{{text}}<br><b>%{{x{FIGURES}}}</b><extra></extra>", "error_x": whiskers(values, [row[2] for row in rows], [row[3] for row in rows], "ink")}
+    zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "soft", "width": 1.5, "dash": "dash"}}
+    y_axis = {"tickmode": "array", "tickvals": trace["y"], "ticktext": texts, "range": [len(rows) - 0.5, -0.5], "zeroline": False}
+    # An invisible point at zero keeps zero in the picture.
+    origin = {"type": "scatter", "mode": "markers", "x": [0], "y": [0], "marker": {"opacity": 0, "color": "ink"}, "hoverinfo": "skip"}
+    height = 80 + sum(22 + 17 * text.count("<br>") for text in texts)
+    return {"data": [trace, origin], "layout": {"xaxis": {"title": title_of(x_title), "nticks": 6}, "yaxis": y_axis, "shapes": [zero]}, "height": height}
+
+
+def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, told=None, z_title="", height=340):
+    """A matrix, its first row on top. `z_range`: the same for all that shall be compared; `told`: texts for hovering, shaped as the values."""
+    z = [rounded(row) for row in values]
+    known = [v for row in z for v in row if v is not None] or [0]
+    low, high = z_range or (min(known), max(known))
+    if diverging:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    trace = {"type": "heatmap", "z": z, "x": list(range(len(x_labels))), "y": list(range(len(y_labels))), "zmin": low, "zmax": high if high > low else low + 1e-9,
+             "colorscale": "diverging" if diverging else "sequential", "hoverongaps": False, "xgap": 1, "ygap": 1,
+             "customdata": [[[label(x), label(y), told[i][j] if told else ""] for j, x in enumerate(x_labels)] for i, y in enumerate(y_labels)],
+             "hovertemplate": f"{label(y_title)} %{{customdata[1]}}, {label(x_title)} %{{customdata[0]}}<br><b>%{{z{FIGURES}}}</b>%{{customdata[2]}}<extra></extra>",
+             "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 12}, "nticks": 5, "xpad": 4, "title": title_of(z_title) | {"side": "right"}}}
+    layout = {"plot_bgcolor": "hole", "xaxis": named_ticks(x_labels) | {"title": title_of(x_title), "showgrid": False},
+              "yaxis": named_ticks(y_labels) | {"title": title_of(y_title), "showgrid": False, "range": [len(y_labels) - 0.5, -0.5]}}
+    return {"data": [trace], "layout": layout, "height": height}
+
+
+def shares(rows, parts):
+    """Lying bars of full width, divided. Rows: (label, {part: amount}); the colour of a part is that of its place in `parts` (page.Cell's `part`)."""
+    traces = []
+    totals = [sum(amounts.values()) or 1 for _, amounts in rows]
+    for i, part in enumerate(parts):
+        share = [100 * amounts.get(part, 0) / total for (_, amounts), total in zip(rows, totals)]
+        traces.append({"type": "bar", "orientation": "h", "y": list(range(len(rows))), "x": rounded(share), "name": label(part),
+                       "marker": {"color": f"part{i % 8}", "line": {"color": "panel", "width": 1.5}},
+                       "text": [f"{label(part)} {one:.1f} %" if one else "" for one in share], "textposition": "inside", "insidetextanchor": "middle", "textangle": 0,
+                       "textfont": {"color": "ink", "size": 12}, "constraintext": "inside", "customdata": [amounts.get(part, 0) for _, amounts in rows],
+                       "hovertemplate": "<b>%{fullData.name}</b><br>%{x:.2f} %<br>%{customdata:,}<extra></extra>"})
+    y_axis = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [wrapped(name, 18) for name, _ in rows], "range": [len(rows) - 0.5, -0.5], "zeroline": False, "showgrid": False}
+    layout = {"uniformtext": {"minsize": 12, "mode": "hide"}, "barmode": "stack", "bargap": 0.3, "xaxis": {"range": [0, 100], "ticksuffix": " %", "nticks": 6}, "yaxis": y_axis}
+    return {"data": traces, "layout": layout, "height": 76 + 44 * len(rows)}
+
+
+def steps_of_slope(steps, *columns):
+    """The places that straight lines between them give all columns back (to a millionth of their greatest value): [steps, *columns], as few as that takes."""
+    scale = [max(map(abs, column)) or 1 for column in columns]
+    kept = [0]
+    for i in range(1, len(steps) - 1):
+        a, b = kept[-1], i + 1
+        share = (steps[i] - steps[a]) / (steps[b] - steps[a])
+        if any(abs(column[a] + share * (column[b] - column[a]) - column[i]) > 1e-6 * size for column, size in zip(columns, scale)):
+            kept.append(i)
+    kept += [len(steps) - 1] if len(steps) > 1 else []
+    return [[column[i] for i in kept] for column in (steps, *columns)]
+
+
+def between(xs, ys, x, step_like=False):
+    """The height at x of a line through points (xs ascending); beyond its ends it goes on as it was."""
+    if len(xs) == 1:
+        return ys[0]
+    i = min(max(bisect.bisect_right(xs, x) - 1, 0), len(xs) - 1 if step_like else len(xs) - 2)
+    return ys[i] if step_like else ys[i] + (x - xs[i]) / (xs[i + 1] - xs[i]) * (ys[i + 1] - ys[i])

@@ -1,173 +1,189 @@
-"""The HTML of `meristem report`: plain tables and inline SVG, one style sheet, nothing from outside."""
+"""The one way to an HTML page: sections with text, tables and figures (charts.py), one file that fetches nothing. plotly's JavaScript is written into it;
+page.js draws the figures in light or dark colours, as the reader's system has it."""
 
+import functools
+import importlib.resources
+import itertools
 import json
 import math
+from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
-from reports import charts
-from reports.metrics import number
+from command import publish
+from reports.charts import DASHES, PATTERNS, SYMBOLS
 
-STYLE = """
-:root { --ink: #1f2328; --soft: #667079; --line: #dfe3e8; --ground: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: var(--ground); }
-main { max-width: 1240px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 26px; margin: 0 0 2px; letter-spacing: -0.01em; overflow-wrap: anywhere; }
-h2 { font-size: 18px; margin: 34px 0 10px; }
-h3 { font-size: 14px; margin: 0 0 4px; font-weight: 600; }
-p.soft, .soft { color: var(--soft); }
-p.soft { margin: 0 0 10px; font-size: 13.5px; }
-.legend { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: 4px 20px; padding: 9px 0; margin: 12px 0 0; background: var(--ground); border-bottom: 1px solid var(--line); font-size: 14px; }
-.chip { display: inline-block; width: 22px; height: 4px; border-radius: 2px; margin-right: 7px; vertical-align: middle; }
-.panel { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; overflow-x: auto; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 14px; }
-.chart { width: 100%; height: auto; display: block; }
-.chart .grid { stroke: #e8ebee; }
-.chart .axis { stroke: #9aa3ab; }
-.chart text { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-.chart .tick { fill: #667079; }
-.chart .mark { font-size: 10px; }
-table { border-collapse: collapse; font-size: 14px; min-width: 60%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-tr:last-child > * { border-bottom: 0; }
-thead th { font-weight: 600; }
-tbody th { font-weight: 400; color: var(--soft); white-space: nowrap; }
-td.best { font-weight: 650; }
-td .by { color: var(--soft); font-size: 12.5px; margin-left: 6px; font-weight: 400; }
-code, pre { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
-pre { margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-td code { overflow-wrap: anywhere; }
-.bar { display: flex; height: 22px; border-radius: 4px; overflow: hidden; background: #eceff2; }
-.bar > div { min-width: 1px; color: #fff; font-size: 11.5px; line-height: 22px; padding-left: 6px; overflow: hidden; white-space: nowrap; }
-.use { display: grid; grid-template-columns: max-content 1fr; gap: 8px 16px; align-items: center; margin-bottom: 14px; }
-details { margin-top: 10px; }
-summary { cursor: pointer; }
-"""
-SOURCE_COLOURS = ("#3B6EA8", "#C8732A", "#4C8C5B", "#9A5B8F", "#A38A2C", "#4D9DB4", "#8A5A44", "#6B7280")
+HERE = Path(__file__).resolve().parent
+# The eight colours of a scheme differ for readers with any colour vision, and stand out 3 : 1 from panel and ground; text does so 4.5 : 1
+# (tests/unit/scripts/page_test.py measures both). Beyond eight models, lines are dashed and bars hatched.
+LIGHT = {"ink": "#1f2328", "soft": "#59636e", "line": "#dfe3e8", "edge": "#8b949e", "ground": "#f6f7f9", "panel": "#ffffff", "hole": "#d0d5db",
+         "models": ("#3932c6", "#c97e00", "#007c46", "#a2388c", "#db0a11", "#3981de", "#4a1a10", "#857c91"),
+         "parts": ("#cfe3f5", "#fbe0b8", "#cdebd9", "#efd3ea", "#f3ecb0", "#d9dde3", "#f8d0c8", "#c3e8ea"),
+         "sequential": ("#f4f8fc", "#c9dff0", "#8fc1e0", "#4796cb", "#1764ab", "#08306b"),
+         "diverging": ("#8a4b00", "#d98b2b", "#f3d3a4", "#f7f7f7", "#b5c9e8", "#5a7fc4", "#1f3d8a")}
+DARK = {"ink": "#e6eaef", "soft": "#a3adb8", "line": "#333b44", "edge": "#7d8894", "ground": "#12161b", "panel": "#1b2026", "hole": "#3a434d",
+        "models": ("#5f80ea", "#f28a02", "#12c59a", "#bb98fe", "#b87a74", "#b3d9fd", "#ffd139", "#fcffd1"),
+        "parts": ("#28435c", "#5c4420", "#25503a", "#532f4c", "#4f4a1c", "#454c55", "#5e332b", "#1f4d50"),
+        "sequential": ("#1d2630", "#20415f", "#2a6a9b", "#4a97cf", "#93c6ee", "#f0f8ff"),
+        "diverging": ("#ffc37a", "#d08a30", "#70501f", "#272d34", "#2f4a80", "#5f88dd", "#b9d0ff")}
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
-def document(title, body):
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}</main></body></html>\n")
+@dataclass
+class Cell:
+    """A cell of a table that is more than its text. `model`: with the model's line before it; `part`: with the colour of a part (charts.shares)."""
+
+    value: object
+    small: str = ""
+    strong: bool = False
+    code: bool = False
+    model: str = None
+    part: int = None
 
 
-def section(title, note, inside):
-    note = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{inside}</section>\n" if inside else ""
+@dataclass
+class Section:
+    title: str = ""
+    text: str = ""
+    parts: list = field(default_factory=list)  # (HTML, group): neighbours of one group share a box
+
+    def html(self):
+        out = [f"<h2>{escape(self.title)}</h2>"] * bool(self.title) + [f'<p class="soft">{escape(self.text)}</p>'] * bool(self.text)
+        for group, parts in itertools.groupby(self.parts, key=lambda part: part[1]):
+            inside = "".join(html for html, _ in parts)
+            out.append(f'<div class="{group}">{inside}</div>' if group else inside)
+        return f"<section>{''.join(out)}</section>"
 
 
-def header(title, runs, trunk_runs, trunk_colour, date):
-    chips = [f'<span><span class="chip" style="background:{run.colour}"></span>{escape(run.name)}</span>' for run in runs]
-    chips += [f'<span class="soft"><span class="chip" style="background:{trunk_colour}"></span>{escape(run.name)}, before the branch</span>' for run in trunk_runs]
-    return (f'<h1>{escape(title)}</h1><p class="soft">meristem report, written on {escape(date)}</p>'
-            f'<div class="legend">{"".join(chips)}</div>')
-
-
-def run_heads(runs, first=""):
-    heads = "".join(f'<th><span class="chip" style="background:{run.colour}"></span>{escape(run.name)}</th>' for run in runs)
-    return f"<thead><tr><th>{escape(first)}</th>{heads}</tr></thead>"
-
-
-def value_text(value, how):
-    if isinstance(value, str):
-        return escape(value)
-    if not math.isfinite(value):
+def number_text(value):
+    """Whole numbers with commas, others with four figures; a dash for what is not there or not finite."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
-    if how == "count":
-        return f"{value:,.0f}"
-    if how in ("epochs", "figures"):
-        return f"{value:.3g}"
-    if how == "share":
-        return f"{value:.2%}"
-    return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def final_table(runs, rows):
-    """Losses are compared with the first run's; the lowest one on held-out text is bold (training losses are of different mixtures)."""
-    out = []
-    for label, values, how in rows:
-        numbers = [value for value in values if not isinstance(value, str) and math.isfinite(value)]
-        best = min(numbers) if how == "loss" and len(numbers) > 1 and len(set(numbers)) > 1 else None
-        cells = []
-        for i, value in enumerate(values):
-            text = value_text(value, how)
-            if "loss" in how and i > 0 and text != "–" and math.isfinite(values[0]):
-                text += f'<span class="by">{value - values[0]:+.4f}</span>'
-            cells.append(f'<td class="best">{text}</td>' if best is not None and value == best else f"<td>{text}</td>")
-        out.append(f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>")
-    note = "Losses in nats per token; training losses are means over the last 3 % of the lines that were logged, but at least 7."
-    note += " Small figures: difference to the first run." if len(runs) > 1 else ""
-    return section("Final figures", note, f'<div class="panel"><table>{run_heads(runs)}<tbody>{"".join(out)}</tbody></table></div>')
+def scheme(colours):
+    """{name: colour or scale} as page.js and the style sheet know it."""
+    flat = {key: value for key, value in colours.items() if isinstance(value, str)}
+    for many, one in (("models", "model"), ("parts", "part")):
+        flat |= {f"{one}{i}": value for i, value in enumerate(colours[many])}
+    scales = {key: [[i / (len(colours[key]) - 1), value] for i, value in enumerate(colours[key])] for key in ("sequential", "diverging")}
+    return flat | scales
 
 
-def chart_section(title, note, drawn):
-    figures = [f'<div class="panel"><h3>{escape(chart.title)}</h3>{charts.draw(chart)}</div>' for chart in drawn]
-    return section(title, note, f'<div class="charts">{"".join(figures)}</div>' if figures else "")
+def style_sheet():
+    rules = ["{" + "".join(f"--{key}: {value};" for key, value in scheme(colours).items() if isinstance(value, str)) + "}" for colours in (LIGHT, DARK)]
+    return (f":root {{ color-scheme: light dark; }} :root {rules[0]} @media (prefers-color-scheme: dark) {{ :root {rules[1]} }}\n"
+            + (HERE / "page.css").read_text(encoding="utf-8"))
 
 
-def colour_of(source, sources):
-    return SOURCE_COLOURS[sources.index(source) % len(SOURCE_COLOURS)]
+@functools.cache
+def plotly_script():
+    return (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
-def bar(tokens, sources):
-    total = sum(tokens.values()) or 1
-    parts = []
-    for source in sources:
-        share = tokens.get(source, 0) / total
-        if share > 0:
-            label = f"{escape(source)} {share:.1%}" if share > 0.12 else ""
-            parts.append(f'<div style="width:{share:.4%};background:{colour_of(source, sources)}" title="{escape(source)} {share:.2%}">{label}</div>')
-    return f'<div class="bar">{"".join(parts)}</div>'
+def json_text(value):
+    """JSON that may stand in a <script>: no text in it can end the element."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def source_section(runs, sources):
-    """What each run read of each source; for a branch also since it began."""
-    known = [run for run in runs if run.use()]
-    if not known:
-        return ""
-    bars, rows = [], []
-    branched = any(run.use_before() for run in known)
-    for run in known:
-        tokens, epochs, before = run.use(), run.use("epochs_by_source"), run.use_before()
-        since = {source: value - before.get(source, 0) for source, value in tokens.items()}
-        bars.append(f'<div>{escape(run.name)}{" since the branch" if before else ""}</div>{bar(since, sources)}')
-        for source in sources:
-            if source in tokens:
-                extra = f"<td>{since[source]:,.0f}</td>" if branched and before else "<td>–</td>" if branched else ""
-                rows.append(f'<tr><th>{escape(run.name)}</th><td><span class="chip" style="background:{colour_of(source, sources)}"></span>{escape(source)}</td>'
-                            f"<td>{tokens[source]:,.0f}</td>{extra}<td>{value_text(epochs.get(source, math.nan), 'epochs')}</td></tr>")
-    heads = "".join(f"<th>{head}</th>" for head in ["run", "source", "tokens", *(["since the branch"] if branched else []), "epochs"])
-    return section("Tokens of each source", "", f'<div class="panel"><div class="use">{"".join(bars)}</div><table><thead><tr>{heads}</tr></thead>'
-                   f'<tbody>{"".join(rows)}</tbody></table></div>')
+class Page:
+    """Sections, tables and figures, in the order of the calls. A model (a run, a study's member) has the colour of its place in `models` in every figure
+    and table; one that is first met in a figure comes behind them. `context`: what is drawn in grey."""
 
+    def __init__(self, title, note="", models=(), context=()):
+        self.title, self.note = title, note
+        self.models, self.context = list(dict.fromkeys(models)), list(context)
+        self.figures, self.sections, self.axis = [], [Section()], None
 
-def spike_text(event):
-    """With both numbers: either of them can be what made it one."""
-    return f"{event['event']}: loss {number(event.get('loss')):.4f}, gradient norm {number(event.get('grad_norm')):.3g}"
+    def section(self, title, text=""):
+        """What follows stands under this title; a section that stays empty is left out."""
+        self.sections.append(Section(title, text))
 
+    def text(self, text):
+        self._add(f"<p>{escape(text)}</p>")
 
-def event_section(runs):
-    rows = []
-    for run in runs:
-        events = [(step, f"grew {before or '?'} → {after} blocks") for step, before, after in run.growths]
-        events += [(start, f"phase {name}") for name, start in run.phases]
-        events += [(run.branch_step, f"branch of {run.branch_of}")] if run.branch_of else []
-        events += [(event["step"], spike_text(event)) for event in run.metrics.events if event["event"] in ("skip", "spike")][:20]
-        rows += [f"<tr><th>{escape(run.name)}</th><td>{step:,}</td><td>{escape(text)}</td></tr>" for step, text in sorted(events)]
-    return section("Events", "", f'<div class="panel"><table><thead><tr><th>run</th><th>after step</th><th>what</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>' if rows else "")
+    def table(self, header, rows, note=""):
+        """Header and rows are lists of texts, numbers, None or Cells; the first cell of a row is its name."""
+        heads = "".join(self._cell(cell, "th", ' scope="col"') for cell in header)
+        lines = "".join("<tr>" + "".join(self._cell(cell, "td" if i else "th", "" if i else ' scope="row"') for i, cell in enumerate(row)) + "</tr>" for row in rows)
+        note = f'<p class="soft">{escape(note)}</p>' if note else ""
+        self._add(f'<div class="panel" tabindex="0">{note}<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>')
 
+    def figure(self, figure, caption="", title="", wide=False, across=2):
+        """A figure of charts.py, or a function that takes the page and returns one. Figures that follow one another stand beside each other where there is
+        room, `across` of them; `wide`: alone in its row."""
+        figure = figure(self) if callable(figure) else figure
+        self.figures.append({**{key: value for key, value in figure.items() if key != "height"}, "data": [self._in_model_colours(trace) for trace in figure["data"]]})
+        head = f"<h3>{escape(title)}</h3>" if title else ""
+        foot = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        plot = f'<div class="plot" style="height:{figure["height"]}px" data-figure="{len(self.figures) - 1}" role="img" aria-label="{escape(title or caption)}"></div>'
+        self._add(f'<figure class="panel{" wide" if wide else ""}">{head}{plot}{foot}</figure>', "charts three" if across > 2 else "charts")
 
-def config_value(value):
-    return "–" if value is None else f"<code>{escape(json.dumps(value, ensure_ascii=False))}</code>"
+    def fold(self, summary, text):
+        """Long text, closed until it is asked for."""
+        self._add(f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>", "panel")
 
+    def html(self):
+        body = "\n".join(section.html() for section in self.sections if section.parts)
+        data = {"figures": self.figures, "axis": self.axis, "schemes": {"light": scheme(LIGHT), "dark": scheme(DARK)}}
+        scripts = (f"<script>{plotly_script()}</script>\n<script type=\"application/json\" id=\"page-data\">{json_text(data)}</script>\n"
+                   f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>") if self.figures else ""
+        no_script = "<noscript><p>The charts of this page are drawn by JavaScript, which is off. The tables are whole without it.</p></noscript>" if self.figures else ""
+        return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+                f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(self.title)}</title><style>{style_sheet()}</style></head>\n'
+                f"<body><main><h1>{escape(self.title)}</h1>{f'<p class=soft>{escape(self.note)}</p>' if self.note else ''}{self._bar()}{no_script}\n"
+                f"{body}</main>\n{scripts}</body></html>\n")
 
-def difference_table(runs, rows):
-    if not rows:
-        return section("Configs", "", '<div class="panel">They do not differ but in run.name.</div>')
-    lines = [f"<tr><th><code>{escape(key)}</code></th>{''.join(f'<td>{config_value(value)}</td>' for value in values)}</tr>" for key, values in rows]
-    return section("What differs in the configs", "Every other key is the same.", f'<div class="panel"><table>{run_heads(runs, "key")}<tbody>{"".join(lines)}</tbody></table></div>')
+    def write(self, path):
+        text = self.html()
+        publish(Path(path), lambda beside: beside.write_text(text, encoding="utf-8"))
 
+    def _add(self, html, group=""):
+        self.sections[-1].parts.append((html, group))
 
-def config_section(runs):
-    parts = [f"<details><summary>{escape(run.name)}</summary><pre>{escape((run.folder / 'config.yaml').read_text(encoding='utf-8'))}</pre></details>" for run in runs]
-    return section("Whole configs", "", f'<div class="panel">{"".join(parts)}</div>')
+    def _index(self, model):
+        if model not in self.models:
+            self.models.append(model)
+        return self.models.index(model)
+
+    def _chip(self, model):
+        i = self._index(model)
+        return f'<span class="chip dash{i // len(LIGHT["models"]) % len(DASHES)}" style="border-top-color:var(--model{i % len(LIGHT["models"])})"></span>'
+
+    def _cell(self, cell, tag, attributes):
+        cell = cell if isinstance(cell, Cell) else Cell(cell)
+        text = escape(cell.value if isinstance(cell.value, str) else number_text(cell.value))
+        classes = " ".join(["strong"] * cell.strong + ["text"] * (tag == "td" and len(text) > 40))
+        chip = self._chip(cell.model) if cell.model is not None else f'<span class="box" style="background:var(--part{cell.part % 8})"></span>' if cell.part is not None else ""
+        small = f'<span class="small">{escape(cell.small)}</span>' if cell.small else ""
+        return f'<{tag}{attributes}{f" class={chr(34)}{classes}{chr(34)}" if classes else ""}>{chip + "&#8288;" if chip else ""}{f"<code>{text}</code>" if cell.code else text}{small}</{tag}>'
+
+    def _bar(self):
+        """Whose colour is whose, and the x axis of the charts over a run; both stay in view."""
+        tag = ('button type="button" aria-pressed="true"', "button") if self.figures and len(self.models) > 1 else ('span class="model"', "span")
+        chips = "".join(f'<{tag[0]} data-model="{i}">{self._chip(model)}{escape(model)}</{tag[1]}>' for i, model in enumerate(self.models))
+        chips += "".join(f'<span class="model soft"><span class="chip dash2" style="border-top-color:var(--soft)"></span>{escape(name)}</span>' for name in self.context)
+        choice = ""
+        if self.axis and len(self.axis["layout"]) > 1:
+            radios = "".join(f'<label><input type="radio" name="axis" value="{escape(key)}"{" checked" if key == self.axis["start"] else ""}>{escape(key)}</label>'
+                             for key in self.axis["layout"])
+            choice = f'<div class="choice soft" role="radiogroup" aria-label="x axis">x axis: {radios}</div>'
+        return f'<div class="bar"><div class="legend">{chips}</div>{choice}</div>' if chips or choice else ""
+
+    def _in_model_colours(self, trace):
+        model = (trace.get("meta") or {}).get("model")
+        if model is None:
+            return trace
+        i, colours = self._index(model), len(LIGHT["models"])
+        own = {"color": f"model{i % colours}", "symbol": SYMBOLS[i % len(SYMBOLS)], "dash": DASHES[i // colours % len(DASHES)], "shape": PATTERNS[i // colours % len(PATTERNS)]}
+
+        def bound(value, key=""):
+            if isinstance(value, dict):
+                return {name: bound(item, name) for name, item in value.items()}
+            kind = "color" if "color" in key else key
+            if isinstance(value, str) and kind in own and value.split("/")[0] == "model":
+                return own[kind] + value[len("model"):]
+            return value
+
+        return {**bound(trace), "meta": {**trace["meta"], "model": i}}

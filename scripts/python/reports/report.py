@@ -1,21 +1,24 @@
 """`meristem report RUN_DIR…`: one self-contained HTML page about a run, or about several side by side: loss curves, validation, tokens of
-each source, growth and phases, what differs in their configs, final figures. Needs no network to be read.
+each source, growth, loops and phases, what differs in their configs, final figures. Needs no network to be read.
 
 Exit codes: 0; 2 where a folder is not a run's, holds no step yet, or the page cannot be written.
 """
 
 import datetime
+import json
 import math
 import sys
 from pathlib import Path
 
-from command import Parser, publish, reported
-from reports import charts, page
-from reports.runs import config_differences, read_run
+from command import Parser, reported
+from reports import charts
+from reports.charts import Line
+from reports.metrics import number
+from reports.page import Cell, Page, number_text
+from reports.runs import config_differences, name_apart, read_run
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
-TRUNK = "#9A9A9A"
+UNLIKE = 4  # where the longest run is so many times as long as the shortest, charts begin with each run over its own length
+EVENT_SYMBOLS = {"growth": "triangle-up", "phase": "diamond", "loop": "circle", "branch": "triangle-right"}
 
 
 def union(lists):
@@ -39,22 +42,52 @@ def trunks(runs):
     return list(found.values())
 
 
-def marks_of(runs):
-    marks = {}
-    for run in runs:
-        colour = run.colour if len(runs) > 1 else "#D55E00"
-        if run.branch_step:
-            marks.setdefault((run.branch_step, "branch"), []).append(run.colour)
-        for step, before, after in run.growths:
-            marks.setdefault((step, f"{before}→{after} blocks" if before else f"{after} blocks"), []).append(colour)
-        for name, start in run.phases:
-            if start > 0:
-                marks.setdefault((start, name), []).append(run.colour if len(runs) > 1 else "#555555")
-    # A mark that several runs share is nobody's colour; one line a step and colour.
-    by_place = {}
-    for (step, label), colours in marks.items():
-        by_place.setdefault((step, colours[0] if len(colours) == 1 or len(runs) == 1 else "#555555"), []).append(label)
-    return [charts.Mark(step, ", ".join(labels), colour) for (step, colour), labels in by_place.items()]
+def before_branch(trunk):
+    return f"{trunk.name}, before the branch"
+
+
+class Axis:
+    """What the charts over a run may have as x: the step, tokens, FLOPs, or the share of each run since it began. Tables lead from steps to the others."""
+
+    NAMES = {"step": "step", "tokens": "tokens", "FLOPs": "training FLOPs", "share": "share of each run"}
+
+    def __init__(self, runs):
+        self.runs, self.trunks = runs, trunks(runs)
+        branches = {id(trunk): [run for run in runs if run.trunk and run.trunk.folder.resolve() == trunk.folder.resolve()] for trunk, _ in self.trunks}
+        self.spans = [(run, run.begin, run.end) for run in runs]
+        self.spans += [(trunk, last, max(run.end for run in branches[id(trunk)])) for trunk, last in self.trunks]
+        keys = {"tokens": "tokens", "FLOPs": "flops"}
+        self.keys = {name: key for name, key in keys.items() if all(math.isfinite(number(line.get(key))) for run, _, _ in self.spans for line in run.metrics.steps)}
+        self.tables = [self._table(*span) for span in self.spans]
+
+    def _table(self, run, begin, end):
+        steps = [line["step"] for line in run.metrics.steps]
+        columns = [[number(line[key]) for line in run.metrics.steps] for key in self.keys.values()]
+        columns.append([100 * (step - begin) / max(end - begin, 1) for step in steps])
+        return dict(zip(["step", *self.keys, "share"], charts.steps_of_slope(steps, *columns)))
+
+    def track_of(self, run):
+        return next(i for i, span in enumerate(self.spans) if span[0] is run)
+
+    @property
+    def start(self):
+        lengths = [run.end - run.begin for run in self.runs]
+        return "share" if max(lengths) >= UNLIKE * max(min(lengths), 1) else "step"
+
+    def _range(self, name):
+        begin, end = visible_range(self.runs)
+        if name == "step":
+            return [begin, end]
+        ends = [self.tables[i][name][-1] for i in range(len(self.runs))]
+        begins = [charts.between(table["step"], table[name], begin) for table in self.tables] if begin > 0 else [0]
+        return [min(begins), 100 if name == "share" else max(ends)]
+
+    def for_page(self):
+        names = ["step", *self.keys, "share"]
+        layout = {name: {"title": charts.title_of(self.NAMES[name]), "ticksuffix": " %" if name == "share" else ""} for name in names}
+        ranges = {name: self._range(name) for name in names}
+        ranges = {name: [low - 0.01 * (high - low), high + 0.01 * (high - low)] for name, (low, high) in ranges.items()}
+        return {"start": self.start, "layout": layout, "range": ranges, "tables": self.tables}
 
 
 def until(points, step):
@@ -62,34 +95,68 @@ def until(points, step):
     return [list(column) for column in zip(*kept)] if kept else [[] for _ in points]
 
 
-def curve_chart(title, runs, curve_of, marks, smooth=True, **options):
-    """A chart of one number of every run over the steps; None where no run has it. What is no measurement needs no smoothing."""
-    series = []
-    for trunk, last in trunks(runs):
-        steps, raw, values = until(curve_of(trunk), last)
-        series.append(charts.Series(f"{trunk.name} (before the branch)", TRUNK, steps, values if smooth else raw, context=True))
-    for i, run in enumerate(runs):
-        steps, raw, values = curve_of(run)
-        if steps and smooth:
-            series.append(charts.Series(run.name, run.colour, steps, values, raw))
-        elif steps:  # lines that lie on each other stay visible as dashes
-            series.append(charts.Series(run.name, run.colour, steps, raw, dashed=i > 0))
-    if all(one.context for one in series):
-        return None
-    begin, end = visible_range(runs)
-    return charts.Chart(title, series, marks, begin, end, **options)
+def event_traces(line, run):
+    """Growth, phases and loops on the run's own line, as far as it has one where they happened."""
+    by_step = {}
+    for event in run.events:
+        at = max(event.step, line.x[0]) if event.step == run.begin else event.step
+        if event.label and line.x[0] <= at <= line.x[-1]:
+            by_step.setdefault(at, []).append(event)
+    if not by_step:
+        return []
+    labels = [charts.label(", ".join(event.label for event in events)) for events in by_step.values()]
+    told = [f"{charts.label(', '.join(event.text for event in events))}<br>after step {events[0].step:,}" for events in by_step.values()]
+    return [{"type": "scatter", "mode": "markers+text", "x": list(by_step), "y": charts.rounded(charts.between(line.x, line.y, at, line.step_like) for at in by_step),
+             "text": labels, "textposition": "top right", "textfont": {"color": "ink", "size": 12}, "hovertext": told,
+             "hovertemplate": "<b>%{fullData.name}</b><br>%{hovertext}<extra></extra>", "name": charts.label(run.name),
+             "meta": {"model": run.name, "track": line.track, "labels": labels}, "cliponaxis": False,
+             "marker": {"symbol": [EVENT_SYMBOLS[events[-1].kind] for events in by_step.values()], "size": 12, "color": "model", "line": {"color": "panel", "width": 1.5}}}]
 
 
-def validation_chart(source, runs, marks):
-    series = []
-    for trunk, last in trunks(runs):
-        steps, values = until(trunk.validation.get(source, ([], [])), last)
-        series.append(charts.Series(f"{trunk.name} (before the branch)", TRUNK, steps, values, points=True, context=True))
-    for run in runs:
-        if source in run.validation:
-            series.append(charts.Series(run.name, run.colour, *run.validation[source], points=True))
-    begin, end = visible_range(runs)
-    return charts.Chart(f"Validation: {source}", series, marks, begin, end)
+class Curves:
+    """The charts over a run: all of them over the axis that the reader chooses."""
+
+    def __init__(self, runs):
+        self.runs, self.axis = runs, Axis(runs)
+
+    def figure(self, line_of, y_title="", events=True, from_zero=False):
+        """line_of(run) -> Line, or None where the run has nothing of it. None where no run has."""
+        lines, marks = [], []
+        for trunk, last in self.axis.trunks:
+            if line := line_of(trunk):
+                columns = until([line.x, line.y], last)
+                lines += [Line(None, *columns, name=before_branch(trunk), points=line.points, soft=True, track=self.axis.track_of(trunk), step_like=line.step_like)] if columns[0] else []
+        found = [(run, line) for run in self.runs if (line := line_of(run)) and line.x]
+        if not found:
+            return None
+        for i, (run, line) in enumerate(found):
+            line.track = self.axis.track_of(run)
+            lines.append(line)
+            marks += event_traces(line, run) if events else []
+        figure = charts.lines(lines, "step", y_title, y_range=charts.settled_range([line for _, line in found], from_zero))
+        return figure | {"data": figure["data"] + marks}
+
+
+def smoothed_line(value_of):
+    def line_of(run):
+        steps, raw, values = run.curve(value_of)
+        return Line(run.name, steps, values, raw=raw) if steps else None
+
+    return line_of
+
+
+def plain_line(key, step_like=False):
+    """What is no measurement needs no smoothing."""
+
+    def line_of(run):
+        steps, raw, _ = run.curve(lambda line: line.get(key))
+        return Line(run.name, steps, raw, step_like=step_like) if steps else None
+
+    return line_of
+
+
+def validation_line(source):
+    return lambda run: Line(run.name, *run.validation[source], points=True) if source in run.validation else None
 
 
 def final_rows(runs):
@@ -122,38 +189,118 @@ def state_of(run):
     return f"at step {run.end:,} of {run.planned_steps:,}"
 
 
-def loss_section(runs, marks):
-    main = curve_chart("Training loss", runs, lambda run: run.loss(), marks)
-    drawn = [main] if main else []
+def value_text(value, how):
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return number_text(None)
+    return {"count": f"{value:,.0f}", "figures": f"{value:.3g}", "share": f"{value:.2%}"}.get(how, f"{value:.4f}")
+
+
+def add_final_table(page, runs):
+    """Losses are compared with the first run's; the lowest one on held-out text is bold (training losses are of different mixtures)."""
+    rows = []
+    for label, values, how in final_rows(runs):
+        numbers = [value for value in values if not isinstance(value, str) and math.isfinite(value)]
+        best = min(numbers) if how == "loss" and len(numbers) > 1 and len(set(numbers)) > 1 else None
+        compared = ["loss" in how and i > 0 and math.isfinite(value) and math.isfinite(values[0]) for i, value in enumerate(values)]
+        rows.append([label, *(Cell(value_text(value, how), f"{value - values[0]:+.4f}" if against else "", best is not None and value == best)
+                              for value, against in zip(values, compared))])
+    note = "Losses in nats per token; training losses are means over the last 3 % of the lines that were logged, but at least 7."
+    page.section("Final figures", note + (" Small figures: difference to the first run." if len(runs) > 1 else ""))
+    page.table(run_heads(runs), rows)
+
+
+def run_heads(runs, first=""):
+    return [first, *(Cell(run.name, model=run.name) for run in runs)]
+
+
+def add_figures(page, title, text, titled):
+    page.section(title, text)
+    for name, figure in titled:
+        if figure:
+            page.figure(figure, title=name)
+
+
+def add_charts(page, runs):
+    curves = Curves(runs)
+    page.axis = curves.axis.for_page()
+    held = [(f"Validation: {source}", curves.figure(validation_line(source))) for source in union(run.validation for run in runs)]
+    add_figures(page, "Validation loss", "Nats per token on held-out text.", held)
     sources = union(run.sources for run in runs)
-    if len(sources) > 1:
-        drawn += [curve_chart(f"Training loss: {source}", runs, lambda run, source=source: run.loss_of(source), marks) for source in sources]
-    return [chart for chart in drawn if chart]
+    training = [("Training loss", curves.figure(smoothed_line(lambda line: line.get("loss"))))]
+    for source in sources if len(sources) > 1 else []:
+        training.append((f"Training loss: {source}", curves.figure(smoothed_line(lambda line, source=source: (line.get("loss_by_source") or {}).get(source)))))
+    add_figures(page, "Training loss", "Nats per token; the faint line is what was logged, the strong one its mean over 3 % of the run (at least 7 lines). "
+                "No mean reaches across a growth.", training)
+    add_source_section(page, runs, sources)
+    add_figures(page, "Schedule", "", [("Learning rate", curves.figure(plain_line("lr"), from_zero=True)),
+                                       ("Gradient norm", curves.figure(smoothed_line(lambda line: line.get("grad_norm")), from_zero=True)),
+                                       ("Block calls a token passes through", curves.figure(plain_line("calls", step_like=True), events=False, from_zero=True))])
 
 
-def other_charts(runs, marks):
-    rate = curve_chart("Learning rate", runs, lambda run: run.curve(lambda line: line.get("lr")), marks, smooth=False, from_zero=True)
-    norm = curve_chart("Gradient norm", runs, lambda run: run.curve(lambda line: line.get("grad_norm")), marks, from_zero=True)
-    calls = curve_chart("Block calls a token passes through", runs, lambda run: run.curve(lambda line: line.get("calls")), [], smooth=False, from_zero=True)
-    return [chart for chart in (rate, norm, calls) if chart]
+def add_source_section(page, runs, sources):
+    """What each run read of each source; for a branch also since it began."""
+    known = [run for run in runs if run.use()]
+    if not known:
+        return
+    bars, rows = [], []
+    branched = any(run.use_before() for run in known)
+    for run in known:
+        tokens, epochs, before = run.use(), run.use("epochs_by_source"), run.use_before()
+        since = {source: value - before.get(source, 0) for source, value in tokens.items()}
+        bars.append((run.name + (" since the branch" if before else ""), since))
+        for source in (source for source in sources if source in tokens):
+            extra = [value_text(since[source], "count") if before else "–"] if branched else []
+            rows.append([run.name, Cell(source, part=sources.index(source)), value_text(tokens[source], "count"), *extra, value_text(epochs.get(source, math.nan), "figures")])
+    page.section("Tokens of each source")
+    page.figure(charts.shares(bars, sources), wide=True, title="Shares of the tokens")
+    page.table(["run", "source", "tokens", *(["since the branch"] if branched else []), "epochs"], rows)
 
 
-def write_page(runs, title):
-    for run, colour in zip(runs, COLOURS * (len(runs) // len(COLOURS) + 1)):
-        run.colour = colour
-    marks = marks_of(runs)
-    body = [page.header(title, runs, [trunk for trunk, _ in trunks(runs)], TRUNK, datetime.date.today().isoformat()), page.final_table(runs, final_rows(runs))]
-    held = [validation_chart(source, runs, marks) for source in union(run.validation for run in runs)]
-    body.append(page.chart_section("Validation loss", "Nats per token on held-out text; hover over a point for its value.", held))
-    body.append(page.chart_section("Training loss", "Nats per token; the faint line is what was logged, the strong one its mean over 3 % of the run (at least 7 lines). "
-                                   "No mean reaches across a growth.", loss_section(runs, marks)))
-    body.append(page.source_section(runs, union(run.sources for run in runs)))
-    body.append(page.chart_section("Schedule", "", other_charts(runs, marks)))
-    body.append(page.event_section(runs))
-    if len(runs) > 1:
-        body.append(page.difference_table(runs, config_differences(runs)))
-    body.append(page.config_section(runs))
-    return page.document(title, "".join(body))
+def add_events(page, runs):
+    rows = [[Cell(run.name, model=run.name), f"{event.step:,}", event.text] for run in runs for event in run.events]
+    page.section("Events")
+    if rows:
+        page.table(["run", "after step", "what"], rows)
+
+
+def config_cell(value):
+    return Cell(None) if value is None else Cell(json.dumps(value, ensure_ascii=False), code=True)
+
+
+def add_configs(page, runs):
+    rows = [[Cell(key, code=True), *map(config_cell, values)] for key, values in config_differences(runs)] if len(runs) > 1 else []
+    if rows:
+        page.section("What differs in the configs", "Every other key is the same.")
+        page.table(run_heads(runs, "key"), rows)
+    elif len(runs) > 1:
+        page.section("Configs")
+        page.text("They do not differ but in run.name.")
+    page.section("Whole configs")
+    for run in runs:
+        page.fold(run.name, (run.folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def page_note(runs):
+    parts = [f"meristem report, written on {datetime.date.today().isoformat()}. Hover over a line, or tap it, for its numbers."]
+    if any(event.label for run in runs for event in run.events):
+        parts.append("Marks on lines: ▲ growth, ◆ phase, ● loop, ▶ branch.")
+    if any(len(run.metrics.steps) > charts.MOST_POINTS for run in runs):
+        parts.append(f"Lines of more than {charts.MOST_POINTS:,} values show the least and the greatest value of each of {charts.MOST_POINTS // 2 - 1} equal parts.")
+    if Axis(runs).start == "share":
+        parts.append("The runs differ in length, so the charts begin with each run over its own length; above them is the choice of another axis.")
+    return " ".join(parts)
+
+
+def page_of(runs, title):
+    name_apart(runs)
+    page = Page(title, page_note(runs), [run.name for run in runs], [before_branch(trunk) for trunk, _ in trunks(runs)])
+    add_final_table(page, runs)
+    add_charts(page, runs)
+    add_events(page, runs)
+    add_configs(page, runs)
+    return page
 
 
 def draw_plots(run):
@@ -183,8 +330,7 @@ def main(argv):
     runs = [read_run(folder) for folder in arguments.run_dirs]
     title = arguments.title or (runs[0].name if len(runs) == 1 else f"{len(runs)} runs: " + ", ".join(run.name for run in runs))
     target = arguments.out or default_target(arguments.run_dirs)
-    text = write_page(runs, title)
-    publish(target, lambda path: path.write_text(text, encoding="utf-8"))
+    page_of(runs, title).write(target)
     for run in runs:
         draw_plots(run)
         for note in run.notes:

@@ -14,6 +14,18 @@ SMOOTHING, FEWEST = 0.03, 7  # a mean is over 3 % of the run's lines, but over 7
 
 
 @dataclass
+class Event:
+    step: int  # it happened after this update
+    kind: str  # growth, phase, loop, branch, spike, skip
+    text: str
+    label: str = ""  # a few characters for a chart; without one it stands in the table only
+
+
+MOST_SPIKES = 20
+MOST_LOOPS = 20  # a run with more changes of its calls draws their number at random
+
+
+@dataclass
 class Run:
     folder: Path
     name: str
@@ -22,7 +34,6 @@ class Run:
     trunk: "Run | None" = None  # the run that this one is a branch of, where its folder is still there
     branch_step: int = 0  # the step after which it began; 0: not a branch
     branch_of: str = ""
-    colour: str = ""
     notes: list = field(default_factory=list)
 
     @cached_property
@@ -46,6 +57,30 @@ class Run:
         """[(name, step after which it begins)]"""
         starts = {event["step"]: str(event.get("name", "")) for event in self.metrics.events_of("phase")}
         return [(name, step) for step, name in sorted(starts.items())]
+
+    def _phases_with_plans(self):
+        """[(name, start, ", plan …" where the phase changed it)]"""
+        plans = {event["step"]: str(event.get("depth_plan", "")) for event in self.metrics.events_of("phase")}
+        changed = {step for step, _, _ in self.loops}
+        return [(name, start, f", plan {plans[start]}" if plans.get(start) and start in changed else "") for name, start in self.phases]
+
+    @cached_property
+    def loops(self):
+        """[(step, calls before, calls after)] where the number of block calls changed without a growth."""
+        pairs = [(a, b) for a, b in zip(self.metrics.steps, self.metrics.steps[1:]) if "calls" in a and b.get("calls", a["calls"]) != a["calls"]]
+        pairs = [(a, b) for a, b in pairs if not any(a["step"] <= grown < b["step"] for grown, _, _ in self.growths)]
+        starts = [step for _, step in self.phases]  # a phase's plan holds from its first update on, which may have no line of its own
+        return [(next((s for s in starts if a["step"] <= s < b["step"]), a["step"]), a["calls"], b["calls"]) for a, b in pairs] if len(pairs) <= MOST_LOOPS else []
+
+    @cached_property
+    def events(self):
+        """What happened, by step."""
+        found = [Event(step, "growth", f"grew {before or '?'} → {after} blocks", f"{after} blocks") for step, before, after in self.growths]
+        found += [Event(start, "phase", f"phase {name}{plan}", name if start > 0 else "") for name, start, plan in self._phases_with_plans()]
+        found += [Event(step, "loop", f"{before} → {after} block calls a token", f"{after} calls") for step, before, after in self.loops]
+        found += [Event(self.branch_step, "branch", f"branch of {self.branch_of}", "branch")] if self.branch_of else []
+        spikes = [event for event in self.metrics.events if event["event"] in ("skip", "spike")][:MOST_SPIKES]
+        return sorted(found + [Event(event["step"], event["event"], spike_text(event)) for event in spikes], key=lambda event: event.step)
 
     @cached_property
     def validation(self):
@@ -103,6 +138,23 @@ class Run:
         """The length of the run where the config says it in steps, else None."""
         steps = (self.config.get("schedule") or {}).get("steps")
         return steps if isinstance(steps, int) else None
+
+
+def spike_text(event):
+    """With both numbers: either of them can be what made it one."""
+    return f"{event['event']}: loss {number(event.get('loss')):.4f}, gradient norm {number(event.get('grad_norm')):.3g}"
+
+
+def name_apart(runs):
+    """Runs of folders with the same name get as much of their paths as tells them apart; the same folder again gets a number."""
+    folders = [run.folder.resolve() for run in runs]
+    for run, folder in zip(runs, folders):
+        others = {other.parts for other in folders if other.name == folder.name and other != folder}
+        depth = next(depth for depth in range(1, len(folder.parts) + 1) if all(other[-depth:] != folder.parts[-depth:] for other in others))
+        run.name = "/".join(folder.parts[-depth:])
+    for i, run in enumerate(runs):
+        again = folders[:i].count(folders[i])
+        run.name += f" ({again + 1})" if again else ""
 
 
 def read_config(folder):

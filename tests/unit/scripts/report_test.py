@@ -1,19 +1,20 @@
-"""`meristem report`: what it reads, what it computes, what it refuses; the charts."""
+"""`meristem report`: what it reads, what it computes, what it refuses; what its charts show."""
 
+import html
 import importlib.util
 import json
-import math
 import re
 import sys
 import tempfile
+import time
 import unittest
-import xml.etree.ElementTree
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 import text_commands  # noqa: E402
+from page_test import Elements, assert_fetches_nothing, data_of, validated  # noqa: E402
 
-MISSING = [name for name in ("matplotlib", "yaml") if importlib.util.find_spec(name) is None]
+MISSING = [name for name in ("matplotlib", "plotly", "yaml") if importlib.util.find_spec(name) is None]
 
 
 def write_run(folder, begin=0, end=60, origin=None, slope=0.02, config=None, torn=False):
@@ -51,7 +52,13 @@ class Report(unittest.TestCase):
     def page(self, *folders, **options):
         from reports import report, runs as report_runs
 
-        return report.write_page([report_runs.read_run(folder) for folder in folders], options.get("title", "runs"))
+        return report.page_of([report_runs.read_run(folder) for folder in folders], options.get("title", "runs")).html()
+
+    def figures(self, *folders):
+        """{title: figure} of a report"""
+        text = self.page(*folders)
+        titles = re.findall(r'<div class="plot"[^>]* aria-label="([^"]*)"', text)
+        return dict(zip(map(html.unescape, titles), data_of(text)["figures"], strict=True))
 
     def test_a_branch_knows_its_trunk_and_what_it_read_since(self):
         from reports import runs as report_runs
@@ -86,8 +93,8 @@ class Report(unittest.TestCase):
         self.assertAlmostEqual(rows["training loss"][0], 5 - 0.02 * 57)  # the last 7 of 60 steps
         self.assertAlmostEqual(rows["training loss: b"][1], 5.5 - 0.03 * 57)
         text = self.page(self.runs / "one", self.runs / "two")
-        self.assertIn('<td>3.8000</td><td class="best">3.2000<span class="by">-0.6000</span></td>', text)
-        self.assertIn("4→8 blocks", text)
+        self.assertIn('<td>3.8000</td><td class="strong">3.2000<span class="small">-0.6000</span></td>', text)
+        self.assertIn("grew 4 → 8 blocks", text)
 
     def test_amounts_and_spikes(self):
         """Padding is told from tokens where the run did; a spike says the loss and the gradient norm."""
@@ -105,12 +112,79 @@ class Report(unittest.TestCase):
     def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_runs_say(self):
         write_run(self.runs / "one", torn=True)
         text = self.page(self.runs / "one", title="<script>alert(1)</script>")
-        self.assertNotRegex(text, r"<script|<link|<img|\bsrc=|url\(|@import|https?:")
-        self.assertIn("held &lt;b&gt;", text)
-        for svg in re.findall(r'<svg class="chart".*?</svg></svg>|<svg class="chart".*?</svg>(?=</div>)', text, re.S):
-            root = xml.etree.ElementTree.fromstring(svg)
-            for path in root.iter("path"):
-                self.assertNotIn("nan", path.get("d"))
+        assert_fetches_nothing(self, text)
+        self.assertEqual(len(Elements(text).scripts), 3)
+        self.assertIn("held <b>", "".join(Elements(text).words))
+        for figure in data_of(text)["figures"]:
+            validated(figure)
+            self.assertNotIn("<b>", str([trace.get("name") for trace in figure["data"]]))
+
+    def test_events_stand_on_the_line_of_their_run_and_only_there(self):
+        write_run(self.runs / "one")
+        write_run(self.runs / "later", 30, 60)
+        charts = self.figures(self.runs / "one", self.runs / "later")
+        for title in ("Training loss", "Training loss: a", "Learning rate", "Gradient norm"):
+            marks = [trace for trace in charts[title]["data"] if trace["mode"] == "markers+text"]
+            self.assertEqual([(trace["x"], trace["text"], trace["meta"]["model"]) for trace in marks], [([20], ["8 blocks"], 0)], title)
+        self.assertAlmostEqual(next(trace["y"][0] for trace in charts["Training loss: b"]["data"] if trace["mode"] == "markers+text"), 5.5 - 0.02 * 20, delta=0.1)
+        self.assertEqual([trace["x"] for trace in charts["Validation: held <b>"]["data"] if trace["mode"] == "markers+text"], [[20]])
+        text = (self.runs / "one" / "metrics.jsonl").read_text().replace('"step": 20, "source"', '"step": 21, "source"')
+        (self.runs / "one" / "metrics.jsonl").write_text(text)
+        charts = self.figures(self.runs / "one")
+        self.assertEqual([trace["x"] for trace in charts["Validation: held <b>"]["data"] if trace["mode"] == "markers+text"], [])  # its line begins behind the growth
+
+    def test_loops_and_phases_are_told(self):
+        write_run(self.runs / "one", end=40)
+        with open(self.runs / "one" / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"event": "phase", "step": 40, "name": "cooldown", "depth_plan": "0-7, (4-7)x2"}) + "\n")
+            for step in range(41, 61):
+                file.write(json.dumps({"step": step, "tokens": 64 * step, "loss": 3.0, "blocks": 8, "calls": 12 if step < 55 else 16}) + "\n")
+        from reports import runs as report_runs
+
+        found = [(event.step, event.kind, event.text) for event in report_runs.read_run(self.runs / "one").events]
+        self.assertEqual(found, [(0, "phase", "phase stable"), (20, "growth", "grew 4 → 8 blocks"), (40, "phase", "phase cooldown, plan 0-7, (4-7)x2"),
+                                 (40, "loop", "8 → 12 block calls a token"), (54, "loop", "12 → 16 block calls a token")])
+
+    def test_a_short_run_beside_a_long_one_has_its_own_length(self):
+        write_run(self.runs / "long", end=400, slope=0.002)
+        write_run(self.runs / "short", end=40)
+        axis = data_of(self.page(self.runs / "long", self.runs / "short"))["axis"]
+        self.assertEqual((axis["start"], list(axis["layout"])), ("share", ["step", "tokens", "share"]))
+        self.assertEqual([(table["step"][-1], table["tokens"][-1], table["share"][-1]) for table in axis["tables"]], [(400, 25600, 100), (40, 2560, 100)])
+        self.assertTrue(axis["range"]["share"][1] < 102 and axis["range"]["step"][1] > 400)
+        self.assertIn("each run over its own length", self.page(self.runs / "long", self.runs / "short"))
+        axis = data_of(self.page(self.runs / "long"))["axis"]
+        self.assertEqual(axis["start"], "step")
+
+    def test_a_branch_begins_at_nought_of_its_own_length(self):
+        write_run(self.runs / "trunk")
+        write_run(self.runs / "branch", 40, 50, self.runs / "trunk/checkpoints/step-0000000040")
+        axis = data_of(self.page(self.runs / "branch"))["axis"]
+        self.assertEqual([round(low_high) for low_high in axis["range"]["step"]], [30, 50])
+        self.assertEqual([round(low_high) for low_high in axis["range"]["share"]], [-102, 102])
+        self.assertEqual([table["share"][-1] for table in axis["tables"]], [100, 200])  # the trunk went on
+
+    def test_runs_of_one_name_are_told_apart(self):
+        for folder in ("a/run", "b/run", "other"):
+            write_run(self.runs / folder)
+        from reports import report, runs as report_runs
+
+        page = report.page_of([report_runs.read_run(self.runs / folder) for folder in ("a/run", "b/run", "other")], "x")
+        self.assertEqual(page.models, ["a/run", "b/run", "other"])
+        page = report.page_of([report_runs.read_run(self.runs / "other") for _ in range(2)], "x")
+        self.assertEqual(page.models, ["other", "other (2)"])
+
+    def test_long_metrics_take_seconds_and_the_page_stays_small(self):
+        from reports.page import plotly_script
+
+        write_run(self.runs / "long", end=60_000, slope=0.00005)
+        begin = time.monotonic()
+        text = self.page(self.runs / "long")
+        self.assertLess(time.monotonic() - begin, 60)
+        self.assertLess(len(text) - len(plotly_script()), 2e6)
+        self.assertIn("Lines of more than 2,000 values", text)
+        for figure in data_of(text)["figures"]:
+            self.assertTrue(all(len(trace["x"]) <= 2000 for trace in figure["data"]))
 
     def test_config_differences_are_by_key_path(self):
         from reports import runs as report_runs
@@ -147,34 +221,6 @@ class Report(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("plots/loss.png was not drawn: ", err)
         self.assertTrue((self.runs / "one" / "report.html").exists())
-
-
-class Charts(unittest.TestCase):
-    def test_ticks_are_round_and_inside(self):
-        from reports import charts
-
-        self.assertEqual(charts.ticks(0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1])
-        self.assertEqual(charts.ticks(3.96, 4.21), [4.0, 4.05, 4.1, 4.15, 4.2])
-        self.assertEqual(charts.ticks(2, 2), [2])
-        for low, high in ((-3, 17), (1e-9, 3e-9), (599, 801), (0, 1e12)):
-            found = charts.ticks(low, high)
-            self.assertTrue(2 <= len(found) <= 7 and low <= found[0] + 1e-9 and found[-1] <= high * (1 + 1e-9), found)
-
-    def test_the_range_leaves_out_the_first_fall_the_context_and_what_is_not_finite(self):
-        from reports import charts
-
-        steep = charts.Series("x", "red", list(range(1, 101)), [100.0] * 3 + [4.0, math.nan] + [3.0] * 95)
-        context = charts.Series("t", "grey", [1, 2], [50.0, 60.0], context=True)
-        low, high = charts.value_range(charts.Chart("", [steep, context], until_step=100))
-        self.assertTrue(2.9 < low < 3 < high < 4.2, (low, high))
-        self.assertNotIn("nan", charts.draw(charts.Chart("", [steep, context], [charts.Mark(50, "m")], until_step=100)))
-
-    def test_long_curves_are_thinned_to_means(self):
-        from reports import charts
-
-        steps, values = charts.thinned(list(range(100_000)), [1.0, 3.0] * 50_000)
-        self.assertLessEqual(len(steps), charts.MOST_POINTS)
-        self.assertEqual(set(values), {2.0})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,346 @@
+"""Pages and their figures: nothing from outside, texts stay texts, colours that can be told apart, lines that lose no peak; the page in a browser, where one is here."""
+
+import importlib.util
+import itertools
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from html.parser import HTMLParser
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+import text_commands  # noqa: E402
+
+MISSING = [name for name in ("plotly", "numpy") if importlib.util.find_spec(name) is None]
+NASTY = """</script><script>alert(1)</script>"'&amp;<b>%{y}$x$"""
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Elements(HTMLParser):
+    """What a browser sees: [(tag, attributes)], the texts of scripts, the text between tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.words, self.inside = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside != "style":
+            self.words.append(data)
+
+
+def data_of(text):
+    """What the page gives its figures."""
+    return json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', text, re.S)[1])
+
+
+def assert_fetches_nothing(case, text):
+    """No element names anything outside, and the page's own policy forbids its scripts to fetch."""
+    from reports.page import plotly_script
+
+    seen = Elements(text)
+    policy = next(attributes["content"] for tag, attributes in seen.tags if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy")
+    case.assertTrue(policy.startswith("default-src 'none'; "))
+    case.assertNotRegex(policy, r"http|\*|'self'|unsafe-eval|connect-src")
+    for tag, attributes in seen.tags:
+        case.assertNotIn(tag, ("link", "img", "iframe", "object", "embed", "base", "image", "video", "audio", "source", "form"))
+        case.assertFalse({"src", "href", "srcset", "background", "style-src", "onload", "onclick", "onerror"} & set(attributes), (tag, attributes))
+    rest = text.replace(plotly_script(), "")
+    case.assertNotRegex(rest, r"url\(|@import|https?://|fetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(")
+    case.assertLessEqual(text.count(plotly_script()), 1)
+
+
+def validated(figure):
+    """The figure as plotly's own schema takes it; raises where a key or a value is unknown to it. Our names for colours stand for real ones."""
+    import plotly.graph_objects as go
+    from reports import page
+
+    names = page.scheme(page.LIGHT)
+
+    def real(value, colour=False):
+        if isinstance(value, dict):
+            return {key: real(item, "color" in key and key != "colorbar") for key, item in value.items()}
+        if isinstance(value, list):
+            return [real(item, colour) for item in value]
+        return names.get(value.split("/")[0], "no such colour " + value) if colour and isinstance(value, str) else value
+
+    return go.Figure({"data": real(figure["data"]), "layout": real(figure["layout"])})
+
+
+# Colours as readers with a missing kind of cone see them (Machado and others 2009), in linear light.
+SIGHT = {"all cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+         "no long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+         "no middle": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+         "no short": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]}
+
+
+def linear(colour):
+    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+
+
+def contrast(one, other):
+    """As WCAG defines it."""
+    bright, dark = sorted((sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear(colour))) + 0.05 for colour in (one, other)), reverse=True)
+    return bright / dark
+
+
+def oklab(light):
+    import numpy as np
+
+    cones = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]])
+    opponents = np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]])
+    return opponents @ np.cbrt(np.clip(cones @ light, 0, None))
+
+
+def seen_apart(one, other):
+    """The least distance in Oklab that any of these readers sees."""
+    import numpy as np
+
+    pairs = ([np.clip(np.array(matrix) @ np.array(linear(colour)), 0, 1) for colour in (one, other)] for matrix in SIGHT.values())
+    return min(float(np.linalg.norm(oklab(a) - oklab(b))) for a, b in pairs)
+
+
+@unittest.skipIf(MISSING, f"not here: {MISSING}")
+class Colours(unittest.TestCase):
+    def test_text_and_lines_stand_out(self):
+        from reports import page
+
+        for colours in (page.LIGHT, page.DARK):
+            for ground in (colours["ground"], colours["panel"]):
+                for text in (colours["ink"], colours["soft"]):
+                    self.assertGreaterEqual(contrast(text, ground), 4.5, (text, ground))
+                for model in colours["models"]:
+                    self.assertGreaterEqual(contrast(model, ground), 3, (model, ground))
+            for part in colours["parts"]:
+                self.assertGreaterEqual(contrast(colours["ink"], part), 4.5, part)
+
+    def test_models_differ_for_readers_with_any_colour_vision(self):
+        from reports import page
+
+        for colours in (page.LIGHT, page.DARK):
+            self.assertEqual(len(colours["models"]), 8)
+            for one, other in itertools.combinations(colours["models"], 2):
+                self.assertGreater(seen_apart(one, other), 0.08, (one, other))
+        self.assertLess(seen_apart("#009E73", "#7F7F7F"), 0.04)  # a pair that they confuse
+
+    def test_scales_go_one_way(self):
+        """So that a matrix can be read without colours."""
+        from reports import page
+
+        for colours in (page.LIGHT, page.DARK):
+            for scale in (colours["sequential"], colours["diverging"][:4], colours["diverging"][3:]):
+                steps = [oklab(linear(b))[0] - oklab(linear(a))[0] for a, b in zip(scale, scale[1:])]
+                self.assertTrue(all(step > 0.02 for step in steps) or all(step < -0.02 for step in steps), (scale, steps))
+
+
+@unittest.skipIf(MISSING, f"not here: {MISSING}")
+class Pages(unittest.TestCase):
+    def page(self, **options):
+        from reports.page import Page
+
+        return Page("a page", **options)
+
+    def test_texts_stay_texts(self):
+        from reports import charts
+        from reports.page import Cell
+
+        page = self.page(models=[NASTY])
+        page.title = NASTY
+        page.section(NASTY, NASTY)
+        page.text(NASTY)
+        page.table([NASTY, Cell(NASTY, model=NASTY)], [[NASTY, Cell(NASTY, NASTY, code=True)]], NASTY)
+        page.figure(charts.lines([charts.Line(NASTY, [1, 2], [3, 4], low=[2, 3], high=[4, 5])], NASTY, NASTY), NASTY, NASTY)
+        page.figure(charts.bars([NASTY], [charts.Bars(NASTY, [1.0])], NASTY), NASTY)
+        page.figure(charts.heatmap([[1.0]], [NASTY], [NASTY], NASTY, NASTY), NASTY)
+        page.figure(charts.forest([(NASTY, 1, 0, 2)], NASTY), NASTY)
+        page.figure(charts.shares([(NASTY, {NASTY: 1})], [NASTY]), NASTY)
+        page.fold(NASTY, NASTY)
+        text = page.html()
+        assert_fetches_nothing(self, text)
+        seen = Elements(text)
+        self.assertEqual(len(seen.scripts), 3)  # plotly's, the figures, ours: no text made one
+        self.assertNotIn("b", [tag for tag, _ in seen.tags])
+        self.assertGreaterEqual("".join(seen.words).count(NASTY), 12)
+        for figure in data_of(text)["figures"]:  # plotly reads tags: in what it shows, there is none of ours but <br> and the bold name
+            self.assertNotRegex(json.dumps(figure).replace("<br>", "").replace("<b>%{fullData.name}</b>", "").replace("<extra></extra>", "")
+                                .replace("<b>%{x:.7~g}</b>", "").replace("<b>%{z:.7~g}</b>", ""), r"<[a-z/]")
+
+    def test_a_model_keeps_its_colour_on_the_whole_page(self):
+        from reports import charts
+
+        page = self.page(models=["a", "b"])
+        page.figure(charts.bars(["x", "y"], [charts.Bars("b", [1, 2])]))
+        page.figure(charts.lines([charts.Line("new", [1], [1]), charts.Line("b", [1], [1]), charts.Line("a", [1], [1])], "x"))
+        page.table(["", "x"], [["r", 1]])
+        figures = data_of(page.html())["figures"]
+        colours = {(trace["name"], trace["marker"]["color"], trace["meta"]["model"]) for figure in figures for trace in figure["data"]}
+        self.assertEqual(colours, {("a", "model0", 0), ("b", "model1", 1), ("new", "model2", 2)})
+
+    def test_more_models_than_colours_get_dashes_and_hatching(self):
+        from reports import charts
+
+        page = self.page()
+        names = [f"m{i}" for i in range(32)]
+        page.figure(charts.lines([charts.Line(name, [1, 2], [1, 2]) for name in names], "x"))
+        page.figure(charts.bars(["x"], [charts.Bars(name, [1]) for name in names]))
+        lines, bars = (figure["data"] for figure in data_of(page.html())["figures"])
+        self.assertEqual(len({(trace["line"]["color"], trace["line"]["dash"]) for trace in lines}), 32)
+        self.assertEqual(len({(trace["marker"]["color"], trace["marker"]["pattern"]["shape"]) for trace in bars}), 32)
+
+    def test_a_figure_may_come_from_a_function_and_empty_sections_go(self):
+        from reports import charts
+
+        page = self.page()
+        page.section("empty", "nothing follows")
+        page.section("full")
+        page.figure(lambda page: charts.lines([charts.Line(page.title, [1], [1])], "x"))
+        text = page.html()
+        self.assertNotIn("empty", "".join(Elements(text).words))
+        self.assertEqual(page.models, ["a page"])
+
+    def test_a_page_without_figures_has_no_script(self):
+        page = self.page()
+        page.table(["a"], [[None], [math.nan], [1234567], [0.000123456]])
+        text = page.html()
+        self.assertEqual(Elements(text).scripts, [])
+        self.assertIn("–</th></tr><tr><th scope=\"row\">–", text)
+        self.assertIn("1,234,567", text)
+        self.assertIn("0.0001235", text)
+
+    def test_a_file_appears_whole_or_not_at_all(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = self.page()
+            page.text("x")
+            page.write(Path(folder) / "new" / "page.html")
+            self.assertEqual([path.name for path in (Path(folder) / "new").iterdir()], ["page.html"])
+            with self.assertRaises(OSError):
+                page.write(Path(folder) / "new" / "page.html" / "below.html")
+
+
+@unittest.skipIf(MISSING, f"not here: {MISSING}")
+class Charts(unittest.TestCase):
+    def test_figures_are_what_plotly_knows(self):
+        from reports import charts
+        from reports.page import Page
+
+        gap = [1.0, None, math.nan]
+        for figure in (charts.lines([charts.Line("a", [1, 2, 3], gap, low=[0, None, 1], high=[2, None, 3], raw=gap, n=[1, 2, 3], points=True), charts.Line(None, [1], [1], soft=True, name="s")],
+                                    "x", "y", x_log=True, y_range=[0, 1]),
+                       charts.level(charts.lines([charts.Line("a", [0, 1, 2], gap, step_like=True)], "x", categories=["p", "q", "r"]), 0.5, "chance"),
+                       charts.level(charts.bars(["x", "y", "z"], [charts.Bars("a", gap, [0, None, 1], [2, None, 3], n=5)], "u", [0, 1]), 0.5, "chance"),
+                       charts.forest([("a - b", 1, 0.5, 2, 3), ("c", None, None, None)], "x"), charts.heatmap([gap, gap], "abc", "pq", "x", "y", diverging=True, z_title="z"),
+                       charts.shares([("a", {"s": 1, "t": 3})], ["s", "t"])):
+            page = Page("x")
+            page.figure(figure)
+            json.dumps(page.figures, allow_nan=False)
+            validated(page.figures[0])
+        with self.assertRaises(ValueError):
+            validated({"data": [{"type": "scatter", "no_such_key": 1}], "layout": {}})
+
+    def test_long_lines_are_thinned_without_losing_a_peak(self):
+        from reports import charts
+
+        chance = random.Random(1)
+        for count in (2001, 5000, 123_457):
+            xs, ys = list(range(count)), [chance.random() for _ in range(count)]
+            ys[count // 3], ys[count // 2], ys[7] = 40.0, -40.0, math.nan
+            x, y = charts.thinned(xs, ys)
+            self.assertLessEqual(len(x), charts.MOST_POINTS)
+            self.assertGreater(len(x), charts.MOST_POINTS * 0.9)
+            self.assertEqual((x[0], x[-1], x), (0, count - 1, sorted(set(x))))
+            self.assertEqual((x[y.index(40.0)], x[y.index(-40.0)]), (count // 3, count // 2))
+            self.assertTrue(all(a == ys[b] or math.isnan(a) for a, b in zip(y, x)))
+        self.assertEqual(charts.thinned([1, 2], [3, math.inf]), ([1, 2], [3, math.inf]))
+        self.assertEqual(len(charts.thinned(list(range(5000)), [math.nan] * 5000)[0]), 1000)
+
+    def test_the_range_leaves_out_the_first_fall_and_what_is_not_finite(self):
+        from reports import charts
+
+        steep = charts.Line("x", list(range(1, 101)), [100.0] * 3 + [4.0, math.nan] + [3.0] * 95)
+        low, high = charts.settled_range([steep])
+        self.assertTrue(2.9 < low < 3 < high < 4.2, (low, high))
+        self.assertEqual(charts.settled_range([steep], from_zero=True)[0], 0)
+        self.assertIsNone(charts.settled_range([charts.Line("x", [1], [math.nan])]))
+
+    def test_matrices_that_are_compared_have_one_scale(self):
+        from reports import charts
+
+        trace = charts.heatmap([[1, 2]], "ab", "c", "x", "y", z_range=(-5, 3), diverging=True)["data"][0]
+        self.assertEqual((trace["zmin"], trace["zmax"]), (-5, 5))
+        trace = charts.heatmap([[1, 1]], "ab", "c", "x", "y")["data"][0]
+        self.assertLess(trace["zmin"], trace["zmax"])
+
+    def test_an_interval_with_gaps_is_several_shapes(self):
+        from reports import charts
+
+        band = charts.band(charts.Line("a", [1, 2, 3, 4], [1, 2, 3, 4], low=[0, 1, None, 3], high=[2, 3, None, 5]))
+        self.assertEqual(band["x"], [1, 2, 2, 1, None, 4, 4, None])
+        self.assertEqual(band["y"], [0, 1, 3, 2, None, 3, 5, None])
+
+    def test_steps_lead_to_tokens_by_few_places(self):
+        from reports import charts
+
+        steps = list(range(1, 1001))
+        tokens, flops = [64 * step for step in steps], [step if step <= 400 else 400 + 3 * (step - 400) for step in steps]
+        places = charts.steps_of_slope(steps, tokens, flops)
+        self.assertEqual(places, [[1, 400, 1000], [64, 25600, 64000], [1, 400, 2200]])
+        self.assertAlmostEqual(charts.between(places[0], places[2], 700), 1300)
+        self.assertEqual(charts.between([1, 5], [2, 7], 4.9, step_like=True), 2)
+        self.assertEqual(charts.steps_of_slope([3], [9]), [[3], [9]])
+
+    def test_labels_fold(self):
+        from reports import charts
+
+        self.assertEqual(charts.wrapped("one two three", 8), "one two<br>three")
+        self.assertEqual(charts.wrapped("a<b" * 5, 9), "a&lt;ba&lt;ba&lt;b<br>a&lt;ba&lt;b")
+        self.assertEqual(charts.named_ticks([str(i) for i in range(64)])["ticktext"][:3], ["0", "5", "10"])
+
+
+@unittest.skipIf(MISSING or not BROWSER, "not here: chromium" if not MISSING else f"not here: {MISSING}")
+class Browser(unittest.TestCase):
+    def test_it_draws_in_both_schemes_and_fits_a_phone(self):
+        """The page says in its title what became of it, since a browser without a window tells nothing else."""
+        from reports import charts
+        from reports.page import Page
+
+        page = Page("a page", models=["a", NASTY])
+        page.table(["x"] * 12, [["wide" * 5] * 12])
+        page.figure(charts.lines([charts.Line("a", [1, 2], [3, 4]), charts.Line(NASTY, [1, 2], [4, 5])], "x"), "caption " + "long" * 200)
+        page.figure(charts.bars(["x" * 90], [charts.Bars("a", [1, 2]), charts.Bars(NASTY, [2, 1])]))
+        check = """<script>addEventListener("load", () => setTimeout(() => {
+          const plots = [...document.querySelectorAll(".plot")], paper = plots[0].querySelector(".main-svg");
+          document.body.innerHTML = "<pre>" + [document.scrollingElement.scrollWidth <= innerWidth, plots.every((plot) => plot.dataset.drawn), paper.style.background].join(" ") + "</pre>"; }, 1500));</script>"""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "page.html"
+            path.write_text(page.html().replace("</body>", check + "</body>"), encoding="utf-8")
+            for scheme, ground in (("1", "rgb(255, 255, 255)"), ("0", "rgb(27, 32, 38)")):
+                begin = time.monotonic()
+                seen = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--window-size=390,4000", "--virtual-time-budget=20000",
+                                       f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", f"file://{path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
+                self.assertIn(f"<pre>true true {ground}</pre>", seen.stdout.decode()[-2000:], f"{time.monotonic() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    if MISSING:
+        print(f"skipped: no {', '.join(MISSING)} in {sys.executable}")
+        sys.exit(4)
+    unittest.main()
