@@ -81,7 +81,7 @@ def settled_range(lines, from_zero=False):
         known = [value for value in line.y if finite(value)]
         values += known if line.points or line.soft else known[int(SETTLED * len(known)):]
     if not values:
-        return None
+        return [0, 1]
     low, high = (0 if from_zero else min(values)), max(values)
     margin = max(0.06 * (high - low), 1e-6 * max(abs(high), 1e-9))
     return [0 if from_zero else low - margin, high + margin]

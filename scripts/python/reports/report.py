@@ -18,6 +18,7 @@ from reports.page import Cell, Page, number_text
 from reports.runs import config_differences, name_apart, read_run
 
 UNLIKE = 4  # where the longest run is so many times as long as the shortest, charts begin with each run over its own length
+CONTEXT = 0.25  # of the shown steps, over which a trunk's line may leave the picture
 EVENT_SYMBOLS = {"growth": "triangle-up", "phase": "diamond", "loop": "circle", "branch": "triangle-right"}
 
 
@@ -95,6 +96,11 @@ def until(points, step):
     return [list(column) for column in zip(*kept)] if kept else [[] for _ in points]
 
 
+def from_step(points, step):
+    kept = [column for column in zip(*points) if column[0] >= step]
+    return [list(column) for column in zip(*kept)] if kept else [[] for _ in points]
+
+
 def event_traces(line, run):
     """Growth, phases and loops on the run's own line, as far as it has one where they happened."""
     by_step = {}
@@ -133,7 +139,15 @@ class Curves:
             line.track = self.axis.track_of(run)
             lines.append(line)
             marks += event_traces(line, run) if events else []
-        figure = charts.lines(lines, "step", y_title, y_range=charts.settled_range([line for _, line in found], from_zero))
+        return self._within(charts.lines(lines, "step", y_title), lines, from_zero, marks)
+
+    def _within(self, figure, lines, from_zero, marks):
+        """With a range that shows the runs, and of what is there for orientation the later part; marks need room for their labels."""
+        begin, end = visible_range(self.runs)
+        later = begin + CONTEXT * (end - begin)
+        shown = [Line(line.model, *from_step([line.x, line.y], later), soft=True) if line.soft else line for line in lines]
+        low, high = charts.settled_range(shown, from_zero)
+        figure["layout"]["yaxis"]["range"] = [low, high + (0.08 * (high - low) if marks else 0)]
         return figure | {"data": figure["data"] + marks}
 
 

@@ -61,7 +61,7 @@ class Run:
     def _phases_with_plans(self):
         """[(name, start, ", plan …" where the phase changed it)]"""
         plans = {event["step"]: str(event.get("depth_plan", "")) for event in self.metrics.events_of("phase")}
-        changed = {step for step, _, _ in self.loops}
+        changed = {step for step, _, _ in self.loops} | ({self.branch_step} if self.branch_of else set())
         return [(name, start, f", plan {plans[start]}" if plans.get(start) and start in changed else "") for name, start in self.phases]
 
     @cached_property

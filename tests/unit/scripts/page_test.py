@@ -279,7 +279,7 @@ class Charts(unittest.TestCase):
         low, high = charts.settled_range([steep])
         self.assertTrue(2.9 < low < 3 < high < 4.2, (low, high))
         self.assertEqual(charts.settled_range([steep], from_zero=True)[0], 0)
-        self.assertIsNone(charts.settled_range([charts.Line("x", [1], [math.nan])]))
+        self.assertEqual(charts.settled_range([charts.Line("x", [1], [math.nan])]), [0, 1])
 
     def test_matrices_that_are_compared_have_one_scale(self):
         from reports import charts
