@@ -1,6 +1,5 @@
 """Cooldown experiments: one file, several branches of one checkpoint, in order, resumable, compared on one page."""
 
-import html.parser
 import json
 import signal
 import subprocess
@@ -11,6 +10,9 @@ import unittest
 from pathlib import Path
 
 import tiny_run
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+from pages import Elements, assert_fetches_nothing, data_of  # noqa: E402
 
 PROGRAM = sys.argv[1]
 VARIANTS = """\
@@ -28,31 +30,6 @@ variants:
   longer:
     schedule.steps: 64
 """
-
-
-class Page(html.parser.HTMLParser):
-    """Open elements must be closed in order; collects what a page could fetch."""
-
-    VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.wrong, self.fetched, self.text = [], [], [], ""
-
-    def handle_starttag(self, tag, attributes):
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.fetched += [(tag, name) for name, value in attributes if name in ("src", "href", "xlink:href")] + ([tag] if tag in ("script", "link", "iframe") else [])
-
-    def handle_startendtag(self, tag, attributes):
-        pass
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
 
 
 class Case(unittest.TestCase):
@@ -183,15 +160,14 @@ class Refusals(Case):
 
 class Report(Case):
     def test_one_page_compares_them(self):
-        page = Page()
         text = (self.runs / "cool-report.html").read_text()
-        page.feed(text)
-        self.assertEqual((page.open, page.wrong, page.fetched), ([], [], []))
-        self.assertNotIn("http", text)
+        assert_fetches_nothing(self, text)
+        page = Elements(text)
         for part in ("cool-same", "cool-more", "cool-longer", "tiny, before the branch", "Validation: held", "Training loss: two", "phases[1].mixture.one",
                      "optimizer.lr", "branch of", "since the branch", "done, 60 steps", "done, 64 steps"):
             self.assertIn(part, page.text)
         self.assertNotIn("nan", page.text.lower())
+        self.assertEqual({trace["name"] for trace in data_of(text)["figures"][0]["data"]}, {"cool-same", "cool-more", "cool-longer", "tiny, before the branch"})
         self.assertTrue((self.runs / "cool-same" / "plots" / "loss.png").exists())
 
 

@@ -5,84 +5,21 @@ import itertools
 import json
 import math
 import random
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
-from html.parser import HTMLParser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
-import text_commands  # noqa: E402
+import text_commands  # noqa: E402, F401
+from pages import Elements, assert_fetches_nothing, data_of, validated  # noqa: E402
 
 MISSING = [name for name in ("plotly", "numpy") if importlib.util.find_spec(name) is None]
 NASTY = """</script><script>alert(1)</script>"'&amp;<b>%{y}$x$"""
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-class Elements(HTMLParser):
-    """What a browser sees: [(tag, attributes)], the texts of scripts, the text between tags."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.scripts, self.words, self.inside = [], [], [], None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag):
-        self.inside = None
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            self.scripts[-1] += data
-        elif self.inside != "style":
-            self.words.append(data)
-
-
-def data_of(text):
-    """What the page gives its figures."""
-    return json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', text, re.S)[1])
-
-
-def assert_fetches_nothing(case, text):
-    """No element names anything outside, and the page's own policy forbids its scripts to fetch."""
-    from reports.page import plotly_script
-
-    seen = Elements(text)
-    policy = next(attributes["content"] for tag, attributes in seen.tags if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy")
-    case.assertTrue(policy.startswith("default-src 'none'; "))
-    case.assertNotRegex(policy, r"http|\*|'self'|unsafe-eval|connect-src")
-    for tag, attributes in seen.tags:
-        case.assertNotIn(tag, ("link", "img", "iframe", "object", "embed", "base", "image", "video", "audio", "source", "form"))
-        case.assertFalse({"src", "href", "srcset", "background", "style-src", "onload", "onclick", "onerror"} & set(attributes), (tag, attributes))
-    rest = text.replace(plotly_script(), "")
-    case.assertNotRegex(rest, r"url\(|@import|https?://|fetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(")
-    case.assertLessEqual(text.count(plotly_script()), 1)
-
-
-def validated(figure):
-    """The figure as plotly's own schema takes it; raises where a key or a value is unknown to it. Our names for colours stand for real ones."""
-    import plotly.graph_objects as go
-    from reports import page
-
-    names = page.scheme(page.LIGHT)
-
-    def real(value, colour=False):
-        if isinstance(value, dict):
-            return {key: real(item, "color" in key and key != "colorbar") for key, item in value.items()}
-        if isinstance(value, list):
-            return [real(item, colour) for item in value]
-        return names.get(value.split("/")[0], "no such colour " + value) if colour and isinstance(value, str) else value
-
-    return go.Figure({"data": real(figure["data"]), "layout": real(figure["layout"])})
 
 
 # Colours as readers with a missing kind of cone see them (Machado and others 2009), in linear light.
@@ -179,7 +116,7 @@ class Pages(unittest.TestCase):
         seen = Elements(text)
         self.assertEqual(len(seen.scripts), 3)  # plotly's, the figures, ours: no text made one
         self.assertNotIn("b", [tag for tag, _ in seen.tags])
-        self.assertGreaterEqual("".join(seen.words).count(NASTY), 12)
+        self.assertGreaterEqual(seen.text.count(NASTY), 12)
         for figure in data_of(text)["figures"]:  # plotly reads tags: in what it shows, there is none of ours but <br> and the bold name
             self.assertNotRegex(json.dumps(figure).replace("<br>", "").replace("<b>%{fullData.name}</b>", "").replace("<extra></extra>", "")
                                 .replace("<b>%{x:.7~g}</b>", "").replace("<b>%{z:.7~g}</b>", ""), r"<[a-z/]")
@@ -214,7 +151,7 @@ class Pages(unittest.TestCase):
         page.section("full")
         page.figure(lambda page: charts.lines([charts.Line(page.title, [1], [1])], "x"))
         text = page.html()
-        self.assertNotIn("empty", "".join(Elements(text).words))
+        self.assertNotIn("empty", Elements(text).text)
         self.assertEqual(page.models, ["a page"])
 
     def test_a_page_without_figures_has_no_script(self):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 import text_commands  # noqa: E402
-from page_test import Elements, assert_fetches_nothing, data_of, validated  # noqa: E402
+from pages import Elements, assert_fetches_nothing, data_of, validated  # noqa: E402
 
 MISSING = [name for name in ("matplotlib", "plotly", "yaml") if importlib.util.find_spec(name) is None]
 
@@ -114,7 +114,7 @@ class Report(unittest.TestCase):
         text = self.page(self.runs / "one", title="<script>alert(1)</script>")
         assert_fetches_nothing(self, text)
         self.assertEqual(len(Elements(text).scripts), 3)
-        self.assertIn("held <b>", "".join(Elements(text).words))
+        self.assertIn("held <b>", Elements(text).text)
         for figure in data_of(text)["figures"]:
             validated(figure)
             self.assertNotIn("<b>", str([trace.get("name") for trace in figure["data"]]))
