@@ -15,6 +15,8 @@ COMMANDS = {
     "data primitives": "evaluation.primitives",
     "generate": "evaluation.generate",
     "eval": "evaluation.evaluate",
+    "sweep loops": "sweeps.loops",
+    "sweep shots": "sweeps.shots",
     "plot": "reports.plot",
     "report": "reports.report",
     "follow": "reports.follow",
@@ -26,7 +28,7 @@ CHAT = {"data tokenize": "chat.tokenizing", "generate": "chat.session"}  # the s
 
 
 def main(words):
-    count = 2 if words[:1] == ["data"] else 1
+    count = 2 if words[:1] in (["data"], ["sweep"]) else 1
     command, arguments = " ".join(words[:count]), words[count:]
     if command not in COMMANDS:
         print(f'meristem: error: unknown command "{command}"; allowed: {", ".join(COMMANDS)}', file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from command import Parser, reported
 
 INTERNAL = {"launch", "encoding-worker"}
+OF_TWO_WORDS = {"data": "token shards", "sweep": "one question, asked of a row of settings"}  # help of the first word
 
 
 @dataclass
@@ -111,7 +112,7 @@ def first_words(commands):
     first, second = {}, {}
     for words, command in commands.items():
         head, _, tail = words.partition(" ")
-        first.setdefault(head, command.help if not tail else "token shards")
+        first.setdefault(head, command.help if not tail else OF_TWO_WORDS[head])
         if tail:
             second.setdefault(head, {})[tail] = command.help
     return first, second
