@@ -26,7 +26,7 @@ def add_arguments(parser, tasks=True):
     """What every sweep takes."""
     parser.add_argument("checkpoints", nargs="+", metavar="[NAME=]CHECKPOINT",
                         help="checkpoints or run folders (their newest checkpoint) to compare; several of one NAME are one model under several seeds")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table.csv and table.json; what was computed there already is not computed again")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="table.csv, table.json, index.html; what was computed there already is not computed again")
     parser.add_argument("--tasks", required=tasks, help="as for eval: primitives, names of single ones, JSONL files; separated by commas")
     parser.add_argument("--items", type=int, help=f"items of a task (default: {ITEMS} of a primitive, all of a file)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the items and of the bootstrap")

@@ -5,7 +5,7 @@ import tempfile
 
 from command import Parser, UserError, reported
 from depth_plan import MOST_CALLS
-from sweeps import cells, results
+from sweeps import cells, pages, results
 from sweeps.models import read_models
 
 
@@ -102,5 +102,6 @@ def main(argv):
                 scores = {window: [kept.scores(own, plan) for own in encoded[name, task.name]] for window, plan in plans_of[name].items()}
                 rows += rows_of(name, task, plans_of[name], scores, arguments.seed)
     results.write_table(arguments.out, cells.settings("loops", arguments, models), rows)
+    pages.loops_page(rows).write(arguments.out / "index.html")
     show(rows)
     return 0

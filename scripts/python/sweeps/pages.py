@@ -9,20 +9,21 @@ def uniques(rows, key):
 
 
 def interval_text(row, kind=""):
-    low, high = f"{kind}low" if not kind else f"{kind}_low", f"{kind}high" if not kind else f"{kind}_high"
-    return f"{100 * row[low]:.1f} … {100 * row[high]:.1f}"
+    return f"{100 * row[f'{kind}low']:.1f} … {100 * row[f'{kind}high']:.1f}"
 
 
 def table_of(page, rows, columns):
     """The rows as they stand in table.csv, shares in per cent with their intervals. `columns`: {key: heading} of what tells the settings apart."""
-    page.section("All settings", "Accuracies and differences in %, with 95 % bootstrap intervals. The same as numbers: table.csv, table.json.")
-    header = [*columns.values(), "items", "seeds", "accuracy", "interval", "difference", "its interval", "log-probability of the right choice"]
+    page.section("All settings", "Accuracies and differences in %, behind them 95 % bootstrap intervals. The same as numbers: table.csv, table.json.")
+    several = any(row["seeds"] > 1 for row in rows)
+    header = [*columns.values(), "items", *(["seeds"] if several else []), "accuracy", "difference", "log p"]
     lines = []
     for row in rows:
         sure = row["difference_low"] > 0 or row["difference_high"] < 0
-        lines.append([*(Cell(row[key], model=row["model"]) if key == "model" else row[key] for key in columns), row["items"], row["seeds"], f"{100 * row['accuracy']:.1f}", interval_text(row),
-                      Cell(f"{100 * row['difference']:+.1f}", strong=sure), interval_text(row, "difference"), round(row["gold_log_probability"], 4)])
-    page.table(header, lines)
+        lines.append([*(Cell(row[key], model=row["model"]) if key == "model" else row[key] for key in columns), row["items"], *([row["seeds"]] if several else []),
+                      Cell(f"{100 * row['accuracy']:.1f}", small=interval_text(row)), Cell(f"{100 * row['difference']:+.1f}", small=interval_text(row, "difference_"), strong=sure),
+                      row["gold_log_probability"]])
+    page.table(header, lines, "Bold: the interval of the difference does not hold 0. log p: mean log-probability of the right choice among the choices.")
 
 
 def loops_page(rows):
@@ -44,7 +45,7 @@ def _loops_figure(page, name, base, rows, reach):
     starts, repeats = uniques(rows, "start"), [1, *uniques(rows, "repeats")]
     cell = {(row["start"], row["repeats"]): row for row in rows} | {(start, 1): base for start in starts}
     size = rows[0]["size"]
-    told = [[f"<br>accuracy {100 * row['accuracy']:.1f} % [{interval_text(row)}]<br>difference [{interval_text(row, 'difference')}]<br>{charts.label(row['plan'])}<br>n = {row['items']}"
+    told = [[f"<br>accuracy {100 * row['accuracy']:.1f} % [{interval_text(row)}]<br>difference [{interval_text(row, 'difference_')}]<br>{charts.label(row['plan'])}<br>n = {row['items']}"
              for row in (cell[start, times] for start in starts)] for times in repeats]
     figure = charts.heatmap([[100 * cell[start, times]["difference"] for start in starts] for times in repeats], starts, [f"×{times}" for times in repeats], "first call", "repeats",
                             z_range=(-reach, reach), diverging=True, told=told, z_title="difference, points", height=120 + 44 * len(repeats))

@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 from command import Parser, UserError, reported
-from sweeps import cells, results
+from sweeps import cells, pages, results
 from sweeps.models import plan_for, read_models
 
 STEPS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -115,5 +115,6 @@ def main(argv):
                     rows.append({"model": name, "task": task.name, "plan": plan or seeds[0].plan_text, "shots": shots, "chance": task.chance}
                                 | results.accuracy(scores[shots], arguments.seed, scores[numbers[0]]))
     results.write_table(arguments.out, cells.settings("shots", arguments, models), rows)
+    pages.shots_page(rows).write(arguments.out / "index.html")
     show(rows)
     return 0

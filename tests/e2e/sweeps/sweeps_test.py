@@ -103,7 +103,7 @@ class SweepsTest(unittest.TestCase):
         kept = {path: path.stat().st_mtime_ns for path in self.out.glob("cells/*.json")}
         self.assertTrue(3 <= len(kept) < len(list(whole.glob("cells/*.json"))))
         self.sweep(loops, *arguments)
-        for name in ("table.csv", "table.json"):
+        for name in ("table.csv", "table.json", "index.html"):
             self.assertEqual((self.out / name).read_bytes(), (whole / name).read_bytes())
         self.assertEqual(kept, {path: path.stat().st_mtime_ns for path in kept})
 
