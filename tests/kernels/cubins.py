@@ -3,10 +3,12 @@
 
     cubins.py resources NVCC LIBRARY TABLE [--update]
         Every kernel, for every architecture that is shipped, uses at most the registers and the static shared memory that the committed table
-        says, and neither stack nor local memory (a spill would need it). --update writes the table.
-    cubins.py disassembly NVCC OBJECT... | --self-test
+        says, and neither stack nor local memory (a spill would need it). --update writes the table. Its warps are those of an SM that the
+        registers leave room for: with as many as before, more registers cost nothing.
+    cubins.py disassembly NVCC LIBRARY | --self-test
         The attention kernels use the tensor core (HMMA), ldmatrix (LDSM) and cp.async (LDGSTS), and no LDSM was moved above the barrier and
-        the wait that it relies on. This the CPU layer cannot see: it is about the device side's asm.
+        the wait that it relies on. What a kernel writes 16 bytes at a time is written by stores of 16 bytes: nvcc likes to cut them into four.
+        This the CPU layer cannot see: it is about the device side's asm.
     cubins.py symbols NM LIBRARY STAND_IN
         Both define the same functions of meristem::kernels, so that a caller links with either; and the library has nothing of the CPU layer.
 """
@@ -45,9 +47,30 @@ def kernel_name(mangled):
     return found[1] if found else demangled
 
 
+def warps(registers, threads):
+    """Of an SM, as far as registers go: 65,536 of them, given to a warp 8 a lane at a time; 64 warps at most, whole blocks."""
+    of_block = (threads + 31) // 32
+    return min(65536 // ((registers + 7) // 8 * 8 * 32), 64) // of_block * of_block
+
+
+def threads_of(cuobjdump, library):
+    """{(kernel, architecture): threads of a block, as its launch bounds say}"""
+    found, architecture, name, wanted = {}, None, None, False
+    for line in run(cuobjdump, "-elf", library).splitlines():
+        if match := re.search(r"arch = (sm_\w+)", line):
+            architecture = match[1]
+        elif line.startswith(".nv.info."):
+            name = kernel_name(line[len(".nv.info."):])
+        elif "EIATTR_MAX_THREADS" in line or "EIATTR_REQNTID" in line:
+            wanted = True
+        elif wanted and (match := re.match(r"\s*Value:\s*0x([0-9a-f]+) ", line)):
+            found[name, architecture], wanted = int(match[1], 16), False
+    return found
+
+
 def resources(cuobjdump, library):
-    """{(kernel, architecture): (registers, stack bytes, local bytes, static shared bytes)}"""
-    found, architecture, name = {}, None, None
+    """{(kernel, architecture): (registers, stack bytes, local bytes, static shared bytes, warps)}"""
+    found, architecture, name, threads = {}, None, None, threads_of(cuobjdump, library)
     for line in run(cuobjdump, "--dump-resource-usage", library).splitlines():
         if match := re.search(r"arch = (sm_\w+)", line):
             architecture = match[1]
@@ -55,7 +78,7 @@ def resources(cuobjdump, library):
             name = kernel_name(match[1])
         elif match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
             registers, stack, shared, local = map(int, match.groups())
-            found[name, architecture] = (registers, stack, local, shared)
+            found[name, architecture] = (registers, stack, local, shared, warps(registers, threads[name, architecture]))
     return found
 
 
@@ -73,12 +96,12 @@ def disassembly(cuobjdump, library):
 
 
 def listed(table):
-    """{(kernel, architecture): (registers, static shared bytes)} of the committed table."""
+    """{(kernel, architecture): (registers, static shared bytes, warps)} of the committed table."""
     found = {}
     for line in pathlib.Path(table).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
-            kernel, architecture, registers, shared = re.fullmatch(r"(.+?) +(sm_\w+) +(\d+) +(\d+)", line).groups()
-            found[kernel, architecture] = int(registers), int(shared)
+            kernel, architecture, *numbers = re.fullmatch(r"(.+?) +(sm_\w+) +(\d+) +(\d+) +(\d+)", line).groups()
+            found[kernel, architecture] = tuple(map(int, numbers))
     return found
 
 
@@ -87,19 +110,19 @@ def over(found, most):
     wrong = [f"{' '.join(which)}: only in the table" for which in most.keys() - found.keys()]
     wrong += [f"{' '.join(which)}: not in the table" for which in found.keys() - most.keys()]
     for which in sorted(found.keys() & most.keys()):
-        registers, stack, local, shared = found[which]
-        if registers > most[which][0] or shared > most[which][1]:
-            wrong.append(f"{' '.join(which)}: {registers} registers, {shared} bytes of static shared memory; at most {most[which]}")
-    wrong += [f"{' '.join(which)}: stack {stack}, local {local} bytes" for which, (_, stack, local, _) in found.items() if stack or local]
+        registers, stack, local, shared, room = found[which]
+        if registers > most[which][0] or shared > most[which][1] or room < most[which][2]:
+            wrong.append(f"{' '.join(which)}: {registers} registers, {shared} bytes of static shared memory, {room} warps; listed {most[which]}")
+    wrong += [f"{' '.join(which)}: stack {stack}, local {local} bytes" for which, (_, stack, local, *_) in found.items() if stack or local]
     return wrong
 
 
 def check_resources(nvcc, library, table, update=False):
     found = resources(find_cuobjdump(nvcc), library)
     if update:
-        lines = [f"# {'kernel':38} {'arch':6} {'registers':>9} {'static shared':>14}   at most; written by cubins.py resources --update; nvcc 13.0"]
-        lines += [f"{kernel:40} {architecture:6} {registers:9} {shared:14}"
-                  for (kernel, architecture), (registers, _, _, shared) in sorted(found.items())]
+        lines = [f"# {'kernel':38} {'arch':6} {'registers':>9} {'static shared':>14} {'warps':>6}   written by cubins.py resources --update; nvcc 13.0"]
+        lines += [f"{kernel:40} {architecture:6} {registers:9} {shared:14} {room:6}"
+                  for (kernel, architecture), (registers, _, _, shared, room) in sorted(found.items())]
         pathlib.Path(table).write_text("\n".join(lines) + "\n", encoding="utf-8")
     wrong = over(found, listed(table))
     if not found:
@@ -152,6 +175,46 @@ def faults(code):
     return found, counts
 
 
+# Kernels that write rows 16 bytes at a time, and the most narrower stores that each may hold besides. Forms for rows that are not aligned
+# (V = 1) are not among them.
+NARROW_STORES = {
+    r"attention_forward_kernel": 4,  # the log-sum-exp of two row tiles' halves
+    r"attention_backward_(keys|queries)_kernel": 0,
+    r"depth_attention_forward_kernel": 4,  # a log-sum-exp for each of up to four rows
+    r"depth_attention_backward_kernel": 0,
+    r"expert_(gather|combine)_kernel": 0,
+    r"expert_combine_backward_kernel": 4,  # the weights' gradients, four choices at once
+    r"rms_norm_forward_kernel<.*, [48], .*>": 1,  # rstd
+    r"rms_norm_backward_kernel<.*, [48], .*>": 32,  # the block's row of partial sums
+    r"rope_kernel<.*, [48], .*>": 0,
+    r"qk_norm_rope_backward_kernel<.*, [48]>": 1,  # the block's row of partial sums
+    r"swiglu_(forward|backward)_kernel<.*, [48]>": 0,
+    r"cross_entropy_kernel": 8,  # losses, and a row's ends
+    r"adamw_kernel": 22,  # two of 8 bytes of the bf16 copy; a tile's ragged end, one element at a time
+}
+
+
+def store_widths(code):
+    """{bytes: how many} of the stores to global memory"""
+    found = {}
+    for _, instruction in code:
+        if is_a(instruction, "STG"):
+            opcode = next(word for word in instruction.split() if word.startswith("STG"))
+            width = next((int(part.lstrip("US")) // 8 for part in opcode.split(".") if part in ("128", "64", "U16", "S16", "U8", "S8")), 4)
+            found[width] = found.get(width, 0) + 1
+    return found
+
+
+def narrow_stores(kernel, code):
+    allowed = next((most for pattern, most in NARROW_STORES.items() if re.match(pattern, kernel)), None)
+    if allowed is None:
+        return []
+    widths = store_widths(code)
+    narrow = sum(count for width, count in widths.items() if width < 16)
+    wrong = [] if widths.get(16) else ["no store of 16 bytes"]
+    return wrong + ([f"{narrow} stores of less than 16 bytes, at most {allowed}"] if narrow > allowed else [])
+
+
 def self_test():
     """The order that a sound kernel has, and the ways to spoil it; and what goes beyond a table."""
     def code(*instructions):
@@ -165,34 +228,42 @@ def self_test():
     wrong = [name for name, bad in (("early", early), ("in the loop", in_loop), ("no wait", no_wait)) if not faults(bad)[0]]
     if faults(sound)[0]:
         wrong.append("sound")
-    most = {("kernel<64>", "sm_80"): (100, 0)}
-    for fewer, found in ((True, (99, 0, 0, 0)), (True, (100, 0, 0, 0)), (False, (101, 0, 0, 0)), (False, (100, 0, 8, 0)), (False, (100, 0, 0, 16))):
+    store = {16: "STG.E.128 desc[UR4][R2.64], R4", 8: "@!P0 STG.E.64 [R2], R4", 4: "STG.E [R2], R4", 2: "@P1 STG.E.U16 [R2+0x40], R4"}
+    if store_widths(code(*store.values())) != dict.fromkeys(store, 1):
+        wrong.append("the widths of stores")
+    for fewer, kernel, widths in ((True, "expert_gather_kernel", [16, 16]), (False, "expert_gather_kernel", [16, 4]), (False, "rope_kernel<float, 4, true>", []),
+                                  (True, "rope_kernel<float, 1, true>", [4]), (True, "attention_forward_kernel<64>", [16, 4, 4, 4, 4])):
+        if fewer == bool(narrow_stores(kernel, code(*(store[width] for width in widths)))):
+            wrong.append(f"stores of {kernel}")
+    if [warps(*of) for of in ((255, 128), (128, 128), (129, 128), (168, 128), (64, 256), (16, 1024), (96, 192))] != [8, 16, 12, 12, 32, 64, 18]:
+        wrong.append("warps of an SM")
+    most = {("kernel<64>", "sm_80"): (100, 0, 16)}
+    for fewer, found in ((True, (99, 0, 0, 0, 16)), (True, (100, 0, 0, 0, 20)), (False, (101, 0, 0, 0, 16)), (False, (100, 0, 8, 0, 16)),
+                         (False, (100, 0, 0, 16, 16)), (False, (100, 0, 0, 0, 12))):
         if fewer == bool(over({("kernel<64>", "sm_80"): found}, most)):
             wrong.append(f"resources {found}")
-    if not over({}, most) or not over({("other", "sm_80"): (1, 0, 0, 0), **{which: (1, 0, 0, 0) for which in most}}, most):
+    if not over({}, most) or not over({("other", "sm_80"): (1, 0, 0, 0, 64), **{which: (1, 0, 0, 0, 64) for which in most}}, most):
         wrong.append("a kernel in one of the two alone")
     print("FAILED: " + ", ".join(wrong) if wrong else "each fault is found")
     return bool(wrong)
 
 
-def check_disassembly(nvcc, *objects):
+def check_disassembly(nvcc, library):
     failed = False
-    seen = 0
-    codes = {}
-    for built in objects:
-        codes |= disassembly(find_cuobjdump(nvcc), built)
-    for (kernel, architecture), code in sorted(codes.items()):
-        if not kernel.startswith("attention_") or kernel.startswith("attention_delta"):
-            continue
-        seen += 1
-        found, counts = faults(code)
-        print(kernel, architecture, " ".join(f"{name} {count}" for name, count in counts.items()))
+    seen = set()
+    for (kernel, architecture), code in sorted(disassembly(find_cuobjdump(nvcc), library).items()):
+        found = narrow_stores(kernel, code)
+        seen |= {pattern for pattern in NARROW_STORES if re.match(pattern, kernel)}
+        if kernel.startswith("attention_") and not kernel.startswith("attention_delta"):
+            of_loop, counts = faults(code)
+            found += of_loop
+            print(kernel, architecture, " ".join(f"{name} {count}" for name, count in counts.items()))
         for fault in found:
             print(f"FAILED: {kernel} {architecture}: {fault}")
             failed = True
-    if seen == 0:
-        print("FAILED: no attention kernel in", *objects)
-    return failed or seen == 0
+    for pattern in NARROW_STORES.keys() - seen:
+        print(f"FAILED: no {pattern} in {library}")
+    return failed or seen != NARROW_STORES.keys()
 
 
 def functions(nm, library):

@@ -24,6 +24,16 @@ template <class V, class T>
 MERISTEM_DEVICE void stg(gptr<T> p, const V& value) {
   *reinterpret_cast<V*>(p.raw) = value;
 }
+// nvcc takes a struct's words apart and then stores each by itself, whatever the struct's alignment says.
+template <class T>
+MERISTEM_DEVICE void stg(gptr<T> p, const Vec4& value) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p.raw), "r"(value.x[0]), "r"(value.x[1]), "r"(value.x[2]), "r"(value.x[3])
+               : "memory");
+}
+template <class T>
+MERISTEM_DEVICE void stg(gptr<T> p, const Vec2& value) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(p.raw), "r"(value.x[0]), "r"(value.x[1]) : "memory");
+}
 // 16 bytes that nobody touches again soon: they pass the caches by (ld.global.cs, st.global.cs).
 template <class T>
 MERISTEM_DEVICE Vec4 ldg_streaming(gptr<T> p) {
