@@ -55,9 +55,9 @@ def finite(value):
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def rounded(values):
+def rounded(values, figures=7):
     """Seven figures are more than a reader asks for, and half as long as all; what is no number becomes a gap."""
-    return [float(f"{value:.7g}") if finite(value) else None for value in values]
+    return [float(f"{value:.{figures}g}") if finite(value) else None for value in values]
 
 
 def thinned(xs, ys, most=MOST_POINTS):
@@ -175,6 +175,14 @@ def level(figure, value, text):
     return figure | {"layout": layout | {"shapes": layout.get("shapes", []) + [shape], "annotations": layout.get("annotations", []) + [note]}}
 
 
+def ticks_across(figure, places):
+    """A short stroke across some of lying bars, such as what chance gives for each of them: [(row, value or None, text)]."""
+    places = [(row, value, text) for row, value, text in places if finite(value)]
+    trace = {"type": "scatter", "mode": "markers", "x": rounded(value for _, value, _ in places), "y": [row for row, _, _ in places], "hovertext": [label(text) for _, _, text in places],
+             "marker": {"symbol": "line-ns-open", "size": 22, "color": "ink", "line": {"width": 2}}, "hovertemplate": f"%{{hovertext}}: %{{x{FIGURES}}}<extra></extra>"}
+    return figure | {"data": figure["data"] + [trace]} if places else figure
+
+
 def whiskers(values, low, high, colour):
     if not (low and high):
         return None
@@ -220,21 +228,24 @@ def forest(rows, x_title):
     return {"data": [trace, origin], "layout": {"xaxis": {"title": title_of(x_title), "nticks": 6}, "yaxis": y_axis, "shapes": [zero]}, "height": height}
 
 
-def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, told=None, z_title="", height=340):
-    """A matrix, its first row on top. `z_range`: the same for all that shall be compared; `told`: texts for hovering, shaped as the values."""
+def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, z_title="", model=None):
+    """A matrix, its first row on top. `z_range`: the same for all that shall be compared; `diverging`: two colours that meet at zero; `low`, `high`: intervals,
+    shaped as the values. What is on a cell besides its value is put together when it is drawn (page.js), not a hundred thousand times here."""
     z = [rounded(row) for row in values]
     known = [v for row in z for v in row if v is not None] or [0]
-    low, high = z_range or (min(known), max(known))
+    least, greatest = z_range or (min(known), max(known))
     if diverging:
-        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    trace = {"type": "heatmap", "z": z, "x": list(range(len(x_labels))), "y": list(range(len(y_labels))), "zmin": low, "zmax": high if high > low else low + 1e-9,
-             "colorscale": "diverging" if diverging else "sequential", "hoverongaps": False, "xgap": 1, "ygap": 1,
-             "customdata": [[[label(x), label(y), told[i][j] if told else ""] for j, x in enumerate(x_labels)] for i, y in enumerate(y_labels)],
+        least, greatest = -max(abs(least), abs(greatest)), max(abs(least), abs(greatest))
+    cells = {"x": [label(x) for x in x_labels], "y": [label(y) for y in y_labels], "n": n}
+    if low and high:
+        cells |= {"low": [rounded(row, 5) for row in low], "high": [rounded(row, 5) for row in high]}
+    trace = {"type": "heatmap", "z": z, "zmin": least, "zmax": greatest if greatest > least else least + 1e-9, "colorscale": "diverging" if diverging else "sequential",
+             "hoverongaps": False, "xgap": 1 if len(x_labels) <= 32 else 0, "ygap": 1 if len(y_labels) <= 32 else 0, "meta": {"cells": cells} | ({"model": model} if model is not None else {}),
              "hovertemplate": f"{label(y_title)} %{{customdata[1]}}, {label(x_title)} %{{customdata[0]}}<br><b>%{{z{FIGURES}}}</b>%{{customdata[2]}}<extra></extra>",
              "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 12}, "nticks": 5, "xpad": 4, "title": title_of(z_title) | {"side": "right"}}}
-    layout = {"plot_bgcolor": "hole", "xaxis": named_ticks(x_labels) | {"title": title_of(x_title), "showgrid": False},
-              "yaxis": named_ticks(y_labels) | {"title": title_of(y_title), "showgrid": False, "range": [len(y_labels) - 0.5, -0.5]}}
-    return {"data": [trace], "layout": layout, "height": height}
+    layout = {"plot_bgcolor": "hole", "xaxis": named_ticks(x_labels, 10) | {"title": title_of(x_title), "showgrid": False},
+              "yaxis": named_ticks(y_labels, 12) | {"title": title_of(y_title), "showgrid": False, "range": [len(y_labels) - 0.5, -0.5]}}
+    return {"data": [trace], "layout": layout, "height": min(360, 130 + 26 * len(y_labels))}
 
 
 def shares(rows, parts):

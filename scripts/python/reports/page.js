@@ -64,11 +64,19 @@
     return out;
   }
 
+  // What hovering over a cell of a matrix tells: the names of its row and column, its interval, how many things are behind it.
+  function name_cells(trace) {
+    const { x, y, low, high, n } = trace.meta.cells, known = (value) => value !== null && value !== undefined;
+    const behind = known(n) ? `<br>n = ${n.toLocaleString("en")}` : "";
+    trace.customdata = trace.z.map((row, i) => row.map((_, j) => [x[j], y[i], (low && known(low[i][j]) && known(high[i][j]) ? `<br>95 % interval ${low[i][j]} … ${high[i][j]}` : "") + behind]));
+  }
+
   function prepared(index) {
     const scheme = page.schemes[dark.matches ? "dark" : "light"];
     const figure = coloured(page.figures[index], scheme);
     figure.layout = merged(base(scheme), figure.layout);
     if (page.axis && figure.along_run) place_traces(figure);
+    for (const trace of figure.data) if (trace.meta && trace.meta.cells) name_cells(trace);
     for (const trace of figure.data) if (trace.meta && hidden.has(trace.meta.model)) trace.visible = false;
     return figure;
   }
@@ -120,6 +128,7 @@
     const model = Number(button.dataset.model), shown = hidden.delete(model);
     if (!shown) hidden.add(model);
     button.setAttribute("aria-pressed", String(shown));
+    document.querySelectorAll("figure[data-model]").forEach((figure) => { figure.hidden = hidden.has(Number(figure.dataset.model)); });
     draw_again();
   }));
   document.querySelectorAll(".choice input").forEach((input) => input.addEventListener("change", () => {

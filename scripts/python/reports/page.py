@@ -110,15 +110,20 @@ class Page:
         note = f'<p class="soft">{escape(note)}</p>' if note else ""
         self._add(f'<div class="panel" tabindex="0">{note}<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>')
 
-    def figure(self, figure, caption="", title="", wide=False, across=2):
+    def subtitle(self, text):
+        self._add(f"<h3>{escape(text)}</h3>")
+
+    def figure(self, figure, caption="", title="", wide=False, across=2, model=None, about=""):
         """A figure of charts.py, or a function that takes the page and returns one. Figures that follow one another stand beside each other where there is
-        room, `across` of them; `wide`: alone in its row."""
+        room, `across` of them; `wide`: alone in its row. `model`: it is that model's alone, and goes where the model is hidden. `about`: what a reader
+        who does not see it is told, where neither title nor caption says it."""
         figure = figure(self) if callable(figure) else figure
         self.figures.append({**{key: value for key, value in figure.items() if key != "height"}, "data": [self._in_model_colours(trace) for trace in figure["data"]]})
-        head = f"<h3>{escape(title)}</h3>" if title else ""
+        head = f"<h3>{self._chip(model) if model is not None else ''}{escape(title)}</h3>" if title else ""
         foot = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        plot = f'<div class="plot" style="height:{figure["height"]}px" data-figure="{len(self.figures) - 1}" role="img" aria-label="{escape(title or caption)}"></div>'
-        self._add(f'<figure class="panel{" wide" if wide else ""}">{head}{plot}{foot}</figure>', "charts three" if across > 2 else "charts")
+        plot = f'<div class="plot" style="height:{figure["height"]}px" data-figure="{len(self.figures) - 1}" role="img" aria-label="{escape(title or about or caption)}"></div>'
+        classes, owner = "panel wide" if wide else "panel", f' data-model="{self._index(model)}"' if model is not None else ""
+        self._add(f'<figure class="{classes}"{owner}>{head}{plot}{foot}</figure>', "charts" if across <= 2 else "charts three" if across == 3 else "charts four")
 
     def fold(self, summary, text):
         """Long text, closed until it is asked for."""

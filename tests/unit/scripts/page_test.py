@@ -183,8 +183,9 @@ class Charts(unittest.TestCase):
         for figure in (charts.lines([charts.Line("a", [1, 2, 3], gap, low=[0, None, 1], high=[2, None, 3], raw=gap, n=[1, 2, 3], points=True), charts.Line(None, [1], [1], soft=True, name="s")],
                                     "x", "y", x_log=True, y_range=[0, 1]),
                        charts.level(charts.lines([charts.Line("a", [0, 1, 2], gap, step_like=True)], "x", categories=["p", "q", "r"]), 0.5, "chance"),
+                       charts.ticks_across(charts.bars(["x"], [charts.Bars("a", [1])]), [(0, 0.5, "null"), (1, None, "null")]),
                        charts.level(charts.bars(["x", "y", "z"], [charts.Bars("a", gap, [0, None, 1], [2, None, 3], n=5)], "u", [0, 1]), 0.5, "chance"),
-                       charts.forest([("a - b", 1, 0.5, 2, 3), ("c", None, None, None)], "x"), charts.heatmap([gap, gap], "abc", "pq", "x", "y", diverging=True, z_title="z"),
+                       charts.forest([("a - b", 1, 0.5, 2, 3), ("c", None, None, None)], "x"), charts.heatmap([gap, gap], "abc", "pq", "x", "y", diverging=True, low=[gap, gap], high=[gap, gap], n=3, z_title="z", model="a"),
                        charts.shares([("a", {"s": 1, "t": 3})], ["s", "t"])):
             page = Page("x")
             page.figure(figure)

@@ -1,0 +1,1 @@
+"""Signatures along the depth: the analyze command around the program, and its page."""

@@ -1,0 +1,219 @@
+"""The page of `meristem analyze`: the signatures of an analysis.json, several models side by side. Matrices become heatmaps of one scale, vectors lines,
+numbers bars; what was left out is told with its reason."""
+
+import datetime
+import math
+
+from reports import charts
+from reports.page import Cell, Page, number_text
+
+ORDER = ("depth_score", "future_effect", "local_effect", "output_effect", "lens_overlap", "lens_kl", "tuned_lens_overlap", "tuned_lens_kl", "early_exit_accuracy",
+         "tuned_early_exit_accuracy", "norms", "cosines", "residual_norm", "period_power", "skip", "swap", "reverse", "weight_similarity", "expert_diversity", "expert_entropy",
+         "expert_entropy_pooled", "expert_overlap", "depth_attention_weights")
+PARTS = {"": "", "attention": "attention", "feed_forward": "feed-forward"}
+FAR = 2  # a colour scale ends at the 98th percentile where the greatest value is so many times as large
+
+
+def names_of(models):
+    """The signatures that any model has, in a reader's order; those that this page does not know come last."""
+    found = list(dict.fromkeys(name for model in models for name in model["signatures"]))
+    return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def parts_of(models, name):
+    """[(part of the block, [(model, its values)])]: the whole first, then sub-layers apart; a part that no model has is not there."""
+    parts = {}
+    for model in models:
+        signature = model["signatures"].get(name)
+        if not signature:
+            continue
+        if any(charts.finite(value) for value in flat(signature.get("values"))):
+            parts.setdefault("", []).append((model, signature))
+        for variant, values in (signature.get("variants") or {}).items():
+            if any(charts.finite(value) for value in flat(values.get("values"))):
+                parts.setdefault(variant, []).append((model, {**signature, "chance": None, "null": None, **values}))
+    return list(parts.items())
+
+
+def flat(values):
+    return [item for value in values for item in flat(value)] if isinstance(values, list) else [values]
+
+
+def null_of(signature):
+    """(name, what chance or a null gives), None where nothing of it is known: a number, or {values, low, high}."""
+    for name in ("chance", "null"):
+        if signature.get(name) is not None:
+            return name, signature[name] if isinstance(signature[name], dict) else {"values": signature[name]}
+    return "", None
+
+
+def interval_text(low, high):
+    return f"[{low:.3g}, {high:.3g}]" if charts.finite(low) and charts.finite(high) else ""
+
+
+def about(models, name):
+    """What is measured, and how many things are behind a value."""
+    known = [model["signatures"][name] for model in models if name in model["signatures"]]
+    counts = sorted({part["n"] for signature in known for part in (signature, *(signature.get("variants") or {}).values()) if isinstance(part.get("n"), int)})
+    told = f" n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "") + "." if counts else ""
+    bands = any(part.get("low") is not None for signature in known for part in (signature, *(signature.get("variants") or {}).values()))
+    unit = f" In: {known[0]['unit']}." if known[0].get("unit") else ""
+    return f"{known[0].get('what', '')}{unit}{told}{' Intervals: 95 %, bootstrap.' if bands else ''}".strip()
+
+
+def add_numbers(page, title, label, found):
+    """A bar for each model."""
+    figure = charts.bars([title], [charts.Bars(model["name"], [one.get("values")], [one.get("low")], [one.get("high")], one.get("n")) for model, one in found], found[0][1].get("unit", ""))
+    nulls = [null_of(one) for _, one in found]
+    values = {null["values"] for _, null in nulls if null}
+    if len(values) == 1 and all(null for _, null in nulls):
+        figure = charts.level(figure, values.pop(), nulls[0][0])
+    else:
+        figure = charts.ticks_across(figure, [(i, null["values"], name) for i, (name, null) in enumerate(nulls) if null])
+    page.figure(figure, title=label, wide=True, about=title)
+
+
+def places(found):
+    """Where the values of vectors stand: numbers if all labels are, else names; (name of the axis, {label: place}, names or None)."""
+    labels = list(dict.fromkeys(str(label) for _, one in found for label in one["axes"][0]["labels"]))
+    try:
+        numbers = {label: float(label) for label in labels}
+        if all(map(math.isfinite, numbers.values())):
+            return {label: int(number) if number.is_integer() else number for label, number in numbers.items()}, None
+    except ValueError:
+        pass
+    return {label: i for i, label in enumerate(labels)}, labels
+
+
+def add_vectors(page, title, label, found):
+    """A line for each model; a dotted one for what a null gives it."""
+    at, names = places(found)
+    lines, levels = [], {}
+    for model, one in found:
+        x = [at[str(label)] for label in one["axes"][0]["labels"]]
+        lines.append(charts.Line(model["name"], x, one["values"], one.get("low"), one.get("high"), points=len(x) <= 24, n=one.get("n")))
+        kind, null = null_of(one)
+        if null and isinstance(null["values"], list):
+            lines.append(charts.Line(model["name"], x, null["values"], null.get("low"), null.get("high"), name=f"{model['name']}, {kind}", dash="dot"))
+        elif null and charts.finite(null["values"]):
+            levels.setdefault(null["values"], kind)
+    unit = found[0][1].get("unit", "")
+    figure = charts.lines(lines, found[0][1]["axes"][0]["name"], unit, categories=names)
+    for value, kind in levels.items():
+        figure = charts.level(figure, value, kind)
+    page.figure(figure, "Dotted: the null." if any(line.dash == "dot" for line in lines) else "", title=label, about=title)
+
+
+def scale_of(found):
+    """((least, greatest) of all models, whether they lie on both sides of zero, what to say where the scale ends before the values do)."""
+    values = sorted(value for _, one in found for value in flat(one["values"]) if charts.finite(value))
+    sizes = sorted(map(abs, values))
+    end = sizes[int(0.98 * (len(sizes) - 1))]
+    if end > 0 and sizes[-1] > FAR * end:
+        beyond = sum(size > end for size in sizes)
+        return (max(min(0, values[0]), -end), min(values[-1], end)), values[0] < 0, f"Colours end at {end:.3g}; {beyond} of {len(values)} values are beyond."
+    return (min(0, values[0]), values[-1]), values[0] < 0, ""
+
+
+def add_matrices(page, label, found, across):
+    """A heatmap for each model, all in one scale."""
+    z_range, diverging, said = scale_of(found)
+    if label:
+        page.subtitle(label)
+    for model, one in found:
+        rows, columns = one["axes"]
+        figure = charts.heatmap(one["values"], columns["labels"], rows["labels"], columns["name"], rows["name"], z_range, diverging, one.get("low"), one.get("high"), one.get("n"),
+                                model=model["name"])
+        page.figure(figure, said, title=model["name"], across=across, model=model["name"])
+
+
+def add_signature(page, models, name):
+    parts = parts_of(models, name)
+    title = next(model["signatures"][name].get("title", name) for model in models if name in model["signatures"])
+    page.section(title, about(models, name))
+    if not parts:
+        page.text("No model has a finite value of it.")
+    for part, found in parts:
+        axes = len(found[0][1].get("axes") or [])
+        label = PARTS.get(part, part)
+        if axes == 2:
+            add_matrices(page, label, found, min(len(models), 4))
+        else:
+            (add_vectors if axes == 1 else add_numbers)(page, title, label, found)
+
+
+def headline(models):
+    """Rows of the first table: what the models are, every signature that is one number, the power at the period of growth or loop."""
+    rows = [["plan", *(Cell(model.get("plan"), code=True) for model in models)]]
+    if any(model.get("trained_plan") not in (None, model.get("plan")) for model in models):
+        rows.append(["plan in training", *(Cell(model.get("trained_plan"), code=True) for model in models)])
+    rows.append(["blocks, calls", *(f"{model.get('blocks', '?')}, {len(model.get('calls') or [])}" for model in models)])
+    rows.append(["parameters", *(model.get("parameters") for model in models)])
+    rows.append(["prompts, tokens", *(f"{prompts.get('texts', '?')}, {number_text(prompts.get('tokens'))}" for prompts in (model.get("prompts") or {} for model in models))])
+    for name in names_of(models):
+        own = [model["signatures"].get(name) for model in models]
+        first = next(one for one in own if one)
+        if not first.get("axes"):
+            rows.append([first.get("title", name), *(number_cell(one) for one in own)])
+        elif name == "period_power" and any(model.get("period") for model in models):
+            rows.append([f"{first.get('title', name)} at the period of growth or loop", *(period_cell(model, one) for model, one in zip(models, own))])
+    return rows
+
+
+def number_cell(one):
+    if one is None:
+        return Cell(None)
+    kind, null = null_of(one)
+    against = f"{kind} {number_text(null['values'])}" if null and not isinstance(null["values"], list) else ""
+    return Cell(one.get("values"), " ".join(filter(None, [interval_text(one.get("low"), one.get("high")), against])))
+
+
+def period_cell(model, one):
+    labels = [str(label) for label in one["axes"][0]["labels"]] if one else []
+    if str(model.get("period")) not in labels:
+        return Cell(None)
+    at = labels.index(str(model["period"]))
+    said = [f"period {model['period']}"]
+    if one.get("low") and one.get("high"):
+        said.append(interval_text(one["low"][at], one["high"][at]))
+    kind, null = null_of(one)
+    if null:
+        pick = lambda values: values[at] if isinstance(values, list) else values  # noqa: E731
+        said.append(f"{kind} {number_text(pick(null['values']))} {interval_text(pick(null.get('low')), pick(null.get('high')))}".strip())
+    return Cell(one["values"][at], ", ".join(filter(None, said)))
+
+
+def left_out_rows(models):
+    """[(signature, models, why)], models with the same reason together."""
+    titles = {name: signature.get("title", name) for model in models for name, signature in model["signatures"].items()}
+    reasons = {}
+    for model in models:
+        for name, why in (model.get("left_out") or {}).items():
+            reasons.setdefault((name, why), []).append(model["name"])
+    order = names_of(models)
+    rows = [[titles.get(name, name.replace("_", " ")), ", ".join(names), why] for (name, why), names in reasons.items()]
+    return rows if not order else sorted(rows, key=lambda row: row[0])
+
+
+def page_of(document):
+    models = document["models"]
+    names = [model["name"] for model in models]
+    title = f"Signatures of {names[0]}" if len(names) == 1 else f"Signatures of {len(names)} models: " + ", ".join(names)
+    page = Page(title, f"meristem analyze, written on {datetime.date.today().isoformat()}. A call of a block counts as a layer. Hover over a value, or tap it, for its number.", names)
+    page.section("Headline numbers", "In brackets: 95 % intervals, bootstrap over prompts.")
+    page.table(["", *(Cell(name, model=name) for name in names)], headline(models))
+    for name in names_of(models):
+        add_signature(page, models, name)
+    rows = left_out_rows(models)
+    page.section("What was left out")
+    if rows:
+        page.table(["signature", "models", "why"], rows)
+    page.section("Where it comes from")
+    page.table(["model", "checkpoint", "prompts", "hash of the prompts"],
+               [[Cell(model["name"], model=model["name"]), model.get("checkpoint"), *((model.get("prompts") or {}).get(key) for key in ("file", "hash"))] for model in models])
+    return page
+
+
+def write(document, path):
+    """The page of an analysis.json, as it was read."""
+    page_of(document).write(path)
