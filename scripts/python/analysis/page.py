@@ -10,7 +10,7 @@ from reports.page import Cell, Page, number_text
 ORDER = ("depth_score", "future_effect", "local_effect", "output_effect", "lens_overlap", "lens_kl", "tuned_lens_overlap", "tuned_lens_kl", "early_exit_accuracy",
          "tuned_early_exit_accuracy", "norms", "cosines", "residual_norm", "period_power", "skip", "swap", "reverse", "weight_similarity", "expert_diversity", "expert_entropy",
          "expert_entropy_pooled", "expert_overlap", "depth_attention_weights")
-PARTS = {"": "", "attention": "attention", "feed_forward": "feed-forward"}
+PARTS = {"": "whole block", "attention": "attention", "feed_forward": "feed-forward"}
 FAR = 2  # a colour scale ends at the 98th percentile where the greatest value is so many times as large
 
 
@@ -85,7 +85,7 @@ def places(found):
     return {label: i for i, label in enumerate(labels)}, labels
 
 
-def add_vectors(page, title, label, found):
+def add_vectors(page, title, label, found, across):
     """A line for each model; a dotted one for what a null gives it."""
     at, names = places(found)
     lines, levels = [], {}
@@ -101,7 +101,7 @@ def add_vectors(page, title, label, found):
     figure = charts.lines(lines, found[0][1]["axes"][0]["name"], unit, categories=names)
     for value, kind in levels.items():
         figure = charts.level(figure, value, kind)
-    page.figure(figure, "Dotted: the null." if any(line.dash == "dot" for line in lines) else "", title=label, about=title)
+    page.figure(figure, "Dotted: the null." if any(line.dash == "dot" for line in lines) else "", title=label, across=min(across, 3), about=title)
 
 
 def scale_of(found):
@@ -135,11 +135,13 @@ def add_signature(page, models, name):
         page.text("No model has a finite value of it.")
     for part, found in parts:
         axes = len(found[0][1].get("axes") or [])
-        label = PARTS.get(part, part)
+        label = "" if len(parts) == 1 and not part else PARTS.get(part, part)
         if axes == 2:
             add_matrices(page, label, found, min(len(models), 4))
+        elif axes == 1:
+            add_vectors(page, title, label, found, len(parts))
         else:
-            (add_vectors if axes == 1 else add_numbers)(page, title, label, found)
+            add_numbers(page, title, label, found)
 
 
 def headline(models):

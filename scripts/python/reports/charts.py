@@ -2,6 +2,7 @@
 puts in; texts of users go through label(), because plotly reads tags in them."""
 
 import bisect
+import itertools
 import math
 import textwrap
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class Bars:
 
 
 def label(text):
-    """A user's text, for plotly."""
-    return escape(str(text), quote=False)
+    """A user's text, for plotly, which reads tags and, between dollars, formulas."""
+    return escape(str(text), quote=False).replace("$", "&#36;")
 
 
 def wrapped(text, width=22):
@@ -149,19 +150,31 @@ def line_traces(line, x_name):
 def lines(series, x_title, y_title="", x_log=False, y_log=False, y_range=None, y_from_zero=False, categories=None, height=320):
     """Lines with their intervals over a number, or over named places (`categories`: x are then their indices)."""
     traces = [trace for line in sorted(series, key=lambda line: not line.soft) for trace in line_traces(line, x_title)]
-    x_axis = {"title": title_of(x_title)} | ({"type": "log"} if x_log else {})
+    x_axis = {"title": title_of(x_title)} | (log_axis([x for line in series for x in line.x]) if x_log else {})
     if categories is not None:
         x_axis |= named_ticks(categories)
-    y_axis = {"title": title_of(y_title)} | ({"type": "log"} if y_log else {}) | ({"range": y_range} if y_range and not y_log else {}) | ({"rangemode": "tozero"} if y_from_zero else {})
+    y_axis = {"title": title_of(y_title)} | (log_axis([y for line in series for y in line.y]) if y_log else {}) | ({"range": y_range} if y_range and not y_log else {}) | ({"rangemode": "tozero"} if y_from_zero else {})
     figure = {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}, "height": height}
     return figure | ({"along_run": True} if any(line.track is not None for line in series) else {})
 
 
 def named_ticks(names, most=14):
     """An axis over 0, 1, 2, … whose ticks have names; of many, each second or third or … has its."""
-    stride = math.ceil(len(names) / most) or 1
+    stride = next(unit * 10**power for power in itertools.count() for unit in (1, 2, 5) if len(names) <= most * unit * 10**power)
     at = list(range(0, len(names), stride))
     return {"tickmode": "array", "tickvals": at, "ticktext": [label(names[i]) for i in at], "range": [-0.5, len(names) - 0.5], "zeroline": False}
+
+
+def log_axis(values, most=8):
+    """With ticks at the values themselves where they are few, else at 1, 2, 5, … or at powers of ten."""
+    places = sorted({value for value in values if finite(value) and value > 0})
+    if len(places) > most:
+        tens = range(math.floor(math.log10(places[0])), math.ceil(math.log10(places[-1])) + 1)
+        grids = [[unit * 10.0**ten for ten in tens for unit in (1, 2, 5)]] + [[10.0**ten for ten in tens if ten % stride == 0] for stride in (1, 2, 5, 10, 50)]
+        inside = ([tick for tick in grid if places[0] <= tick <= places[-1]] for grid in grids)
+        grid = next((grid for grid in inside if len(grid) <= most), [])
+        places = grid if len(grid) > 1 else [float(f"{places[i]:.2g}") for i in (0, len(places) // 2, -1)]
+    return {"type": "log", "tickmode": "array", "tickvals": places, "ticktext": [f"{place:,.4g}" if 1e-3 <= place < 1e6 else f"{place:.0e}" for place in places]}
 
 
 def level(figure, value, text):
@@ -171,7 +184,7 @@ def level(figure, value, text):
     shape = {"type": "line", f"{along}0": value, f"{along}1": value, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper", "line": {"color": "soft", "width": 1.5, "dash": "dash"}}
     note = {"text": label(text), along: value, other: 1, f"{other}ref": "paper", "showarrow": False, "font": {"color": "soft", "size": 12},
             "xanchor": "right" if along == "y" else "left", "yanchor": "bottom"}
-    layout = figure["layout"]
+    layout = figure["layout"] | ({"margin": {"t": 48}} if figure.get("lying") else {})  # its text stands below the buttons
     return figure | {"layout": layout | {"shapes": layout.get("shapes", []) + [shape], "annotations": layout.get("annotations", []) + [note]}}
 
 
@@ -199,33 +212,38 @@ def bars(categories, series, x_title="", x_range=None):
     for i, one in enumerate(series):
         at = [i] if alone else list(range(len(categories)))
         trace = {"type": "bar", "orientation": "h", "y": at, "x": rounded(one.values), "name": label(one.model), "meta": {"model": one.model},
-                 "marker": {"color": "model", "pattern": {"shape": "model", "fgcolor": "panel", "solidity": 0.3}}, "text": about(one, len(one.values)), "textposition": "none",
+                 "marker": {"color": "model", "pattern": {"shape": "model", "fillmode": "overlay", "fgcolor": "panel", "fgopacity": 0.7, "size": 6}}, "text": about(one, len(one.values)), "textposition": "none",
                  "customdata": [label(place) for place in ([one.model] if alone else categories)],
                  "hovertemplate": f"<b>%{{fullData.name}}</b><br>%{{customdata}}: %{{x{FIGURES}}}%{{text}}<extra></extra>"}
         traces.append(trace | ({"error_x": errors} if (errors := whiskers(one.values, one.low, one.high, "ink")) else {}))
-    rows = len(places) * (1 if alone else len(series))
-    y_axis = {"tickmode": "array", "tickvals": list(range(len(places))), "ticktext": [wrapped(place) for place in places], "range": [len(places) - 0.5, -0.5], "zeroline": False}
-    x_axis = {"title": title_of(x_title), "nticks": 6} | ({"range": x_range} if x_range else {})
+    names = [wrapped(place) for place in places]
+    row = max(34, 17 * max(name.count("<br>") + 1 for name in names) + 4, 16 * (1 if alone else len(series)) + 8)
+    y_axis = {"tickmode": "array", "tickvals": list(range(len(places))), "ticktext": names, "range": [len(places) - 0.5, -0.5], "zeroline": False}
+    x_axis = {"title": title_of(x_title), "nticks": 5, "tickangle": 0} | ({"range": x_range} if x_range else {})
     layout = {"xaxis": x_axis, "yaxis": y_axis, "barmode": "overlay" if alone else "group", "bargap": 0.25}
-    return {"data": traces, "layout": layout, "height": 90 + max(16 * rows + 8 * len(places), 34 * len(places)), "lying": True}
+    return {"data": traces, "layout": layout, "height": 100 + row * len(places), "lying": True}
 
 
 def forest(rows, x_title):
-    """Differences around zero. Rows: (label, value, low, high) or (label, value, low, high, n); the numbers stand under the label."""
+    """Differences around zero. Rows: (label, value, low, high) or (label, value, low, high, n); the numbers stand over their mark."""
     rows = [(*row, None)[:5] for row in rows]
-    values = [row[1] for row in rows]
-    texts = [f"{wrapped(row[0], 26)}<br>" + (f"{row[1]:+.4g} [{row[2]:+.3g}, {row[3]:+.3g}]" if all(map(finite, row[1:4])) else f"{row[1]:+.4g}" if finite(row[1]) else "–")
-             for row in rows]
-    trace = {"type": "scatter", "mode": "markers", "x": rounded(values), "y": list(range(len(rows))), "marker": {"color": "ink", "size": 9, "symbol": "square"},
-             "text": [label(row[0]) + (f"<br>95 % interval {row[2]:+.5g} … {row[3]:+.5g}" if finite(row[2]) and finite(row[3]) else "") + (f"<br>n = {row[4]:,}" if row[4] is not None else "")
-                      for row in rows],
-             "hovertemplate": f"%{{text}}<br><b>%{{x{FIGURES}}}</b><extra></extra>", "error_x": whiskers(values, [row[2] for row in rows], [row[3] for row in rows], "ink")}
+    values, lows, highs = ([row[i] for row in rows] for i in (1, 2, 3))
+    names = [wrapped(row[0], 20) for row in rows]
+    heights = [max(46, 17 * (name.count("<br>") + 1) + 10) for name in names]
+    at = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]  # in pixels, so that no label meets the next
+    numbers = [f"{v:+.3g} [{low:+.2g}, {high:+.2g}]" if all(map(finite, (v, low, high))) else f"{v:+.3g}" if finite(v) else "–" for _, v, low, high, _ in rows]
+    told = about(Bars(None, values, lows, highs, [row[4] for row in rows]), len(rows))
+    trace = {"type": "scatter", "mode": "markers", "x": rounded(values), "y": at, "marker": {"color": "ink", "size": 9, "symbol": "square"},
+             "text": [label(row[0]) + more for row, more in zip(rows, told)], "hovertemplate": f"%{{text}}<br><b>%{{x{FIGURES}}}</b><extra></extra>",
+             "error_x": whiskers(values, lows, highs, "ink")}
+    notes = [{"text": text, "xref": "paper", "x": 1, "xanchor": "right", "y": y, "yshift": 13, "showarrow": False, "bgcolor": "panel", "borderpad": 0, "font": {"color": "soft", "size": 12}}
+             for text, y in zip(numbers, at)]
     zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "soft", "width": 1.5, "dash": "dash"}}
-    y_axis = {"tickmode": "array", "tickvals": trace["y"], "ticktext": texts, "range": [len(rows) - 0.5, -0.5], "zeroline": False}
     # An invisible point at zero keeps zero in the picture.
     origin = {"type": "scatter", "mode": "markers", "x": [0], "y": [0], "marker": {"opacity": 0, "color": "ink"}, "hoverinfo": "skip"}
-    height = 80 + sum(22 + 17 * text.count("<br>") for text in texts)
-    return {"data": [trace, origin], "layout": {"xaxis": {"title": title_of(x_title), "nticks": 6}, "yaxis": y_axis, "shapes": [zero]}, "height": height}
+    layout = {"xaxis": {"title": title_of(x_title), "nticks": 5, "tickangle": 0}, "shapes": [zero], "annotations": notes,
+              "yaxis": {"tickmode": "array", "tickvals": at, "ticktext": names, "range": [sum(heights), 0], "zeroline": False}}
+    return {"data": [trace, origin], "layout": layout, "height": 90 + sum(heights)}
 
 
 def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, z_title="", model=None):

@@ -26,6 +26,7 @@ DARK = {"ink": "#e6eaef", "soft": "#a3adb8", "line": "#333b44", "edge": "#7d8894
         "parts": ("#28435c", "#5c4420", "#25503a", "#532f4c", "#4f4a1c", "#454c55", "#5e332b", "#1f4d50"),
         "sequential": ("#1d2630", "#20415f", "#2a6a9b", "#4a97cf", "#93c6ee", "#f0f8ff"),
         "diverging": ("#ffc37a", "#d08a30", "#70501f", "#272d34", "#2f4a80", "#5f88dd", "#b9d0ff")}
+MANY_SECTIONS = 8  # from which on there is a table of contents
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
@@ -47,12 +48,19 @@ class Section:
     text: str = ""
     parts: list = field(default_factory=list)  # (HTML, group): neighbours of one group share a box
 
-    def html(self):
+    def html(self, name):
         out = [f"<h2>{escape(self.title)}</h2>"] * bool(self.title) + [f'<p class="soft">{escape(self.text)}</p>'] * bool(self.text)
         for group, parts in itertools.groupby(self.parts, key=lambda part: part[1]):
             inside = "".join(html for html, _ in parts)
             out.append(f'<div class="{group}">{inside}</div>' if group else inside)
-        return f"<section>{''.join(out)}</section>"
+        return f'<section id="{name}">{"".join(out)}</section>'
+
+
+def contents(sections):
+    """Links to the sections, folded, where they are many."""
+    titled = [(name, section.title) for name, section in sections.items() if section.title]
+    links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in titled)
+    return f'<nav><details><summary>Contents</summary><ol>{links}</ol></details></nav>' if len(titled) >= MANY_SECTIONS else ""
 
 
 def number_text(value):
@@ -130,14 +138,15 @@ class Page:
         self._add(f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>", "panel")
 
     def html(self):
-        body = "\n".join(section.html() for section in self.sections if section.parts)
+        sections = {f"part-{i}": section for i, section in enumerate(section for section in self.sections if section.parts)}
+        body = "\n".join(section.html(name) for name, section in sections.items())
         data = {"figures": self.figures, "axis": self.axis, "schemes": {"light": scheme(LIGHT), "dark": scheme(DARK)}}
         scripts = (f"<script>{plotly_script()}</script>\n<script type=\"application/json\" id=\"page-data\">{json_text(data)}</script>\n"
                    f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>") if self.figures else ""
         no_script = "<noscript><p>The charts of this page are drawn by JavaScript, which is off. The tables are whole without it.</p></noscript>" if self.figures else ""
         return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
                 f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(self.title)}</title><style>{style_sheet()}</style></head>\n'
-                f"<body><main><h1>{escape(self.title)}</h1>{f'<p class=soft>{escape(self.note)}</p>' if self.note else ''}{self._bar()}{no_script}\n"
+                f"<body><main><h1>{escape(self.title)}</h1>{f'<p class=soft>{escape(self.note)}</p>' if self.note else ''}{self._bar()}{no_script}{contents(sections)}\n"
                 f"{body}</main>\n{scripts}</body></html>\n")
 
     def write(self, path):

@@ -154,6 +154,17 @@ class Pages(unittest.TestCase):
         self.assertNotIn("empty", Elements(text).text)
         self.assertEqual(page.models, ["a page"])
 
+    def test_many_sections_have_a_table_of_contents(self):
+        page = self.page()
+        for i in range(8):
+            self.assertNotIn("nav", [tag for tag, _ in Elements(page.html()).tags])
+            page.section(f"number {i} &")
+            page.text("x")
+        seen = Elements(page.html())
+        links = [attributes["href"] for tag, attributes in seen.tags if tag == "a"]
+        self.assertEqual(links, [f"#{attributes['id']}" for tag, attributes in seen.tags if tag == "section"])
+        self.assertEqual(seen.text.count("number 3 &"), 2)
+
     def test_a_page_without_figures_has_no_script(self):
         page = self.page()
         page.table(["a"], [[None], [math.nan], [1234567], [0.000123456]])
@@ -244,6 +255,24 @@ class Charts(unittest.TestCase):
         self.assertAlmostEqual(charts.between(places[0], places[2], 700), 1300)
         self.assertEqual(charts.between([1, 5], [2, 7], 4.9, step_like=True), 2)
         self.assertEqual(charts.steps_of_slope([3], [9]), [[3], [9]])
+
+    def test_ticks_of_a_logarithmic_axis(self):
+        from reports import charts
+
+        self.assertEqual(charts.log_axis([1, 2, 4, 64, 4, None, 0])["ticktext"], ["1", "2", "4", "64"])
+        self.assertEqual(charts.log_axis(range(1, 101))["tickvals"], [1, 2, 5, 10, 20, 50, 100])
+        for low, high in ((1e-9, 3e12), (3, 9), (0.5, 5e5)):
+            ticks = charts.log_axis([low * (high / low) ** (i / 50) for i in range(51)])["tickvals"]
+            self.assertTrue(2 <= len(ticks) <= 8 and low <= ticks[0] and ticks[-1] <= high * 1.0001, ticks)
+
+    def test_differences_of_long_names_do_not_meet(self):
+        from reports import charts
+
+        figure = charts.forest([("short", 0.1, 0.0, 0.2), ("a long name " * 12, -0.1, -0.2, 0.0, 5), ("none", None, None, None)], "x")
+        places, texts = figure["layout"]["yaxis"]["tickvals"], figure["layout"]["yaxis"]["ticktext"]
+        for (a, one), (b, other) in zip(zip(places, texts), list(zip(places, texts))[1:]):
+            self.assertGreaterEqual(b - a, 17 * (one.count("<br>") + other.count("<br>") + 2) / 2)
+        self.assertEqual([note["text"] for note in figure["layout"]["annotations"]], ["+0.1 [+0, +0.2]", "-0.1 [-0.2, +0]", "–"])
 
     def test_labels_fold(self):
         from reports import charts
