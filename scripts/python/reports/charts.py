@@ -13,6 +13,7 @@ DASHES = ("solid", "dash", "dot", "longdashdot")  # of the first eight models, t
 PATTERNS = ("", "/", "x", ".")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon")
 SETTLED = 0.04  # of a curve: its first part falls steeply and would press everything else flat
+TOLD = "%{hovertext}"
 FIGURES = ":.7~g"  # numbers on hovering: whole, not as short as on the axes
 
 
@@ -136,11 +137,11 @@ def line_traces(line, x_name):
     x, y = thinned(line.x, line.y)
     points = line.points or len(x) == 1
     where = "%{customdata:,}" if line.track is not None else "%{x}"
-    told = about(line, len(line.x)) if len(x) == len(line.x) else None
+    told = about(line, len(line.x)) if len(x) == len(line.x) else []
     traces.append({"type": "scatter", "mode": "lines+markers" if points else "lines", "x": x, "y": rounded(y), "name": label(line.name or line.model), "connectgaps": False,
                    "line": {"color": colour, "width": 1.3 if line.soft else 2, "dash": line.dash, "shape": "hv" if line.step_like else "linear"}, "meta": meta,
                    "marker": {"color": colour, "size": 5 if line.soft else 7, "symbol": "model"},
-                   "hovertemplate": f"<b>%{{fullData.name}}</b><br>{label(x_name)} {where}: %{{y{FIGURES}}}%{{text}}<extra></extra>", "text": told if told and any(told) else ""})
+                   "hovertemplate": f"<b>%{{fullData.name}}</b><br>{label(x_name)} {where}: %{{y{FIGURES}}}{TOLD if any(told) else ''}<extra></extra>"} | ({"hovertext": told} if any(told) else {}))
     if line.model is None or line.soft:  # nobody's: no place for the page to put a colour in
         traces[-1]["line"]["dash"] = "dot" if line.dash == "model" else line.dash
         traces[-1]["marker"]["symbol"] = "circle"
@@ -212,9 +213,9 @@ def bars(categories, series, x_title="", x_range=None):
     for i, one in enumerate(series):
         at = [i] if alone else list(range(len(categories)))
         trace = {"type": "bar", "orientation": "h", "y": at, "x": rounded(one.values), "name": label(one.model), "meta": {"model": one.model},
-                 "marker": {"color": "model", "pattern": {"shape": "model", "fillmode": "overlay", "fgcolor": "panel", "fgopacity": 0.7, "size": 6}}, "text": about(one, len(one.values)), "textposition": "none",
+                 "marker": {"color": "model", "pattern": {"shape": "model", "fillmode": "overlay", "fgcolor": "panel", "fgopacity": 0.7, "size": 6}}, "hovertext": about(one, len(one.values)),
                  "customdata": [label(place) for place in ([one.model] if alone else categories)],
-                 "hovertemplate": f"<b>%{{fullData.name}}</b><br>%{{customdata}}: %{{x{FIGURES}}}%{{text}}<extra></extra>"}
+                 "hovertemplate": f"<b>%{{fullData.name}}</b><br>%{{customdata}}: %{{x{FIGURES}}}{TOLD}<extra></extra>"}
         traces.append(trace | ({"error_x": errors} if (errors := whiskers(one.values, one.low, one.high, "ink")) else {}))
     names = [wrapped(place) for place in places]
     row = max(34, 17 * max(name.count("<br>") + 1 for name in names) + 4, 16 * (1 if alone else len(series)) + 8)
@@ -234,7 +235,7 @@ def forest(rows, x_title):
     numbers = [f"{v:+.3g} [{low:+.2g}, {high:+.2g}]" if all(map(finite, (v, low, high))) else f"{v:+.3g}" if finite(v) else "–" for _, v, low, high, _ in rows]
     told = about(Bars(None, values, lows, highs, [row[4] for row in rows]), len(rows))
     trace = {"type": "scatter", "mode": "markers", "x": rounded(values), "y": at, "marker": {"color": "ink", "size": 9, "symbol": "square"},
-             "text": [label(row[0]) + more for row, more in zip(rows, told)], "hovertemplate": f"%{{text}}<br><b>%{{x{FIGURES}}}</b><extra></extra>",
+             "hovertext": [f"{label(row[0])}{more}" for row, more in zip(rows, told)], "hovertemplate": f"{TOLD}<br><b>%{{x{FIGURES}}}</b><extra></extra>",
              "error_x": whiskers(values, lows, highs, "ink")}
     notes = [{"text": text, "xref": "paper", "x": 1, "xanchor": "right", "y": y, "yshift": 13, "showarrow": False, "bgcolor": "panel", "borderpad": 0, "font": {"color": "soft", "size": 12}}
              for text, y in zip(numbers, at)]
