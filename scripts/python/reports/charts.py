@@ -8,6 +8,8 @@ import textwrap
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+
 MOST_POINTS = 2000
 DASHES = ("solid", "dash", "dot", "longdashdot")  # of the first eight models, the next eight, …
 PATTERNS = ("", "/", "x", ".")
@@ -66,25 +68,27 @@ def thinned(xs, ys, most=MOST_POINTS):
     """At most `most` points: the least and the greatest value of each of equal runs of points, in their order, so that no peak is lost."""
     if len(xs) <= most:
         return list(xs), list(ys)
-    runs = most // 2 - 1
+    values = np.array([math.nan if y is None else y for y in ys], float)
+    ends = [i * len(xs) // (most // 2 - 1) for i in range(most // 2)]
     kept = {0, len(xs) - 1}
-    for i in range(runs):
-        part = range(i * len(xs) // runs, (i + 1) * len(xs) // runs)
-        known = [j for j in part if finite(ys[j])]
-        kept |= {min(known, key=ys.__getitem__), max(known, key=ys.__getitem__)} if known else {part[0]}
+    for begin, end in zip(ends, ends[1:]):
+        known = begin + np.flatnonzero(np.isfinite(values[begin:end]))
+        kept |= {int(known[values[known].argmin()]), int(known[values[known].argmax()])} if len(known) else {begin}
     kept = sorted(kept)
     return [xs[j] for j in kept], [ys[j] for j in kept]
 
 
 def settled_range(lines, from_zero=False):
     """[low, high] of what the lines show after their first fall."""
-    values = []
+    shown = []
     for line in lines:
-        known = [value for value in line.y if finite(value)]
-        values += known if line.points or line.soft else known[int(SETTLED * len(known)):]
-    if not values:
+        values = np.array([math.nan if y is None else y for y in line.y], float)
+        known = values[np.isfinite(values)]
+        shown.append(known if line.points or line.soft else known[int(SETTLED * len(known)):])
+    values = np.concatenate(shown) if shown else np.array([])
+    if not len(values):
         return [0, 1]
-    low, high = (0 if from_zero else min(values)), max(values)
+    low, high = (0 if from_zero else float(values.min())), float(values.max())
     margin = max(0.06 * (high - low), 1e-6 * max(abs(high), 1e-9))
     return [0 if from_zero else low - margin, high + margin]
 

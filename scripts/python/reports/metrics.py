@@ -1,10 +1,13 @@
 """Reads a run folder's metrics.jsonl. Whole lines only: a run may be writing it, or may have been killed in a write."""
 
+import bisect
 import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from command import UserError
 
@@ -25,6 +28,8 @@ class RunMetrics:
 
 def number(value):
     """Floats that JSON has no number for stand as strings: "nan", "inf", "-inf"."""
+    if type(value) is float:  # nearly always
+        return value
     return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float("nan")
 
 
@@ -96,23 +101,19 @@ def parse_line(line):
 def smoothed(losses, window):
     """Centred mean over up to `window` values: it does not lag where the loss falls. At the start, which is steep, the window shrinks;
     at the end it looks back only, so that the last value is a mean, too."""
-    sums, counts = [0.0], [0]
-    for loss in losses:
-        finite = math.isfinite(loss)
-        sums.append(sums[-1] + (loss if finite else 0.0))
-        counts.append(counts[-1] + finite)
-    out = []
-    for i in range(len(losses)):
-        back = min(window // 2, i)
-        low, high = i - back, i + min(back, len(losses) - 1 - i) + 1
-        count = counts[high] - counts[low]
-        out.append((sums[high] - sums[low]) / count if count else math.nan)
-    return out
+    values = np.asarray(losses, float)
+    known = np.isfinite(values)
+    sums, counts = (np.concatenate([[0], np.cumsum(part)]) for part in (np.where(known, values, 0.0), known.astype(int)))
+    places = np.arange(len(values))
+    back = np.minimum(window // 2, places)
+    low, high = places - back, places + np.minimum(back, len(values) - 1 - places) + 1
+    count = counts[high] - counts[low]
+    return np.where(count > 0, (sums[high] - sums[low]) / np.maximum(count, 1), np.nan).tolist()
 
 
 def stages_of(steps, growths):
     """[(begin, end)] of the runs of steps between two growth steps: no mean reaches across one."""
-    cuts = {sum(step <= grown for step in steps) for grown, _, _ in growths}
+    cuts = {bisect.bisect_right(steps, grown) for grown, _, _ in growths}
     cuts = sorted(cuts | {0, len(steps)})
     return list(zip(cuts, cuts[1:]))
 

@@ -236,8 +236,7 @@ def add_figures(page, title, text, titled):
             page.figure(figure, title=name)
 
 
-def add_charts(page, runs):
-    curves = Curves(runs)
+def add_charts(page, runs, curves):
     page.axis = curves.axis.for_page()
     held = [(f"Validation: {source}", curves.figure(validation_line(source))) for source in union(run.validation for run in runs)]
     add_figures(page, "Validation loss", "Nats per token on held-out text.", held)
@@ -296,22 +295,23 @@ def add_configs(page, runs):
         page.fold(run.name, (run.folder / "config.yaml").read_text(encoding="utf-8"))
 
 
-def page_note(runs):
+def page_note(runs, axis):
     parts = [f"meristem report, written on {datetime.date.today().isoformat()}. Hover over a line, or tap it, for its numbers."]
     if any(event.label for run in runs for event in run.events):
         parts.append("Marks on lines: ▲ growth, ◆ phase, ● loop, ▶ branch.")
     if any(len(run.metrics.steps) > charts.MOST_POINTS for run in runs):
         parts.append(f"Lines of more than {charts.MOST_POINTS:,} values show the least and the greatest value of each of {charts.MOST_POINTS // 2 - 1} equal parts.")
-    if Axis(runs).start == "share":
+    if axis.start == "share":
         parts.append("The runs differ in length, so the charts begin with each run over its own length; above them is the choice of another axis.")
     return " ".join(parts)
 
 
 def page_of(runs, title):
     name_apart(runs)
-    page = Page(title, page_note(runs), [run.name for run in runs], [before_branch(trunk) for trunk, _ in trunks(runs)])
+    curves = Curves(runs)
+    page = Page(title, page_note(runs, curves.axis), [run.name for run in runs], [before_branch(trunk) for trunk, _ in trunks(runs)])
     add_final_table(page, runs)
-    add_charts(page, runs)
+    add_charts(page, runs, curves)
     add_events(page, runs)
     add_configs(page, runs)
     return page

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from reports.metrics import RunError, RunMetrics, growth_steps, number, read_metrics, smoothed, stages_of, validation_points
@@ -94,19 +95,13 @@ class Run:
     def curve(self, value_of):
         """(steps, values, smoothed values) of a number of the step lines; steps where it is missing or not finite are left out.
         No mean reaches across a growth."""
-        points = [(line["step"], number(value_of(line))) for line in self.metrics.steps]
-        points = [(step, value) for step, value in points if math.isfinite(value)]
-        steps, values = [p[0] for p in points], [p[1] for p in points]
+        values = np.array([number(value_of(line)) for line in self.metrics.steps])
+        known = np.isfinite(values)
+        steps, values = np.array([line["step"] for line in self.metrics.steps])[known].tolist(), values[known].tolist()
         window, curve = max(FEWEST, round(SMOOTHING * len(steps))), []
         for begin, end in stages_of(steps, self.growths):
             curve += smoothed(values[begin:end], window)
         return steps, values, curve
-
-    def loss(self):
-        return self.curve(lambda line: line.get("loss"))
-
-    def loss_of(self, source):
-        return self.curve(lambda line: (line.get("loss_by_source") or {}).get(source))
 
     def tail_mean(self, value_of):
         """Mean of the last values; NaN where there is none."""
