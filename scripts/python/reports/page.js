@@ -4,6 +4,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)").matches;
   const hidden = new Set();
+  const FONT = 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
   let axis = page.axis ? page.axis.start : null;
 
   const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).join(", ");
@@ -48,7 +49,7 @@
   function base(scheme) {
     const line = { gridcolor: scheme.line, zerolinecolor: scheme.edge, linecolor: scheme.edge, tickcolor: scheme.edge, automargin: true, tickfont: { size: 12 } };
     return {
-      font: { family: 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif', size: 12, color: scheme.ink },
+      font: { family: FONT, size: 12, color: scheme.ink },
       paper_bgcolor: scheme.panel, plot_bgcolor: scheme.panel, dragmode: touch ? false : "zoom", hovermode: "closest", showlegend: false,
       margin: { l: 48, r: 22, t: 30, b: 40 }, xaxis: { ...line, zeroline: false }, yaxis: line,
       hoverlabel: { bgcolor: scheme.panel, bordercolor: scheme.edge, font: { color: scheme.ink, size: 13 }, align: "left", namelength: -1 },
@@ -81,6 +82,12 @@
     return figure;
   }
 
+  const pen = document.createElement("canvas").getContext("2d");
+  function measure(label) {
+    pen.font = `12px ${FONT}`;
+    return pen.measureText(label.replace(/&[a-z0-9#]+;/g, "x")).width;
+  }
+
   // Labels of events stand on the side where there is room. One that would lie on another goes; its mark stays and tells it on hovering.
   function unclutter(plot) {
     const taken = [];
@@ -89,7 +96,7 @@
       if (!trace.meta || !trace.meta.labels || trace.visible === false) return;
       const sides = [];
       const shown = trace.meta.labels.map((label, j) => {
-        const width = 7 * label.length + 8, at = x.d2p(trace.x[j]), top = y.d2p(trace.y[j]);
+        const width = measure(label) + 10, at = x.d2p(trace.x[j]), top = y.d2p(trace.y[j]);
         const left = at + width > x._length ? at - width : at;
         const free = at >= 0 && at <= x._length && taken.every((box) => left + width < box[0] || left > box[1] || Math.abs(top - box[2]) > 18);
         if (free) taken.push([left, left + width, top]);
@@ -106,11 +113,10 @@
 
   function draw(plot) {
     const figure = prepared(Number(plot.dataset.figure));
+    const labelled = figure.data.some((trace) => trace.meta && trace.meta.labels);
     return Plotly.react(plot, figure.data, figure.layout, config).then(() => {
-      if (figure.data.some((trace) => trace.meta && trace.meta.labels)) {
-        unclutter(plot);
-        if (!plot.dataset.drawn) plot.on("plotly_relayout", () => unclutter(plot));
-      }
+      if (labelled) unclutter(plot);
+      if (labelled && !plot.dataset.drawn) plot.on("plotly_afterplot", () => unclutter(plot));
       plot.dataset.drawn = "1";
     });
   }
