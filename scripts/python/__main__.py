@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep shots": "sweeps.shots",
     "plot": "reports.plot",
     "report": "reports.report",
+    "study": "study.study",
     "follow": "reports.follow",
     "completion": "completion",
     "launch": "launch.run",  # `train … --nproc N`: the words of the program's command follow

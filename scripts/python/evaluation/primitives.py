@@ -48,19 +48,20 @@ def chance(task):
     return 1 / COPY_LENGTH if task.startswith("copy") else 1 / VARIABLES
 
 
-def make_item(task, seed, index):
-    """Item `index` of the task, without examples before it. Positions of the right answer take turns."""
+def make_item(task, seed, index, questions=1):
+    """Item `index` of the task, without examples before it. Positions of the right answer take turns. With several questions about the one list, which only training
+    texts have, all but the last are answered."""
     draw = random.Random(f"{task}/{seed}/{index}")
     if task.startswith("copy"):
-        return _copy(draw, real=task == "copy-real-words", gold=index % COPY_LENGTH)
+        return _copy(draw, task == "copy-real-words", index % COPY_LENGTH, questions)
     form, depth = task.removeprefix("variable-assignment-").rsplit("-", 1)
-    return _assignment(draw, form, int(depth), gold=index % VARIABLES)
+    return _assignment(draw, form, int(depth), index % VARIABLES, questions)
 
 
-def with_shots(task, seed, index, shots, total):
+def with_shots(task, seed, index, shots, total, questions=1):
     """Item `index` of `total` behind `shots` solved ones, which are no items of the test: indices from `total` on."""
-    item = make_item(task, seed, index)
-    examples = [make_item(task, seed, total + index * shots + k).solved for k in range(shots)]
+    item = make_item(task, seed, index, questions)
+    examples = [make_item(task, seed, total + index * shots + k, questions).solved for k in range(shots)]
     return Item("\n\n".join([*examples, item.context]), item.choices, item.gold)
 
 
@@ -78,12 +79,19 @@ def _random_words(draw, count):
     return draw.sample(sorted(words), count)
 
 
-def _copy(draw, real, gold):
+def _copy(draw, real, gold, questions):
     words = draw.sample(WORDS, COPY_LENGTH) if real else _random_words(draw, COPY_LENGTH)
     begin = draw.randrange(COPY_LENGTH - COPY_SHOWN)
+    before = _others(draw, range(COPY_LENGTH - COPY_SHOWN), begin, questions)
+    lines = [f"{' '.join(words[at:at + COPY_SHOWN])} ___. -> {words[at + COPY_SHOWN]}\n" for at in before]
     shown, answer = words[begin:begin + COPY_SHOWN], words[begin + COPY_SHOWN]
-    context = f"Fill in the blank:\n\n{' '.join(words + shown)} ___. ->"
+    context = f"Fill in the blank:\n\n{' '.join(words)} {''.join(lines)}{' '.join(shown)} ___. ->"
     return Item(context, tuple(" " + choice for choice in _placed(draw, answer, (w for w in words if w != answer), gold)), gold)
+
+
+def _others(draw, all_of, one, questions):
+    """What the questions before the last one ask: all different, and not the same as it. The draws of an item with one question are what they always were."""
+    return draw.sample([each for each in all_of if each != one], questions - 1) if questions > 1 else []
 
 
 def _assignments(draw, depth):
@@ -100,26 +108,30 @@ def _assignments(draw, depth):
     return lines, names[-VARIABLES:], value_of
 
 
-def _assignment(draw, form, depth, gold):
+_ASKED = {"basic": "{0}=___. ->", "math": "What is the numerical value of {0}?\nAnswer:", "code": "What is the value of {0}?\nAnswer:"}
+
+
+def _assignment(draw, form, depth, gold, questions):
     lines, last, value_of = _assignments(draw, depth)
     asked = draw.choice(last)
     answer = value_of[asked]
     body = "\n".join((f"{name} = {value}" if form == "code" else f"{name}={value}") for name, value in lines)
+    before = "".join(f"{_ASKED[form].format(name)} {value_of[name]}\n" for name in _others(draw, last, asked, questions))
     context = {
-        "basic": f"Fill in blank:\n\n{body}\n{asked}=___. ->",
-        "math": f"The following is a set of simple mathematical equations.\n\n{body}\nWhat is the numerical value of {asked}?\nAnswer:",
+        "basic": f"Fill in blank:\n\n{body}\n",
+        "math": f"The following is a set of simple mathematical equations.\n\n{body}\n",
         "code": "The following is a very short Python program. Use the program to resolve the value of the variable in the question.\n"
-                f"Program:\n{body}\n\nQuestion:\nWhat is the value of {asked}?\nAnswer:",
-    }[form]
+                f"Program:\n{body}\n\nQuestion:\n",
+    }[form] + before + _ASKED[form].format(asked)
     others = {value for value in value_of.values() if value != answer}
     return Item(context, tuple(" " + choice for choice in _placed(draw, answer, sorted(others), gold)), gold)
 
 
-def documents(names, items, shots, seed):
+def documents(names, items, shots, seed, questions=1):
     """Tasks take turns; a document is `shots` solved items and one more."""
     for index in range(items):
         for name in names:
-            yield with_shots(name, f"train/{seed}", index, shots, items).solved
+            yield with_shots(name, f"train/{seed}", index, shots, items, questions).solved
 
 
 @reported
@@ -130,6 +142,7 @@ def main(argv):
     parser.add_argument("--tasks", default="primitives", help="primitives, or names of single ones separated by commas")
     parser.add_argument("--items", type=int, default=1000, help="documents of each task")
     parser.add_argument("--shots", type=int, default=5, help="solved items before the last in a document")
+    parser.add_argument("--questions", type=int, default=1, help=f"questions about each list, 1 to {VARIABLES}: more of them teach more per token")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--force", action="store_true", help="replace the file where it exists")
@@ -141,13 +154,15 @@ def main(argv):
             raise UserError(f"--tasks: found {name!r}; allowed: primitives, {', '.join(known)}")
     if arguments.items < 1 or arguments.shots < 0:
         raise UserError(f"--items, --shots: found {arguments.items}, {arguments.shots}; allowed: at least 1 and 0")
+    if not 1 <= arguments.questions <= VARIABLES:
+        raise UserError(f"--questions: found {arguments.questions}; allowed: 1 to {VARIABLES}")
     if arguments.out.exists() and not arguments.force:
         raise UserError(f"{arguments.out}: exists; --force replaces it")
     require_writable(arguments.out)
 
     def write(path):
         with path.open("w") as file:
-            for text in documents(names, arguments.items, arguments.shots, arguments.seed):
+            for text in documents(names, arguments.items, arguments.shots, arguments.seed, arguments.questions):
                 file.write(json.dumps({"text": text}) + "\n")
 
     publish(arguments.out, write, replace=arguments.force)

@@ -64,6 +64,25 @@ class Primitives(unittest.TestCase):
             self.assertNotEqual(primitives.with_shots(*other), first)
         self.assertEqual(first.context.count("\n\nFill in the blank:"), 5)
 
+    def test_several_questions_about_one_list_are_different_and_answered_right(self):
+        for task in primitives.task_names():
+            for index in range(10):
+                item = primitives.make_item(task, "train/1", index, questions=5)
+                ends = [found.end() for found in re.finditer(r"___\. ->|Answer:", item.solved)]
+                self.assertEqual(len(ends), 5)
+                answers = [item.solved[end:].split("\n")[0] for end in ends]
+                self.assertEqual(answers[-1], item.choices[item.gold])
+                self.assertEqual(len(set(answers)), 5, task)
+                if task.startswith("copy"):
+                    words = item.solved.split("\n\n")[1].split()[:10]
+                    lines = [line.split(" ___. ->") for line in item.solved.split("\n\n")[1].split("\n")]
+                    for shown, answer in lines:
+                        shown = shown.split()[-5:]
+                        self.assertEqual(answer.strip(), words[words.index(shown[-1]) + 1])
+                else:
+                    self.assertEqual(answers[-1], " " + solved_assignment(item.context))
+                    self.assertEqual(len({question for question in re.findall(r"(\w)=___|value of (\w)\?", item.solved)}), 5)
+
     def test_no_example_is_an_item_of_the_test(self):
         items = {primitives.make_item("copy-real-words", 1, index).context for index in range(40)}
         for index in range(40):
