@@ -251,9 +251,9 @@ def forest(rows, x_title):
     return {"data": [trace, origin], "layout": layout, "height": 90 + sum(heights)}
 
 
-def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, z_title="", model=None):
+def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, told=None, z_title="", model=None, height=None):
     """A matrix, its first row on top. `z_range`: the same for all that shall be compared; `diverging`: two colours that meet at zero; `low`, `high`: intervals,
-    shaped as the values. What is on a cell besides its value is put together when it is drawn (page.js), not a hundred thousand times here."""
+    shaped as the values; `told`: more for hovering, shaped as the values. What is on a cell besides its value is put together when it is drawn (page.js), not a hundred thousand times here."""
     z = [rounded(row) for row in values]
     known = [v for row in z for v in row if v is not None] or [0]
     least, greatest = z_range or (min(known), max(known))
@@ -262,13 +262,14 @@ def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, divergin
     cells = {"x": [label(x) for x in x_labels], "y": [label(y) for y in y_labels], "n": n}
     if low and high:
         cells |= {"low": [rounded(row, 5) for row in low], "high": [rounded(row, 5) for row in high]}
+    cells |= {"told": told} if told else {}
     trace = {"type": "heatmap", "z": z, "zmin": least, "zmax": greatest if greatest > least else least + 1e-9, "colorscale": "diverging" if diverging else "sequential",
              "hoverongaps": False, "xgap": 1 if len(x_labels) <= 32 else 0, "ygap": 1 if len(y_labels) <= 32 else 0, "meta": {"cells": cells} | ({"model": model} if model is not None else {}),
              "hovertemplate": f"{label(y_title)} %{{customdata[1]}}, {label(x_title)} %{{customdata[0]}}<br><b>%{{z{FIGURES}}}</b>%{{customdata[2]}}<extra></extra>",
              "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 12}, "nticks": 5, "xpad": 4, "title": title_of(z_title) | {"side": "right"}}}
     layout = {"plot_bgcolor": "hole", "xaxis": named_ticks(x_labels, 10) | {"title": title_of(x_title), "showgrid": False},
               "yaxis": named_ticks(y_labels, 12) | {"title": title_of(y_title), "showgrid": False, "range": [len(y_labels) - 0.5, -0.5]}}
-    return {"data": [trace], "layout": layout, "height": min(360, 130 + 26 * len(y_labels))}
+    return {"data": [trace], "layout": layout, "height": height or min(360, 130 + 26 * len(y_labels))}
 
 
 def shares(rows, parts):

@@ -67,9 +67,9 @@
 
   // What hovering over a cell of a matrix tells: the names of its row and column, its interval, how many things are behind it.
   function name_cells(trace) {
-    const { x, y, low, high, n } = trace.meta.cells, known = (value) => value !== null && value !== undefined;
+    const { x, y, low, high, n, told } = trace.meta.cells, known = (value) => value !== null && value !== undefined;
     const behind = known(n) ? `<br>n = ${n.toLocaleString("en")}` : "";
-    trace.customdata = trace.z.map((row, i) => row.map((_, j) => [x[j], y[i], (low && known(low[i][j]) && known(high[i][j]) ? `<br>95 % interval ${low[i][j]} … ${high[i][j]}` : "") + behind]));
+    trace.customdata = trace.z.map((row, i) => row.map((_, j) => [x[j], y[i], (low && known(low[i][j]) && known(high[i][j]) ? `<br>95 % interval ${low[i][j]} … ${high[i][j]}` : "") + behind + (told ? told[i][j] : "")]));
   }
 
   function prepared(index) {

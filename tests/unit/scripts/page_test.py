@@ -196,7 +196,7 @@ class Charts(unittest.TestCase):
                        charts.level(charts.lines([charts.Line("a", [0, 1, 2], gap, step_like=True)], "x", categories=["p", "q", "r"]), 0.5, "chance"),
                        charts.ticks_across(charts.bars(["x"], [charts.Bars("a", [1])]), [(0, 0.5, "null"), (1, None, "null")]),
                        charts.level(charts.bars(["x", "y", "z"], [charts.Bars("a", gap, [0, None, 1], [2, None, 3], n=5)], "u", [0, 1]), 0.5, "chance"),
-                       charts.forest([("a - b", 1, 0.5, 2, 3), ("c", None, None, None)], "x"), charts.heatmap([gap, gap], "abc", "pq", "x", "y", diverging=True, low=[gap, gap], high=[gap, gap], n=3, z_title="z", model="a"),
+                       charts.forest([("a - b", 1, 0.5, 2, 3), ("c", None, None, None)], "x"), charts.heatmap([gap, gap], "abc", "pq", "x", "y", diverging=True, low=[gap, gap], high=[gap, gap], n=3, told=[["", "<br>more", ""]] * 2, z_title="z", model="a", height=200),
                        charts.shares([("a", {"s": 1, "t": 3})], ["s", "t"])):
             page = Page("x")
             page.figure(figure)
