@@ -27,6 +27,7 @@ DARK = {"ink": "#e6eaef", "soft": "#a3adb8", "line": "#333b44", "edge": "#7d8894
         "sequential": ("#1d2630", "#20415f", "#2a6a9b", "#4a97cf", "#93c6ee", "#f0f8ff"),
         "diverging": ("#ffc37a", "#d08a30", "#70501f", "#272d34", "#2f4a80", "#5f88dd", "#b9d0ff")}
 MANY_SECTIONS = 8  # from which on there is a table of contents
+LONG_WORD = 20  # characters; longer ones may break anywhere
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
@@ -168,10 +169,13 @@ class Page:
     def _cell(self, cell, tag, attributes):
         cell = cell if isinstance(cell, Cell) else Cell(cell)
         text = escape(cell.value if isinstance(cell.value, str) else number_text(cell.value))
-        classes = " ".join(["strong"] * cell.strong + ["text"] * (tag == "td" and len(text) > 40))
+        classes = " ".join(["strong"] * cell.strong + ["text"] * (tag == "td" and len(text) > 40) + ["long"] * any(len(word) > LONG_WORD for word in text.split()))
         chip = self._chip(cell.model) if cell.model is not None else f'<span class="box" style="background:var(--part{cell.part % 8})"></span>' if cell.part is not None else ""
+        if chip:  # it stays with the first word
+            first, space, rest = text.partition(" ")
+            text = f'<span class="{"first" if len(first) <= LONG_WORD else ""}">{chip}{first}</span>{space}{rest}'
         small = f'<span class="small">{escape(cell.small)}</span>' if cell.small else ""
-        return f'<{tag}{attributes}{f" class={chr(34)}{classes}{chr(34)}" if classes else ""}>{chip + "&#8288;" if chip else ""}{f"<code>{text}</code>" if cell.code else text}{small}</{tag}>'
+        return f'<{tag}{attributes}{f" class={chr(34)}{classes}{chr(34)}" if classes else ""}>{f"<code>{text}</code>" if cell.code else text}{small}</{tag}>'
 
     def _bar(self):
         """Whose colour is whose, and the x axis of the charts over a run; both stay in view."""
