@@ -30,8 +30,10 @@ def _phase(page, tables, members, phase):
         for row in rows:
             by_chance.setdefault(row["chance"], []).append(row)
         for chance, own in by_chance.items():
-            page.figure(_bars(own, members, kind), f"{title} after {phase}: means over seeds and items, 95 % intervals"
-                        + (f"; a guess scores {chance:.0%}" if chance is not None else "") + ".", title=f"{title}: {phase}")
+            names = {str(row["measure"]) for row in own}
+            what = f"{title} on {next(iter(names))}" if len(names) == 1 and kind != LOSS else title  # a lone measure has no label in the picture
+            page.figure(_bars(own, members, kind), f"{what} after {phase}: means over seeds and items, 95 % intervals"
+                        + (f"; a guess scores {chance:.0%}" if chance is not None else "") + ".", title=f"{what}: {phase}")
 
 
 def _curves(page, results, members, phase):

@@ -38,15 +38,21 @@ def command_of(words):
 
 
 def run(words, log):
-    """Runs a command, its output at the end of a log. Signals that end this process reach it first: a run saves, and the study leaves with its code."""
+    """Runs a command, its output at the end of a log. A signal that ends this process goes to it first: a run saves, and the study leaves with its code. Ctrl-C it hears
+    itself; a second one would end it at once."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         file.write(f"$ meristem {shlex.join(map(str, words))}\n")
         file.flush()
         child = subprocess.Popen(command_of(list(map(str, words))), stdout=file, stderr=subprocess.STDOUT)
         heard = []
-        before = {each: signal.signal(each, lambda received, _: (heard.append(received), child.send_signal(received)))
-                  for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+
+        def pass_on(received, _):
+            heard.append(received)
+            if received != signal.SIGINT:
+                child.send_signal(received)
+
+        before = {each: signal.signal(each, pass_on) for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
         try:
             code = child.wait()
         finally:
