@@ -3,6 +3,7 @@ small file of results; from those files alone table and page are made. A job is 
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,8 @@ class Job:
     after: "Job" = None
     from_step: int = None  # branch
     tasks: list = field(default_factory=list)
-    signatures: dict = None  # of `meristem analyze`: {"signatures", "prompts"}; None: not analysed
+    signatures: list = field(default_factory=list)
+    analyze_options: list = field(default_factory=list)  # words of `meristem analyze`
 
     @property
     def name(self):
@@ -105,9 +107,10 @@ def all_jobs(study, matched):
                 kind = "weights" if phase.base else "run" if phase.after is None else "branch"
                 if kind != "weights":
                     settings = {**member.settings, **matched.get(member.name, {}), **settings}
-                analyzed = study.analyze if study.analyze and _meant(study.analyze, member.name, phase_name) else None
+                analyzed = study.analyze if _meant(study.analyze, member.name, phase_name) else {}
                 job = Job(member.name, seed, phase_name, phase.base or member.base, settings, kind, by_phase.get(phase.after), phase.from_step,
-                          tasks_of(study, member.name, phase_name), analyzed)
+                          tasks_of(study, member.name, phase_name), analyzed.get("signatures", []),
+                          shlex.split(analyzed.get("options", "")))
                 by_phase[phase_name] = job
                 jobs.append(job)
     return jobs
@@ -193,5 +196,5 @@ class Results:
 
 
 def wanted_signatures(job, measured):
-    """Names of signatures that are still to be measured."""
-    return [] if job.signatures is None else [name for name in job.signatures.get("signatures", []) if name not in measured]
+    """Names of signatures that are still to be measured, or were with other options."""
+    return [name for name in job.signatures if measured.get(name, {}).get("options") != job.analyze_options]

@@ -162,17 +162,19 @@ class Worker:
         return {task.key: {"task": task.task, "shots": task.shots, "step": task.step, **scores_of(result)} for task, result in zip(group, said, strict=True)}
 
     def analyze(self, job, names):
-        """{signature: what analysis.json has of it}"""
+        """{signature: what analysis.json has of it, or why it is left out}"""
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "analysis"
-            prompts = job.signatures.get("prompts")
-            run(["analyze", self.folder(job), "--out", out, "--signatures", ",".join(names), *(["--prompts", prompts] if prompts else [])], self.log(job))
+            run(["analyze", self.folder(job), "--out", out, "--signatures", ",".join(names), *job.analyze_options], self.log(job))
             model = json.loads((out / "analysis.json").read_text())["models"][0]
-        found = {name: {"values": rounded(model["signatures"][name].get("values")),
-                        "variants": {variant: rounded(each.get("values")) for variant, each in model["signatures"][name].get("variants", {}).items()}}
-                 for name in names if name in model["signatures"]}
-        return found | {name: {"left_out": why} for name, why in model.get("left_out", {}).items() if name in names and name not in found}
-
+        found = {}
+        for name in names:
+            if (said := model["signatures"].get(name)) is not None:
+                found[name] = {"values": rounded(said.get("values")), "variants": {key: rounded(each.get("values")) for key, each in said.get("variants", {}).items()}}
+            else:
+                found[name] = {"left_out": model["left_out"].get(name, "not in analysis.json")}
+            found[name]["options"] = job.analyze_options
+        return found
 
     def sweep(self, sweep, jobs):
         """One `meristem sweep` over the runs of jobs; its table is kept with the results. The sweep itself keeps what it has computed."""

@@ -41,9 +41,8 @@ def difference(one, other, seed=1):
 
 def joined(rows):
     """One row of several tasks' rows, each task weighing the same: items of longer tasks count less."""
-    longest = max(map(len, rows))
-    return np.concatenate([np.asarray(row, float) * (sum(map(len, rows)) / (len(rows) * len(row))) if len(row) != longest or len(set(map(len, rows))) > 1
-                           else np.asarray(row, float) for row in rows])
+    total = sum(map(len, rows))
+    return np.concatenate([np.asarray(row, float) * (total / (len(rows) * len(row))) for row in rows])
 
 
 def tokens_to_reach(curve, loss):

@@ -22,7 +22,7 @@ _TASKS = {"tasks": list, "shots": (int, list), "items": int, "steps": list, "mem
 _MEMBER = {"base": str, "set": dict, "same": str, "by": str, "phases": list, "is": str}
 _PHASE = {"after": str, "base": str, "from_step": int, "set": dict, "is": str}
 _STUDY = {"name": str, "is": str, "seeds": list, "prepare": [{"makes": str, "run": str}], "set": dict, "members": {"*": _MEMBER}, "phases": {"*": _PHASE},
-          "evaluate": [_TASKS], "analyze": {"signatures": list, "prompts": str, "members": list, "phases": list}, "compare": list, "agreement": list,
+          "evaluate": [_TASKS], "analyze": {"signatures": list, "options": str, "members": list, "phases": list}, "compare": list, "agreement": list,
           "sweeps": {"*": {"sweep": str, "members": list, "phase": str, "options": str}},
           "parts": {"*": {"is": str, "members": list, "phases": list, "sweeps": list}}, "scale": {"*": dict}}
 _NAMES_OF_TYPES = {str: "a text", int: "a whole number", list: "a list", dict: "a map", bool: "true or false"}

@@ -175,9 +175,16 @@ def _agreement(names, signature, both):
             "far_correlation": float(both[:, :, 1].mean()), "difference": mean, "low": low, "high": high}
 
 
+def asked_for(job, found):
+    """Of a result what the study asks for now: a file may hold scores of an earlier number of items too."""
+    tasks = {task.key for task in job.tasks}
+    return {**found, "scores": {key: score for key, score in found["scores"].items() if key in tasks},
+            "signatures": {key: each for key, each in (found.get("signatures") or {}).items() if key in job.signatures}}
+
+
 def make_tables(study, jobs, results, sweeps):
     """`results`: {job's name: found}; `sweeps`: {name: rows}."""
-    data = Data({(job.member, job.seed, job.phase): results[job.name] for job in jobs if job.name in results})
+    data = Data({(job.member, job.seed, job.phase): asked_for(job, results[job.name]) for job in jobs if job.name in results})
     return Tables(list(value_rows(data)), list(difference_rows(data, study.compare)), list(token_rows(data, study.compare)),
                   list(agreement_rows(data, study.agreement)), sweeps, [job.name for job in jobs if job.name not in results])
 

@@ -32,6 +32,8 @@ phases:
 evaluate:
   - {tasks: [copy-random, variable-assignment-basic-0], items: 10, shots: [0, 2]}
   - {tasks: [copy-random], items: 10, steps: [30], members: [grown], phases: [pretrain]}
+analyze: {signatures: [norms, period_power], options: --texts 2, members: [grown, equal], phases: [pretrain]}
+agreement: [[grown, grown, equal]]
 sweeps: {loops: {sweep: loops, members: [grown, equal], options: --tasks copy-random --sizes 2}}
 compare: [[grown, baseline], [grown/cooldown, grown/pretrain]]
 parts: {cool: {phases: [cooldown]}, first: {members: [equal]}, loops: {sweeps: [loops]}}
@@ -69,6 +71,11 @@ class StudyCase(text_commands.FolderCase):
         self.calls.append(words)
         if words[0] == "train":
             self.leave_run(dict(word.split("=", 1) for word in words if "=" in word))
+        elif words[0] == "analyze":
+            out = Path(dict(zip(words, words[1:]))["--out"])
+            out.mkdir(parents=True)
+            norms = [1.0, 2.0, 4.0] if "grown" in words[1] else [4.0, 2.0, 1.0]
+            (out / "analysis.json").write_text(json.dumps({"format": 1, "models": [{"signatures": {"norms": {"values": norms}}, "left_out": {"period_power": "too few calls"}}]}))
         elif words[0] == "sweep":
             out = Path(dict(zip(words, words[1:]))["--out"])
             out.mkdir(parents=True, exist_ok=True)
@@ -185,6 +192,10 @@ class Running(StudyCase):
         self.assertIn("| pretrain | mean of tasks, 2 shots | 0.10 | 0.500", text)
         self.assertIn("| grown | copy-random | 0-3 | 0.500 (0.250 to 0.750) | 0.125 (-0.500 to 0.500) |", text)
         self.assertNotIn("Not run yet", text)
+        agrees = by_place["agreement", "grown", "grown", "", "", "norms", "", ""]
+        self.assertAlmostEqual(float(agrees["value"]), 1 + 13 / 14)  # of 1 and -13/14
+        analyze = next(words for words in self.calls if words[0] == "analyze")
+        self.assertEqual(analyze[4:], ["--signatures", "norms,period_power", "--texts", "2"])
         sweep = next(words for words in self.calls if words[0] == "sweep")
         self.assertEqual(sweep[2:4], [f"grown={self.folder}/out/grown/seed-{seed}/pretrain" for seed in (1, 2)])
         page = (self.folder / "out/index.html").read_text()
@@ -212,7 +223,11 @@ class Running(StudyCase):
         self.run_study()
         self.assertEqual(self.calls, [])
         self.call(self.study(STUDY.replace("items: 10, shots: [0, 2]", "items: 10, shots: [0, 2, 3]")), "--out", self.folder / "out")
+        self.assertIn("mean of tasks, 3 shots", (self.folder / "out/table.md").read_text())
+        self.call(self.study(STUDY.replace("items: 10, shots: [0, 2]", "items: 10, shots: 3")), "--out", self.folder / "out")
+        self.assertNotIn("mean of tasks, 2 shots", (self.folder / "out/table.md").read_text())
         scored = [words for words in self.calls if words[0] == "eval"]
+        self.assertNotIn("analyze", [words[0] for words in self.calls])
         self.assertEqual((len(scored), {words[words.index("--shots") + 1] for words in scored}), (10, {"3"}))
 
     def test_table_from_results_alone(self):
