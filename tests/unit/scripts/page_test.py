@@ -1,15 +1,16 @@
 """Pages and their figures: nothing from outside, texts stay texts, colours that can be told apart, lines that lose no peak; the page in a browser, where one is here."""
 
+import html
 import importlib.util
 import itertools
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 
@@ -284,26 +285,64 @@ class Charts(unittest.TestCase):
 
 @unittest.skipIf(MISSING or not BROWSER, "not here: chromium" if not MISSING else f"not here: {MISSING}")
 class Browser(unittest.TestCase):
+    def seen(self, page, check, *options):
+        """What `check`, the body of an async function, returns in a browser that has the page open."""
+        script = f"""<script>addEventListener("load", () => setTimeout(async () => {{
+          const plots = [...document.querySelectorAll(".plot")], pause = (ms) => new Promise((done) => setTimeout(done, ms));
+          const result = await (async () => {{ {check} }})().catch(String);
+          document.body.innerHTML = "<pre></pre>";
+          document.querySelector("pre").textContent = JSON.stringify(result); }}, 1500));</script>"""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "page.html"
+            path.write_text(page.html().replace("</body>", script + "</body>"), encoding="utf-8")
+            done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--window-size=390,4000", "--virtual-time-budget=20000",
+                                   *options, "--dump-dom", f"file://{path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
+        return json.loads(html.unescape(re.search(r"<pre>(.*)</pre>", done.stdout.decode())[1]))
+
     def test_it_draws_in_both_schemes_and_fits_a_phone(self):
-        """The page says in its title what became of it, since a browser without a window tells nothing else."""
         from reports import charts
-        from reports.page import Page
+        from reports.page import DARK, LIGHT, Page
 
         page = Page("a page", models=["a", NASTY])
         page.table(["x"] * 12, [["wide" * 5] * 12])
         page.figure(charts.lines([charts.Line("a", [1, 2], [3, 4]), charts.Line(NASTY, [1, 2], [4, 5])], "x"), "caption " + "long" * 200)
         page.figure(charts.bars(["x" * 90], [charts.Bars("a", [1, 2]), charts.Bars(NASTY, [2, 1])]))
-        check = """<script>addEventListener("load", () => setTimeout(() => {
-          const plots = [...document.querySelectorAll(".plot")], paper = plots[0].querySelector(".main-svg");
-          document.body.innerHTML = "<pre>" + [document.scrollingElement.scrollWidth <= innerWidth, plots.every((plot) => plot.dataset.drawn), paper.style.background].join(" ") + "</pre>"; }, 1500));</script>"""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "page.html"
-            path.write_text(page.html().replace("</body>", check + "</body>"), encoding="utf-8")
-            for scheme, ground in (("1", "rgb(255, 255, 255)"), ("0", "rgb(27, 32, 38)")):
-                begin = time.monotonic()
-                seen = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--window-size=390,4000", "--virtual-time-budget=20000",
-                                       f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", f"file://{path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
-                self.assertIn(f"<pre>true true {ground}</pre>", seen.stdout.decode()[-2000:], f"{time.monotonic() - begin:.0f} s")
+        for scheme, colours in (("1", LIGHT), ("0", DARK)):
+            found = self.seen(page, """return [document.scrollingElement.scrollWidth <= innerWidth, plots.every((plot) => plot.dataset.drawn), plots[0]._fullLayout.paper_bgcolor,
+                plots[0]._fullData.map((trace) => trace.line.color), plots[0].querySelector(".yaxislayer-above text") !== null, plots[1]._fullData[0].marker.color];""",
+                              f"--blink-settings=preferredColorScheme={scheme}")
+            self.assertEqual(found, [True, True, colours["panel"], list(colours["models"][:2]), True, colours["models"][0]])
+
+    def test_the_axis_is_chosen_and_models_are_hidden(self):
+        from reports import charts
+        from reports.page import Page
+
+        page = Page("a page", models=["short", "long"])
+        page.axis = {"start": "share", "layout": {"step": {"title": {"text": "step"}, "ticksuffix": ""}, "share": {"title": {"text": "share"}, "ticksuffix": " %"}},
+                     "range": {"step": [0, 100], "share": [-1, 101]}, "tables": [{"step": [1, 10], "share": [10, 100]}, {"step": [1, 50, 100], "share": [1, 90, 100]}]}
+        page.figure(charts.lines([charts.Line("short", [1, 5, 10], [3, 4, 5], track=0), charts.Line("long", [25, 75], [4, 5], track=1)], "step"))
+        page.figure(charts.heatmap([[1, 2]], ["p", "q<"], ["r"], "x", "y", low=[[0, None]], high=[[3, None]], n=1234, told=[["", " more"]], model="long"), title="long", model="long")
+        found = self.seen(page, """const lines = () => plots[0].data.map((trace) => trace.x.map((x) => Math.round(10 * x) / 10)), axis = () => [plots[0]._fullLayout.xaxis.title.text, plots[0]._fullLayout.xaxis.range[1]];
+            const out = [lines(), axis()];
+            document.querySelector("input[value=step]").click(); await pause(500); out.push(lines(), axis(), plots[1].data[0].customdata);
+            document.querySelectorAll(".legend button")[1].click(); await pause(500);
+            out.push(plots[0].data.map((trace) => trace.visible !== false), document.querySelectorAll("figure[hidden]").length);
+            document.querySelectorAll(".legend button")[1].click(); await pause(500);
+            out.push(plots[0].data.map((trace) => trace.visible !== false), document.querySelectorAll("figure[hidden]").length); return out;""")
+        self.assertEqual(found, [[[10, 50, 100], [44.6, 95]], ["share", 101], [[1, 5, 10], [25, 75]], ["step", 100],
+                                 [[["p", "r", "<br>95 % interval 0 … 3<br>n = 1,234"], ["q&lt;", "r", "<br>n = 1,234 more"]]], [True, False], 1, [True, True], 0])
+
+    def test_labels_of_events_do_not_cover_each_other(self):
+        from reports import charts
+        from reports.page import Page
+
+        page = Page("a page")
+        figure = charts.lines([charts.Line("a", [0, 100], [1, 1])], "x", y_range=[0, 2])
+        labels = ["far", "near by", "near too", "at the end"]
+        marks = {"type": "scatter", "mode": "markers+text", "x": [10, 50, 51, 99], "y": [1, 1, 1, 1], "text": labels, "textposition": "top right", "meta": {"model": "a", "labels": labels}}
+        page.figure(figure | {"data": figure["data"] + [marks]})
+        found = self.seen(page, "return [plots[0].data[1].text, plots[0].data[1].textposition];")
+        self.assertEqual(found, [["far", "near by", "", "at the end"], ["top right", "top right", "top right", "top left"]])
 
 
 if __name__ == "__main__":
