@@ -349,4 +349,6 @@ if __name__ == "__main__":
     if MISSING:
         print(f"skipped: no {', '.join(MISSING)} in {sys.executable}")
         sys.exit(4)
+    if not BROWSER:
+        print("left out: what a page does in a browser, because no chromium is here")
     unittest.main()
