@@ -1,5 +1,7 @@
-// The forward kernel, Ampere design: a block owns 128 query rows of one head and walks over the keys that they see, 64 or 32 at a time.
+// The forward kernel, Ampere design: a block owns 128 query rows of one head and walks over the keys that they see, 64 at a time.
 // While it computes on one stage of shared memory, cp.async fills the other. docs/kernels.md has the drawing.
+#include <utility>
+
 #include "attention/place.h"
 
 namespace meristem::kernels {
@@ -36,13 +38,10 @@ MERISTEM_DEVICE void advance(RunningSoftmax& state, Registers<Accumulator, tiles
     MERISTEM_UNROLL
     for (int n = 0; n < tiles; ++n) {
       MERISTEM_UNROLL
-      for (int i = 0; i < 2; ++i) max = scores[n][2 * half + i] > max ? scores[n][2 * half + i] : max;
+      for (int i = 0; i < 2; ++i) max = device::larger(max, scores[n][2 * half + i]);
     }
     MERISTEM_UNROLL
-    for (int lanes = 1; lanes <= 2; lanes *= 2) {  // the four lanes of a row
-      const float other = device::shuffle_xor(max, lanes);
-      max = other > max ? other : max;
-    }
+    for (int lanes = 1; lanes <= 2; lanes *= 2) max = device::larger(max, device::shuffle_xor(max, lanes));  // the four lanes of a row
     // A row that has seen no key yet: subtract 0, so that -infinity stays what it is.
     const float shift = max == -device::infinity() ? 0 : max * scale_log2;
     const float rescale = device::exp2_fast(state.max[half] * scale_log2 - shift);
@@ -75,19 +74,15 @@ MERISTEM_DEVICE void finish(RunningSoftmax& state) {
   }
 }
 
-inline constexpr int kForwardThreads = 128, kForwardRows = 128;
-// Keys of a step. At D = 128 the output takes 128 registers of a thread, and the scores of 64 keys would take 64 more.
-template <int D>
-inline constexpr int kForwardKeys = D == 64 ? 64 : 32;
+inline constexpr int kForwardThreads = 128, kForwardRows = 128, kForwardBlocks = 2;  // of an SM
 inline constexpr int kWarpTiles = 2;  // 16-row tiles of a warp: each fragment of K and V serves both
 
-template <int D>
-inline constexpr int kForwardShared = (kForwardRows + 4 * kForwardKeys<D>)*kRowBytes<D>;  // Q; two stages of K and V
+// Q; two stages of K and V. keys: of a step.
+template <int D, int keys>
+inline constexpr int kForwardShared = (kForwardRows + 4 * keys) * kRowBytes<D>;
 
 template <int D>
 using WarpOutput = WarpMatrix<kWarpTiles, D>;
-template <int D>
-using WarpScores = WarpMatrix<kWarpTiles, kForwardKeys<D>>;
 
 // Normalises, writes the warp's rows of the output and their log-sum-exp. `row`: the warp's first row in the tile.
 template <int D>
@@ -113,8 +108,8 @@ MERISTEM_DEVICE void write_output(const ForwardParameters& p, const Place& place
   write_rows<D, 16 * kWarpTiles>(staging, row, to, p.out.row_stride, valid);
 }
 
-template <int D>
-MERISTEM_KERNEL(kForwardThreads, 2)
+template <int D, int kKeys>
+MERISTEM_KERNEL(kForwardThreads, kForwardBlocks)
 attention_forward_kernel(const MERISTEM_GRID_CONSTANT ForwardParameters p) {
   // Neighbouring blocks are heads of one tile, which share keys; late tiles, which see most keys under a causal mask, go first.
   const int tile = device::block_count() / p.shape.heads - 1 - device::block_index() / p.shape.heads;
@@ -123,25 +118,26 @@ attention_forward_kernel(const MERISTEM_GRID_CONSTANT ForwardParameters p) {
   if (place.first >= place.length) return;
   const Window window = window_of(p.shape, place.length);
   const int last_row = smaller(place.first + kForwardRows, place.length) - 1;
-  constexpr int kKeys = kForwardKeys<D>;
   const int key_begin = window.first(place.first) / kKeys * kKeys, key_end = window.last(last_row) + 1;
 
   const SharedAddress queries = device::shared_base(), stages = queries + kForwardRows * kRowBytes<D>;
   constexpr SharedAddress kKeyTile = kKeys * kRowBytes<D>;
-  const std::int64_t document = place.document_begin;
-  const device::gptr<const std::uint16_t> k =
-      device::gptr<const std::uint16_t>(p.k.data) + (document * p.k.row_stride + kv_head * p.k.head_stride);
-  const device::gptr<const std::uint16_t> v =
-      device::gptr<const std::uint16_t>(p.v.data) + (document * p.v.row_stride + kv_head * p.v.head_stride);
-  const auto copy_keys_values = [&](int key, int stage) {
-    const SharedAddress to = stages + static_cast<SharedAddress>(stage) * 2 * kKeyTile;
-    copy_tile<D, kKeys, kForwardThreads>(to, k + key * p.k.row_stride, p.k.row_stride, place.length - key);
-    copy_tile<D, kKeys, kForwardThreads>(to + kKeyTile, v + key * p.v.row_stride, p.v.row_stride, place.length - key);
+  using Copy = TileCopy<D, kForwardThreads>;
+  const std::int64_t document = place.document_begin, first_key = document + key_begin;
+  const device::gptr<const std::uint16_t> all_k(p.k.data), all_v(p.v.data);
+  device::gptr<const std::uint16_t> k = Copy::mine(all_k + (first_key * p.k.row_stride + kv_head * p.k.head_stride), p.k.row_stride);
+  device::gptr<const std::uint16_t> v = Copy::mine(all_v + (first_key * p.v.row_stride + kv_head * p.v.head_stride), p.v.row_stride);
+  // The next keys and values, of which `valid` are the document's.
+  const auto copy_keys_values = [&](int valid, SharedAddress to) {
+    copy_rows<D, kKeys, kForwardThreads>(to, k, p.k.row_stride, valid);
+    copy_rows<D, kKeys, kForwardThreads>(to + kKeyTile, v, p.v.row_stride, valid);
+    k = k + kKeys * p.k.row_stride;
+    v = v + kKeys * p.v.row_stride;
   };
   const device::gptr<const std::uint16_t> q =
       device::gptr<const std::uint16_t>(p.q.data) + ((document + place.first) * p.q.row_stride + head * p.q.head_stride);
   copy_tile<D, kForwardRows, kForwardThreads>(queries, q, p.q.row_stride, place.length - place.first);
-  copy_keys_values(key_begin, 0);
+  copy_keys_values(place.length - key_begin, stages);
   device::cp_async_commit();
 
   const int row = device::warp_index() * 16 * kWarpTiles;  // of the tile
@@ -151,14 +147,13 @@ attention_forward_kernel(const MERISTEM_GRID_CONSTANT ForwardParameters p) {
   clear<kWarpTiles, D>(out);
   MERISTEM_UNROLL
   for (int m = 0; m < kWarpTiles; ++m) start(state[m]);
-  int stage = 0;
-  for (int key = key_begin; key < key_end; key += kKeys, stage ^= 1) {
+  SharedAddress keys = stages, next = stages + 2 * kKeyTile;
+  for (int key = key_begin; key < key_end; key += kKeys) {
     device::cp_async_wait<0>();
     device::barrier();  // this stage has landed for all, and all have left the other one
-    if (key + kKeys < key_end) copy_keys_values(key + kKeys, stage ^ 1);
+    if (key + kKeys < key_end) copy_keys_values(place.length - key - kKeys, next);
     device::cp_async_commit();
-    const SharedAddress keys = stages + static_cast<SharedAddress>(stage) * 2 * kKeyTile;
-    WarpScores<D> scores;
+    WarpMatrix<kWarpTiles, kKeys> scores;
     multiply_rows<D, kWarpTiles, kKeys>(scores, queries, row, keys);
     const int query = place.first + row;
     const bool masked = hides_any(window, query, 16 * kWarpTiles, key, kKeys);
@@ -168,15 +163,24 @@ attention_forward_kernel(const MERISTEM_GRID_CONSTANT ForwardParameters p) {
       advance(state[m], scores[m], out[m], scale_log2);
     }
     accumulate_columns<D, kWarpTiles, kKeys>(out, scores, keys + kKeyTile);
+    std::swap(keys, next);
   }
-  // The staging is the warp's own rows of the queries, which no other warp reads.
-  write_output<D>(p, place, head, row, queries, out, state);
+  // The staging is the warp's own rows of the queries, which no other warp reads. The place is worked out again: kept through the loop, it
+  // would take registers that the loop has not.
+  write_output<D>(p, place_of_tile(p.shape, tile, kForwardRows), head, row, queries, out, state);
 }
 
-template <int D>
+template <int D, int keys>
 void launch_attention_forward(const ForwardParameters& p, Stream stream) {
-  device::launch("attention_forward", attention_forward_kernel<D>, tiles_of(p.shape, kForwardRows) * p.shape.heads, kForwardThreads,
-                 kForwardShared<D>, stream, p);
+  device::launch("attention_forward", attention_forward_kernel<D, keys>, tiles_of(p.shape, kForwardRows) * p.shape.heads, kForwardThreads,
+                 kForwardShared<D, keys>, stream, p);
+}
+
+// At D = 128 two blocks with 64 keys a step take 192 KiB of an SM. Where it has less, two of 32 hide more than one of 64 saves.
+inline void launch_attention_forward(const ForwardParameters& p, Stream stream) {
+  if (p.shape.head_dim == 64) return launch_attention_forward<64, 64>(p, stream);
+  device::fits(device::limits(), kForwardShared<128, 64>, kForwardBlocks) ? launch_attention_forward<128, 64>(p, stream)
+                                                                          : launch_attention_forward<128, 32>(p, stream);
 }
 
 }  // namespace detail
@@ -189,8 +193,7 @@ void attention_forward(const AttentionShape& shape, AttentionInput q, AttentionI
   detail::check(v, "v");
   detail::check(out, "out");
   if (shape.tokens == 0) return;
-  const detail::ForwardParameters p{shape, q, k, v, out, log_sum_exp};
-  shape.head_dim == 64 ? detail::launch_attention_forward<64>(p, stream) : detail::launch_attention_forward<128>(p, stream);
+  detail::launch_attention_forward({shape, q, k, v, out, log_sum_exp}, stream);
 }
 
 }  // namespace meristem::kernels

@@ -75,19 +75,18 @@ MERISTEM_DEVICE bool hides_any(const Window& window, int query, int queries, int
   return key < window.first(query + queries - 1) || key + keys - 1 > window.last(query);
 }
 
-// Rows are queries from `row` on, columns keys from `key` on.
+// Rows are queries from `row` on, columns keys from `key` on. A lane counts columns from its own first one, so that each is a constant.
 template <int tiles>
 MERISTEM_DEVICE void mask_keys(Registers<Accumulator, tiles>& scores, const Window& window, int row, int key) {
-  const int lane = device::lane_index();
+  const int lane = device::lane_index(), mine = key + lane % 4 * 2;
   MERISTEM_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const int query = row + lane / 4 + 8 * half, first = window.first(query), last = window.last(query);
+    const int query = row + lane / 4 + 8 * half, first = window.first(query) - mine, last = window.last(query) - mine;
     MERISTEM_UNROLL
     for (int n = 0; n < tiles; ++n) {
       MERISTEM_UNROLL
       for (int i = 0; i < 2; ++i) {
-        const int column = key + 8 * n + lane % 4 * 2 + i;
-        if (column < first || column > last) scores[n][2 * half + i] = -device::infinity();
+        if (8 * n + i < first || 8 * n + i > last) scores[n][2 * half + i] = -device::infinity();
       }
     }
   }

@@ -26,24 +26,43 @@ MERISTEM_DEVICE SharedAddress chunk_address(SharedAddress tile, int row, int chu
 template <int D>
 inline constexpr int kRowBytes = D * 2;
 
-// Starts copies of rows 0 to rows - 1 from `from` on; rows from `valid` on become zeros.
+// Copies of a tile's rows by all threads of a block, who share them out: `kAtOnce` rows at a time, a multiple of 8, so that a thread's
+// chunk stands at the same place in each of its rows and one address serves all of them.
+template <int D, int threads>
+struct TileCopy {
+  static constexpr int kChunks = D / 8, kAtOnce = threads / kChunks;
+  static_assert(threads % kChunks == 0 && kAtOnce % 8 == 0);
+  MERISTEM_DEVICE static int row() { return device::thread_index() / kChunks; }
+  MERISTEM_DEVICE static int chunk() { return device::thread_index() % kChunks; }
+  // The thread's first row in a tile whose row 0 is `from`.
+  MERISTEM_DEVICE static device::gptr<const std::uint16_t> mine(device::gptr<const std::uint16_t> from, std::int64_t row_stride) {
+    return from + (row() * row_stride + chunk() * 8);
+  }
+};
+
+// Starts copies of rows 0 to rows - 1; rows from `valid` on become zeros. mine: the thread's first row (TileCopy).
 template <int D, int rows, int threads>
-MERISTEM_DEVICE void copy_tile(SharedAddress tile, device::gptr<const std::uint16_t> from, std::int64_t row_stride, int valid) {
-  constexpr int kChunks = D / 8;
-  static_assert(rows * kChunks % threads == 0);
+MERISTEM_DEVICE void copy_rows(SharedAddress tile, device::gptr<const std::uint16_t> mine, std::int64_t row_stride, int valid) {
+  using Copy = TileCopy<D, threads>;
+  static_assert(rows % Copy::kAtOnce == 0);
+  const SharedAddress to = chunk_address<D>(tile, Copy::row(), Copy::chunk());
   MERISTEM_UNROLL
-  for (int i = 0; i < rows * kChunks / threads; ++i) {
-    const int at = i * threads + device::thread_index(), row = at / kChunks, chunk = at % kChunks;
-    device::cp_async_16(chunk_address<D>(tile, row, chunk), from + (row * row_stride + chunk * 8), row < valid);
+  for (int i = 0; i < rows; i += Copy::kAtOnce) {
+    device::cp_async_16(to + static_cast<SharedAddress>(i * kRowBytes<D>), mine + i * row_stride, Copy::row() + i < valid);
   }
 }
+template <int D, int rows, int threads>
+MERISTEM_DEVICE void copy_tile(SharedAddress tile, device::gptr<const std::uint16_t> from, std::int64_t row_stride, int valid) {
+  copy_rows<D, rows, threads>(tile, TileCopy<D, threads>::mine(from, row_stride), row_stride, valid);
+}
 
-// Where a lane's row of a fragment lies: row + lane_row, chunk 2 step + lane_chunk, for a `row` that is a multiple of 8. The low bits of a
-// row's offset are its chunk's alone, so the step flips them in place: one instruction, and one register for all steps.
+// Where a lane's row of a fragment lies: row + lane_row, chunk 2 step + lane_chunk, for a `row` that is a multiple of 8. The low bits of
+// its offset are the chunk's alone, and a tile begins at a multiple of 128 bytes: so the step flips bits of one address in place, and what
+// differs between fragments beyond that are constants of the instruction.
 template <int D>
 MERISTEM_DEVICE SharedAddress fragment_address(SharedAddress tile, int row, int lane_row, int lane_chunk, int step) {
-  return tile + static_cast<SharedAddress>(row * kRowBytes<D>) +
-         (chunk_address<D>(0, lane_row, lane_chunk) ^ static_cast<SharedAddress>(32 * step));
+  const SharedAddress flipped = static_cast<SharedAddress>(32 * step) % 128, beyond = static_cast<SharedAddress>(32 * step) / 128 * 128;
+  return ((tile + chunk_address<D>(0, lane_row, lane_chunk)) ^ flipped) + (static_cast<SharedAddress>(row * kRowBytes<D>) + beyond);
 }
 
 // Rows row to row + 15 as the left operand, columns 16 step to 16 step + 15.
@@ -125,7 +144,7 @@ MERISTEM_DEVICE void multiply_rows(WarpMatrix<row_tiles, columns>& product, Shar
   for (int step = 0; step < D / 16; ++step) {
     Registers<Fragment, row_tiles> a;
     MERISTEM_UNROLL
-    for (int m = 0; m < row_tiles; ++m) load_left<D>(a[m], left, row + 16 * m, step);
+    for (int m = 0; m < row_tiles; ++m) load_left<D>(a[m], left + static_cast<SharedAddress>(row * kRowBytes<D>), 16 * m, step);
     MERISTEM_UNROLL
     for (int pair = 0; pair < columns / 16; ++pair) {
       Fragment b;

@@ -31,4 +31,14 @@ struct alignas(8) Vec2 {
   std::uint32_t x[2];
 };
 
+// What a launch is chosen by: multiprocessors, and bytes of shared memory that one of them and one of its blocks may have. limits() has the
+// current device's.
+struct Limits {
+  int processors, shared_of_processor, shared_of_block;
+};
+// Whether `blocks` blocks with so many bytes of shared memory are at home on one multiprocessor; each costs 1 KiB on top.
+inline bool fits(const Limits& of, int shared_bytes, int blocks) {
+  return shared_bytes <= of.shared_of_block && blocks * (shared_bytes + 1024) <= of.shared_of_processor;
+}
+
 }  // namespace meristem::kernels::device

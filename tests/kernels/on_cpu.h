@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device/layer.h"
@@ -24,6 +25,18 @@ struct CpuMemory {
 };
 template <class T>
 using CpuArray = CpuMemory::Array<T>;
+
+// As long as it lives, launches are chosen as on that device.
+class On {
+ public:
+  explicit On(const dev::Limits& device) : before_(std::exchange(Grid::current().settings.limits, device)) {}
+  ~On() { Grid::current().settings.limits = before_; }
+  On(const On&) = delete;
+  On& operator=(const On&) = delete;
+
+ private:
+  dev::Limits before_;
+};
 
 struct Problem {
   std::string name;

@@ -28,9 +28,9 @@ Block::Block(int threads, int shared_bytes, const Settings& settings, Traffic& t
       shared_bytes_(shared_bytes),
       stacks_(stacks) {
   if (threads <= 0 || threads > kMaxWarps * kWarp) throw Report(Fault::kBounds, "a block of " + std::to_string(threads) + " threads");
-  if (shared_bytes > settings.shared_limit) {
+  if (shared_bytes > settings.limits.shared_of_block) {
     throw Report(Fault::kBounds,
-                 std::to_string(shared_bytes) + " bytes of shared memory; a block has " + std::to_string(settings.shared_limit));
+                 std::to_string(shared_bytes) + " bytes of shared memory; a block has " + std::to_string(settings.limits.shared_of_block));
   }
 }
 

@@ -14,12 +14,14 @@
 
 namespace meristem::kernels::device::host {
 
+inline constexpr Limits kH200{132, 228 * 1024, 227 * 1024}, kA100{108, 164 * 1024, 163 * 1024}, kA10{72, 100 * 1024, 99 * 1024};
+
 // How a launch runs and what it left behind.
 struct Settings {
   std::uint32_t seed = 0;  // 0: threads in order; else the next of those that can run is drawn
   bool detect = true;      // races and copies in flight; without it a missing wait reads poison
   bool count_traffic = true;
-  int shared_limit = 227 * 1024;
+  Limits limits = kH200;
 };
 
 // The threads of a block are fibers of one OS thread. A stopped flow of control: where its stack pointer stands.

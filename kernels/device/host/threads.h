@@ -100,6 +100,8 @@ inline bool all(bool yes, std::uint32_t lanes = kAllLanes, host::Site site = hos
   return ballot(yes, lanes, site) == lanes;
 }
 
+inline Limits limits() { return host::Grid::current().settings.limits; }
+
 // "Starts" a kernel: runs it to its end. `stream` is not looked at.
 template <class Parameters, class Stream>
 void launch(const char* name, void (*kernel)(Parameters), std::int64_t blocks, int threads, int shared_bytes, Stream,

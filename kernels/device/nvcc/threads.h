@@ -58,6 +58,17 @@ MERISTEM_DEVICE std::uint32_t ballot(bool yes, std::uint32_t lanes = kAllLanes) 
 MERISTEM_DEVICE bool any(bool yes, std::uint32_t lanes = kAllLanes) { return __any_sync(lanes, yes); }
 MERISTEM_DEVICE bool all(bool yes, std::uint32_t lanes = kAllLanes) { return __all_sync(lanes, yes); }
 
+inline Limits limits() {
+  int device = 0;
+  Limits found{};
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&found.processors, cudaDevAttrMultiProcessorCount, device);
+  cudaDeviceGetAttribute(&found.shared_of_processor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  cudaDeviceGetAttribute(&found.shared_of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  detail::check_launch("of a device that tells its limits");
+  return found;
+}
+
 // Starts a kernel whose one argument is a struct of parameters.
 template <class Parameters>
 void launch(const char* name, void (*kernel)(Parameters), std::int64_t blocks, int threads, int shared_bytes, cudaStream_t stream,
