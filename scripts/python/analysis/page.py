@@ -8,9 +8,9 @@ from reports import charts
 from reports.page import Cell, Page, number_text
 
 ORDER = ("depth_score", "future_effect", "local_effect", "output_effect", "lens_overlap", "lens_kl", "tuned_lens_overlap", "tuned_lens_kl", "early_exit_accuracy",
-         "tuned_early_exit_accuracy", "norms", "cosines", "residual_norm", "period_power", "skip", "swap", "reverse", "weight_similarity", "expert_diversity", "expert_entropy",
+         "tuned_early_exit_accuracy", "norms", "cosines", "residual_norm", "period_power", "skip", "swap", "reverse", "weight_similarity", "weight_similarity_groups", "expert_diversity", "expert_entropy",
          "expert_entropy_pooled", "expert_overlap", "depth_attention_weights")
-PARTS = {"": "whole block", "attention": "attention", "feed_forward": "feed-forward"}
+MIXERS = {"attention": "attention", "depth_attention": "depth attention", "feed_forward": "feed-forward"}
 FAR = 2  # a colour scale ends at the 98th percentile where the greatest value is so many times as large
 
 
@@ -31,8 +31,18 @@ def parts_of(models, name):
             parts.setdefault("", []).append((model, signature))
         for variant, values in (signature.get("variants") or {}).items():
             if any(charts.finite(value) for value in flat(values.get("values"))):
-                parts.setdefault(variant, []).append((model, {**signature, "chance": None, "null": None, **values}))
+                shared = {key: signature.get(key) for key in ("axes", "unit")}  # an interval or a null of the whole is not that of a part
+                parts.setdefault(variant, []).append((model, {**shared, "own_what": values.get("what", ""), **values}))
     return list(parts.items())
+
+
+def part_name(part, parts):
+    """The whole is a block where parts are its mixers, else (parts are tasks) it is told by what it is in."""
+    if part:
+        return MIXERS.get(part, part)
+    if len(parts) == 1:
+        return ""
+    return "whole block" if set(MIXERS) & {name for name, _ in parts} else parts[0][1][0][1].get("unit", "")
 
 
 def flat(values):
@@ -61,16 +71,29 @@ def about(models, name):
     return f"{known[0].get('what', '')}{unit}{told}{' Intervals: 95 %, bootstrap.' if bands else ''}".strip()
 
 
-def add_numbers(page, title, label, found):
-    """A bar for each model."""
-    figure = charts.bars([title], [charts.Bars(model["name"], [one.get("values")], [one.get("low")], [one.get("high")], one.get("n")) for model, one in found], found[0][1].get("unit", ""))
+def bars_of(model, ones):
+    """A model's bar for each of some parts that are one number; None where it has no such part."""
+    pick = lambda key: [one and one.get(key) for one in ones]  # noqa: E731
+    return charts.Bars(model["name"], pick("values"), pick("low"), pick("high"), pick("n"))
+
+
+def add_numbers(page, title, parts):
+    """Parts of one measure: a row for each, in it a bar for each model. One that stands alone has what a null gives beside it."""
+    if len(parts) > 1:
+        models = list({model["name"]: model for _, found in parts for model, _ in found}.values())
+        own = [{model["name"]: one for model, one in found} for _, found in parts]
+        figure = charts.bars([part_name(part, parts) for part, _ in parts], [bars_of(model, [ones.get(model["name"]) for ones in own]) for model in models], parts[0][1][0][1].get("unit", ""))
+        page.figure(figure, wide=True, about=title)
+        return
+    _, found = parts[0]
+    figure = charts.bars([title], [bars_of(model, [one]) for model, one in found], found[0][1].get("unit", ""))
     nulls = [null_of(one) for _, one in found]
     values = {null["values"] for _, null in nulls if null}
     if len(values) == 1 and all(null for _, null in nulls):
         figure = charts.level(figure, values.pop(), nulls[0][0])
     else:
         figure = charts.ticks_across(figure, [(i, null["values"], name) for i, (name, null) in enumerate(nulls) if null])
-    page.figure(figure, title=label, wide=True, about=title)
+    page.figure(figure, wide=True, about=title)
 
 
 def places(found):
@@ -93,15 +116,22 @@ def add_vectors(page, title, label, found, across):
         x = [at[str(label)] for label in one["axes"][0]["labels"]]
         lines.append(charts.Line(model["name"], x, one["values"], one.get("low"), one.get("high"), points=len(x) <= 24, n=one.get("n")))
         kind, null = null_of(one)
-        if null and isinstance(null["values"], list):
-            lines.append(charts.Line(model["name"], x, null["values"], null.get("low"), null.get("high"), name=f"{model['name']}, {kind}", dash="dot"))
+        if null and isinstance(null["values"], list):  # a null that only says how far it reaches has a band from its mean to there
+            low, high = null.get("low") or (null["values"] if null.get("high") else None), null.get("high")
+            lines.append(charts.Line(model["name"], x, null["values"], low, high, name=f"{model['name']}, {kind}", dash="dot"))
         elif null and charts.finite(null["values"]):
             levels.setdefault(null["values"], kind)
-    unit = found[0][1].get("unit", "")
-    figure = charts.lines(lines, found[0][1]["axes"][0]["name"], unit, categories=names)
+    figure = charts.lines(lines, found[0][1]["axes"][0]["name"], found[0][1].get("unit", ""), categories=names)
     for value, kind in levels.items():
         figure = charts.level(figure, value, kind)
-    page.figure(figure, "Dotted: the null." if any(line.dash == "dot" for line in lines) else "", title=label, across=min(across, 3), about=title)
+    said = ["Dotted: the null."] if any(line.dash == "dot" for line in lines) else []
+    page.figure(figure, " ".join([own_words(found), *said]).strip(), title=label, across=min(across, 3), about=title)
+
+
+def own_words(found):
+    """What a part measures, where it is something else than the whole."""
+    what = found[0][1].get("own_what", "")
+    return f"{what[0].upper()}{what[1:]}{'' if what.endswith('.') else '.'}" if what else ""
 
 
 def scale_of(found):
@@ -116,15 +146,18 @@ def scale_of(found):
 
 
 def add_matrices(page, label, found, across):
-    """A heatmap for each model, all in one scale."""
-    z_range, diverging, said = scale_of(found)
-    if label:
-        page.subtitle(label)
-    for model, one in found:
-        rows, columns = one["axes"]
-        figure = charts.heatmap(one["values"], columns["labels"], rows["labels"], columns["name"], rows["name"], z_range, diverging, one.get("low"), one.get("high"), one.get("n"),
-                                model=model["name"])
-        page.figure(figure, said, title=model["name"], across=across, model=model["name"])
+    """A heatmap for each model and, below, for what its null gives, all in one scale."""
+    nulls = [(model, {**one, "values": null["values"], "low": null.get("low"), "high": null.get("high"), "n": None}) for model, one in found
+             for _, null in [null_of(one)] if null and isinstance(null["values"], list)]
+    z_range, diverging, said = scale_of(found + nulls)
+    for label, part in ((label, found), ("the null" if not label else f"{label}: the null", nulls)):
+        if label and part:
+            page.subtitle(label, own_words(part))
+        for model, one in part:
+            rows, columns = one["axes"]
+            figure = charts.heatmap(one["values"], columns["labels"], rows["labels"], columns["name"], rows["name"], z_range, diverging, one.get("low"), one.get("high"), one.get("n"),
+                                    model=model["name"])
+            page.figure(figure, said, title=model["name"], across=across, model=model["name"])
 
 
 def add_signature(page, models, name):
@@ -133,15 +166,16 @@ def add_signature(page, models, name):
     page.section(title, about(models, name))
     if not parts:
         page.text("No model has a finite value of it.")
+    numbers = [(part, found) for part, found in parts if not found[0][1].get("axes")]
+    if numbers:
+        add_numbers(page, title, numbers)
     for part, found in parts:
+        label = part_name(part, parts)
         axes = len(found[0][1].get("axes") or [])
-        label = "" if len(parts) == 1 and not part else PARTS.get(part, part)
         if axes == 2:
             add_matrices(page, label, found, min(len(models), 4))
         elif axes == 1:
             add_vectors(page, title, label, found, len(parts))
-        else:
-            add_numbers(page, title, label, found)
 
 
 def headline(models):
@@ -180,8 +214,9 @@ def period_cell(model, one):
         said.append(interval_text(one["low"][at], one["high"][at]))
     kind, null = null_of(one)
     if null:
-        pick = lambda values: values[at] if isinstance(values, list) else values  # noqa: E731
-        said.append(f"{kind} {number_text(pick(null['values']))} {interval_text(pick(null.get('low')), pick(null.get('high')))}".strip())
+        value, low, high, p = (values[at] if isinstance(values := null.get(key), list) else values for key in ("values", "low", "high", "p"))
+        reach = interval_text(low, high) or (f"up to {high:.3g}" if charts.finite(high) else "")
+        said.append(" ".join(filter(None, [kind, number_text(value), reach, f"(p = {p:.2g})" if charts.finite(p) else ""])))
     return Cell(one["values"][at], ", ".join(filter(None, said)))
 
 

@@ -14,6 +14,7 @@ MOST_POINTS = 2000
 DASHES = ("solid", "dash", "dot", "longdashdot")  # of the first eight models, the next eight, …
 PATTERNS = ("", "/", "x", ".")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon")
+FEW = 16  # whole numbers on an axis, up to which each has its tick
 SETTLED = 0.04  # of a curve: its first part falls steeply and would press everything else flat
 TOLD = "%{hovertext}"
 FIGURES = ":.7~g"  # numbers on hovering: whole, not as short as on the axes
@@ -158,6 +159,10 @@ def lines(series, x_title, y_title="", x_log=False, y_log=False, y_range=None, y
     x_axis = {"title": title_of(x_title)} | (log_axis([x for line in series for x in line.x]) if x_log else {})
     if categories is not None:
         x_axis |= named_ticks(categories)
+    elif not x_log and all(line.track is None for line in series):
+        places = {x for line in series for x in line.x}
+        if len(places) <= FEW and all(isinstance(x, int) and 0 <= x < 100 for x in places):
+            x_axis |= {"tickmode": "array", "tickvals": sorted(places)}
     y_axis = {"title": title_of(y_title)} | (log_axis([y for line in series for y in line.y]) if y_log else {}) | ({"range": y_range} if y_range and not y_log else {}) | ({"rangemode": "tozero"} if y_from_zero else {})
     figure = {"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}, "height": height}
     return figure | ({"along_run": True} if any(line.track is not None for line in series) else {})

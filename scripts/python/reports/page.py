@@ -119,8 +119,8 @@ class Page:
         note = f'<p class="soft">{escape(note)}</p>' if note else ""
         self._add(f'<div class="panel" tabindex="0">{note}<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>')
 
-    def subtitle(self, text):
-        self._add(f"<h3>{escape(text)}</h3>")
+    def subtitle(self, title, text=""):
+        self._add(f"<h3>{escape(title)}</h3>" + (f'<p class="soft">{escape(text)}</p>' if text else ""))
 
     def figure(self, figure, caption="", title="", wide=False, across=2, model=None, about=""):
         """A figure of charts.py, or a function that takes the page and returns one. Figures that follow one another stand beside each other where there is

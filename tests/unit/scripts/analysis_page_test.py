@@ -39,7 +39,8 @@ def made_up(name, calls, period=4, seed=1, experts=False, prompts=10):
     loss = lambda: [[0.01 * size * (calls - start) / calls + 0.02 * chance.random() - 0.01 if start + size <= calls else None for start in range(calls)] for size in (1, 2, 4, 8)]  # noqa: E731
     periods = [str(i) for i in range(2, max(3, calls // 2 + 1))]
     signatures = {
-        "depth_score": signature("Depth score", "share of the depth", [], {"values": 0.4 + 0.2 * chance.random(), "low": 0.38, "high": 0.62}),
+        "depth_score": signature("Depth score", "call", [], {"values": 0.4 + 0.2 * chance.random(), "low": 0.38, "high": 0.62},
+                                 variants={"depth_attention": {"values": 0.5}} if experts else {"attention": {"values": 0.45, "low": 0.4, "high": 0.5}, "feed_forward": {"values": None}}),
         "future_effect": signature("Effect on later calls", "relative change", pairs, with_interval(upper(0.5), 0.01), variants=apart(lambda: with_interval(upper(0.3), 0.01))),
         "local_effect": signature("Effect on the same token", "relative change", pairs, with_interval(upper(0.4), 0.01)),
         "output_effect": signature("Effect on the output", "relative change", [call], with_interval(over(lambda i: 0.3 + 0.1 * math.sin(i)), 0.02)),
@@ -48,8 +49,9 @@ def made_up(name, calls, period=4, seed=1, experts=False, prompts=10):
         "norms": signature("Norms of contributions", "norm", [call], {"values": over(lambda i: 1 + i / 4)}, variants=apart(lambda: {"values": over(lambda i: 1 + i / 8)})),
         "cosines": signature("Cosine with the stream", "cosine", [call], {"values": None}, variants=apart(lambda: with_interval(over(lambda i: math.cos(i) / 2), 0.05))),
         "period_power": signature("Power by period", "share of the power", [{"name": "period", "labels": periods}], {"values": [0.1 + 0.3 * (int(p) == period) for p in periods]},
-                                  null=with_interval([0.12] * len(periods), 0.03)),
-        "swap": signature("Calls swapped", "change of the loss", spans, with_interval(loss(), 0.005)),
+                                  null={"values": [0.12] * len(periods), "high": [0.15] * len(periods), "p": [0.01] * len(periods)}),
+        "swap": signature("Calls swapped", "change of the loss", spans, with_interval(loss(), 0.005),
+                          variants={"copying": {"what": "items of the task answered right", "unit": "change of accuracy", "n": 100, **with_interval(loss(), 0.01)}}),
         "weight_similarity": signature("Likeness of blocks' weights", "cosine", [{"name": "block", "labels": labels}] * 2, {"values": None},
                                        variants=apart(lambda: {"values": [[1.0 if i == j else 0.6 * ((i - j) % 4 == 0) for j in range(calls)] for i in range(calls)]})),
     }
@@ -58,7 +60,8 @@ def made_up(name, calls, period=4, seed=1, experts=False, prompts=10):
         left_out.pop("expert_diversity")
         signatures["expert_diversity"] = signature("Distinct experts", "share", [], {"values": 0.71, "low": 0.69, "high": 0.73}, null=0.93)
         signatures["depth_attention_weights"] = signature("Depth attention", "weight", [call, {"name": "source", "labels": ["embedding", *labels]}],
-                                                          {"values": [[1 / (i + 1) if j <= i else None for j in range(calls + 1)] for i in range(calls)]})
+                                                          {"values": [[1 / (i + 1) if j <= i else None for j in range(calls + 1)] for i in range(calls)]},
+                                                          null={"values": [[0.1] * (calls + 1)] * calls})
     return {"name": name, "checkpoint": f"runs/{name}/checkpoints/step-0000000100", "plan": f"0-{calls - 1}", "trained_plan": f"0-{calls - 1}", "blocks": calls, "calls": list(range(calls)),
             "parameters": 1_400_000, "period": period, "prompts": {"file": "prompts.txt", "texts": prompts, "tokens": 1200, "hash": "0123abcd"}, "signatures": signatures, "left_out": left_out}
 
@@ -92,7 +95,12 @@ class AnalysisPage(unittest.TestCase):
         for part in ("n = 10.", "the model has no experts", "plain, grown", "prompts.txt", "0123abcd", "step-0000000100", "1,400,000", "Where it comes from"):
             self.assertIn(part, seen.text)
         matrices = [trace for figure in figures for trace in figure["data"] if trace["type"] == "heatmap"]
-        self.assertEqual(len(matrices), 3 * (1 + 2 + 1 + 1 + 2) + 1)  # future effect with parts, local effect, swap, weights' parts; depth attention of one model
+        self.assertEqual(len(matrices), 3 * (1 + 2 + 1 + 2 + 2) + 2)  # future effect with parts, local effect, swap with a task, weights' parts; depth attention of one model and its null
+        self.assertIn("Items of the task answered right.", seen.text)
+        self.assertIn("the null", seen.text)
+        scores = next(figure for figure in figures if figure["layout"]["yaxis"].get("ticktext") == ["whole block", "attention", "depth attention"])
+        self.assertEqual([[value is not None for value in trace["x"]] for trace in scores["data"]], [[True, True, False], [True, True, False], [True, False, True]])
+        self.assertEqual(scores["data"][2]["error_x"]["array"][2], 0)  # the interval of the whole is not that of a part
         lines = [trace for figure in figures for trace in figure["data"] if trace["type"] == "scatter" and trace.get("name") == "grown"]
         self.assertEqual(len(lines), 1 + 1 + 1 + 3 + 2 + 1)  # output effect, lens, exit, norms with parts, cosines of parts, power
 
@@ -105,7 +113,7 @@ class AnalysisPage(unittest.TestCase):
         self.assertEqual({(trace["zmin"], trace["zmax"]) for trace in first}, {(0, 0.55)})
         self.assertEqual([trace["meta"]["model"] for trace in first], [0, 1])
         swapped = [trace for trace in matrices if trace["colorscale"] == "diverging"]
-        self.assertEqual(len(swapped), 2)
+        self.assertEqual(len(swapped), 4)
         self.assertTrue(all(trace["zmin"] == -trace["zmax"] for trace in swapped))
 
     def test_one_value_far_above_the_others_does_not_take_the_colours(self):
@@ -126,7 +134,7 @@ class AnalysisPage(unittest.TestCase):
         self.assertEqual(rows["Depth score"][0].small, "[0.38, 0.62]")
         self.assertEqual([(cell.value, cell.small) for cell in rows["Distinct experts"]], [(None, ""), (None, ""), (0.71, "[0.69, 0.73] null 0.93")])
         power = rows["Power by period at the period of growth or loop"]
-        self.assertEqual([(cell.value, cell.small) for cell in power[:2]], [(None, ""), (0.4, "period 4, null 0.12 [0.09, 0.15]")])
+        self.assertEqual([(cell.value, cell.small) for cell in power[:2]], [(None, ""), (0.4, "period 4, null 0.12 up to 0.15 (p = 0.01)")])
 
     def test_any_number_of_calls(self):
         for calls in (4, 5, 24, 64):
