@@ -1,4 +1,4 @@
-"""`meristem study`: what a file means and what is refused, which jobs there are, matching, going on after a kill, intervals and pairs, table and page.
+"""`meristem study`: what a file means and what is refused, which jobs there are, matching, going on after a kill, table and page.
 Nothing is trained here: `run` writes what a run and an evaluation would leave."""
 
 import csv
@@ -327,70 +327,6 @@ class Refused(StudyCase):
         self.refused(self.run_study("study.sees=[1]"), 2, "study.sees", "seeds")
         self.refused(self.call(self.folder / "no.yaml"), 2, "no such file")
         self.refused(self.run_study("--tables"), 2, "found no result")
-
-
-@unittest.skipIf(MISSING, f"not here: {MISSING}")
-class Numbers(unittest.TestCase):
-    def test_intervals_hold_the_mean_and_shrink_with_items(self):
-        import numpy as np
-        from study.statistics import bootstrap
-
-        draw = np.random.default_rng(3)
-        few, many = draw.random((3, 20)) < 0.4, draw.random((3, 2000)) < 0.4
-        widths = []
-        for matrix in (few, many):
-            mean, low, high = bootstrap(matrix)
-            self.assertTrue(low < mean < high)
-            widths.append(high - low)
-        self.assertLess(3 * widths[1], widths[0])
-        self.assertEqual(bootstrap(few), bootstrap(few))
-        self.assertEqual(bootstrap([[2.5]]), (2.5, None, None))
-
-    def test_an_interval_covers_as_often_as_it_says(self):
-        import numpy as np
-        from study.statistics import bootstrap
-
-        draw = np.random.default_rng(4)
-        covered = [low <= 0 <= high for _ in range(200) for _, low, high in [bootstrap(draw.normal(size=(8, 1)) + draw.normal(size=(1, 40)), resamples=400)]]
-        self.assertTrue(0.86 < np.mean(covered) <= 1, np.mean(covered))
-
-    def test_pairs_take_what_both_have(self):
-        from study.statistics import difference
-
-        mean, low, high, seeds = difference({1: [1, 1, 0], 2: [1, 0, 1], 3: [0, 0, 0]}, {2: [0, 0, 1], 1: [0, 1, 0], 4: [1, 1, 1]})
-        self.assertEqual((mean, seeds), (1 / 3, [1, 2]))
-        self.assertTrue(low <= mean <= high)
-        self.assertIsNone(difference({1: [1]}, {2: [1]}))
-
-    def test_tasks_of_different_length_weigh_the_same(self):
-        from study.statistics import joined
-
-        self.assertAlmostEqual(joined([[1, 1, 1, 1], [0, 0]]).mean(), 0.5)
-
-    def test_tokens_to_reach_a_loss(self):
-        from study.statistics import tokens_to_reach
-
-        curve = [(100, 4.0), (200, 3.0), (300, 3.5)]
-        self.assertEqual([tokens_to_reach(curve, loss) for loss in (5.0, 4.0, 3.25, 2.0)], [100, 100, 175, None])
-
-    def test_correlation(self):
-        from study.statistics import correlation
-
-        self.assertAlmostEqual(correlation([[1, 2], [3, None]], [[2, 4], [6, 9]]), 1)
-        self.assertIsNone(correlation([1, 1, 1], [1, 2, 3]))
-        self.assertIsNone(correlation([1, 2, 3], [1, 2]))
-
-    def test_agreement_finds_the_nearer_model(self):
-        from study.tables import Data, agreement_rows
-
-        def result(values):
-            return {"training": {"validation": {}}, "scores": {}, "signatures": {"norms": {"values": values}, "skip": {"values": values}}}
-
-        shapes = {"grown": [1, 2, 3, 4], "looped": [2, 3, 4, 5.5], "baseline": [4, 3, 2, 1]}
-        data = Data({(name, seed, "pretrain"): result([value + 0.1 * seed for value in values]) for name, values in shapes.items() for seed in (1, 2)})
-        rows = list(agreement_rows(data, [["grown", "looped", "baseline"]]))
-        self.assertEqual([row["signature"] for row in rows], ["norms", "skip", "all signatures"])
-        self.assertTrue(all(row["difference"] > 1.9 and row["far_correlation"] < -0.99 for row in rows))
 
 
 if __name__ == "__main__":
