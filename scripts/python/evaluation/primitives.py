@@ -83,9 +83,10 @@ def _copy(draw, real, gold, questions):
     words = draw.sample(WORDS, COPY_LENGTH) if real else _random_words(draw, COPY_LENGTH)
     begin = draw.randrange(COPY_LENGTH - COPY_SHOWN)
     before = _others(draw, range(COPY_LENGTH - COPY_SHOWN), begin, questions)
-    lines = [f"{' '.join(words[at:at + COPY_SHOWN])} ___. -> {words[at + COPY_SHOWN]}\n" for at in before]
+    answered = [f"{' '.join(words[at:at + COPY_SHOWN])} ___. -> {words[at + COPY_SHOWN]}\n" for at in before]
     shown, answer = words[begin:begin + COPY_SHOWN], words[begin + COPY_SHOWN]
-    context = f"Fill in the blank:\n\n{' '.join(words)} {''.join(lines)}{' '.join(shown)} ___. ->"
+    asked = " ".join([*answered, *shown])  # each line begins with a blank, so that its words are the tokens that they are elsewhere
+    context = f"Fill in the blank:\n\n{' '.join(words)} {asked} ___. ->"
     return Item(context, tuple(" " + choice for choice in _placed(draw, answer, (w for w in words if w != answer), gold)), gold)
 
 
