@@ -24,6 +24,7 @@ class Model:
     injects: bool   # into its loop
     positions: int  # how many it was trained with
     tokenizer: object
+    tokenizer_path: Path
     begin: tuple    # ids before every text
     ends: tuple
 
@@ -73,7 +74,7 @@ def _read(name, path, arguments):
         raise DamagedError(f"{folder / 'state.json'}: not what a checkpoint says: {error!r}") from None
     tokenizer, tokenizer_path = load_tokenizer(arguments.tokenizer or find_tokenizer(folder), read_special=True)
     begin = begin_ids(tokenizer, tokenizer_path, arguments.bos, texts_of_run(folder)[0])
-    return Model(name, folder, weights, plan, state["depth_plan"], state["blocks"], injects, positions, tokenizer, tuple(begin),
+    return Model(name, folder, weights, plan, state["depth_plan"], state["blocks"], injects, positions, tokenizer, tokenizer_path, tuple(begin),
                  tuple(ending_ids(folder, tokenizer, tokenizer_path)))
 
 

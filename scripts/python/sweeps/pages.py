@@ -75,3 +75,32 @@ def lines_page(title, note, rows, x_key, x_title, columns, name_of=lambda row: r
 def shots_page(rows):
     return lines_page("Solved examples before an item", "Up to what the context holds; nothing is cut.", rows, "shots", "solved examples",
                       {"model": "model", "task": "task", "shots": "shots", "plan": "plan"})
+
+
+def sft_page(rows):
+    members = len({(row["model"], row["loops"]) for row in rows}) > len(uniques(rows, "model"))
+    name_of = lambda row: f"{row['model']}, {row['loops']}" if members else row["model"]  # noqa: E731
+    return lines_page("Fine-tuning on few examples", "Size 0 is the model before fine-tuning. Intervals are over items and draws.", rows, "size", "training examples",
+                      {"model": "model", "task": "task", "loops": "loops", "size": "examples", "draws": "draws"}, name_of, x_log=False)
+
+
+def cooldown_page(rows):
+    name_of = lambda row: f"{row['model']}, {'looped' if row['looped'] else 'as trained'}"  # noqa: E731
+    losses = [key for key in rows[0] if key.startswith("loss_")]
+    page = Page("Cooldowns", "Branches of one plateau: mixtures with and without a middle block that runs once more.", models=uniques([{"name": name_of(row)} for row in rows], "name"))
+    page.section("Accuracy", "In %, with 95 % bootstrap intervals over items, and over seeds where there are several.")
+    mixtures = uniques(rows, "mixture")
+    for task in uniques(rows, "task"):
+        own = {(name_of(row), row["mixture"]): row for row in rows if row["task"] == task}
+        series = []
+        for name in dict.fromkeys(name for name, _ in own):
+            line = [own[name, mixture] for mixture in mixtures]
+            series.append(charts.Bars(name, [100 * row["accuracy"] for row in line], [100 * row["low"] for row in line], [100 * row["high"] for row in line], n=[row["items"] for row in line]))
+        first = next(iter(own.values()))
+        page.figure(charts.level(charts.bars(mixtures, series, "accuracy, %"), 100 * first["chance"], "chance"), f"{first['items']} items.", title=task)
+    page.section("Validation loss at the end", "Nats per token, mean over seeds.")
+    ended = {(name_of(row), row["mixture"]): row for row in rows}
+    page.table(["model", "mixture", "plan", *(key.removeprefix("loss_") for key in losses)],
+               [[Cell(name, model=name), mixture, row["plan"], *(row[key] for key in losses)] for (name, mixture), row in ended.items()])
+    table_of(page, [row | {"model": name_of(row)} for row in rows], {"model": "model", "task": "task", "mixture": "mixture", "shots": "shots"})
+    return page
