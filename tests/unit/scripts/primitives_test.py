@@ -31,12 +31,31 @@ def solved_assignment(context):
 
 
 class Primitives(unittest.TestCase):
-    def test_every_item_is_solved_by_reading_it(self):
+    def test_an_oracle_is_right_on_every_item(self):
+        """It reads the context alone, names a choice, and is scored as a model is."""
         for task in primitives.task_names():
             solve = solved_copy if task.startswith("copy") else solved_assignment
-            for index in range(30):
-                item = primitives.make_item(task, "eval/1", index)
-                self.assertEqual(item.choices[item.gold], " " + solve(item.context), f"{task} {index}\n{item.context}")
+            items = [primitives.make_item(task, "eval/42", index) for index in range(1000)]
+            scores = [[0.0 if choice == " " + solve(item.context) else -1.0 for choice in item.choices] for item in items]
+            result = evaluate.result_of(evaluate.Task(task, items, primitives.chance(task), 0), scores, seed=1)
+            self.assertEqual((result["accuracy"], result["interval"], result["ties"]), (1.0, [1.0, 1.0], 0), task)
+
+    def test_who_knows_a_place_or_a_length_alone_is_at_chance(self):
+        """Right answers stand equally often at each place; and they are no longer and no shorter than the others, but for chance: 4 standard errors of 1,000 items."""
+        for task in primitives.task_names():
+            items, chance = [primitives.make_item(task, "eval/42", index) for index in range(1000)], primitives.chance(task)
+            self.assertEqual(set(collections.Counter(item.gold for item in items).values()), {round(1000 * chance)}, task)
+            for sign in (1, -1):
+                scores = [[float(sign * len(choice)) for choice in item.choices] for item in items]
+                found = evaluate.result_of(evaluate.Task(task, items, chance, 0), scores, seed=1)["accuracy"]
+                self.assertLess(abs(found - chance), 4 * (chance * (1 - chance) / 1000) ** 0.5, (task, sign))
+
+    def test_training_text_holds_no_item_of_an_evaluation(self):
+        for task in primitives.task_names():
+            tested = {primitives.make_item(task, f"eval/{seed}", index).context for seed in (1, 2, 42) for index in range(200)}
+            for seed in (1, 2, 42):
+                for text in primitives.documents([task], 40, 2, seed):
+                    self.assertFalse([context for context in tested if context in text], task)
 
     def test_choices_differ_and_right_answers_take_turns(self):
         for task in primitives.task_names():
