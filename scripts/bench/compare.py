@@ -2,6 +2,9 @@
 """Meristem's training step against the peer's, alternating: both programs live side by side, each does one step when it is asked to, and
 the order within a round changes from round to round. So a machine that slows down slows both, and the ratio holds.
 
+--architectures also measures a loop, depth attention and a Dreamer-style model, each against a decoder of ours with as many calls;
+--matrix does all that for every size with vocabularies of 4096 and 49152 and for 256 and 2048 tokens.
+
 Prints a table, and with --json FILE writes all numbers ("-": to standard output instead of the table). Exit code 0, or with --require R:
 1 where a median ratio is below R or our peak memory above the peer's.
 """
@@ -17,6 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import architectures  # noqa: E402
 from peer import SHAPE  # noqa: E402
 
 
@@ -208,6 +212,9 @@ def parse_arguments():
     parser.add_argument("--kernels", default="auto", help="ours: reference, library, fused or auto, for every operator")
     parser.add_argument("--idle", type=int, default=0, metavar="N", help="then N more updates of ours, for the share of time in which the GPU is idle")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="then N more updates of ours, for where their time goes by operator")
+    parser.add_argument("--architectures", action="store_true", help="then a loop, depth attention and a Dreamer-style model of ours beside a decoder")
+    parser.add_argument("--matrix", action="store_true", help="everything, for all sizes (or --sizes), vocabularies and lengths")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of the matrix")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")
@@ -216,28 +223,57 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--binary", default=os.environ.get("MERISTEM_BENCH"), help="the meristem-bench program (default: MERISTEM_BENCH)")
     arguments = parser.parse_args()
-    for name, value in SIZES[arguments.size].items():
-        if getattr(arguments, name.replace("-", "_")) is None:
-            setattr(arguments, name.replace("-", "_"), value)
     if not arguments.binary or not os.access(arguments.binary, os.X_OK):
         parser.error(f"no meristem-bench program at {arguments.binary}; start this as scripts/bench/cpu, or name one with --binary")
     return arguments
 
 
-def main():
-    arguments = parse_arguments()
-    shape = {name: getattr(arguments, name.replace("-", "_")) for name in SHAPE}
+def shapes_of(arguments):
+    """The one that was asked for; or those of the matrix, each with its size's number of tokens."""
+    asked = {name: getattr(arguments, name.replace("-", "_")) for name in SHAPE}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not arguments.matrix:
+        return [SIZES[arguments.size] | given]
+    shapes = [shape | {"vocab": vocab, "sequence": sequence, "batch": max(1, shape["batch"] * shape["sequence"] // sequence)} | given
+              for shape in map(SIZES.get, arguments.sizes) for vocab in (4096, 49152) for sequence in (256, 2048)]
+    return [shape for i, shape in enumerate(shapes) if shape not in shapes[:i]]
+
+
+def measure(arguments, shape):
+    """Everything that is asked of one shape."""
+    for name, value in shape.items():
+        setattr(arguments, name.replace("-", "_"), value)
     result = {"shape": shape, "processor": processor(), "threads": arguments.threads, "rounds": arguments.rounds, "device": arguments.device,
               "comparisons": [compare(arguments, precision) for precision in arguments.precisions]}
+    if arguments.architectures or arguments.matrix:
+        result["architectures"] = [{"precision": precision, **row} for precision in arguments.precisions
+                                   for row in architectures.measure(arguments.binary, shape, precision, arguments.rounds, arguments.threads)]
+    return result
+
+
+def show(arguments, result):
+    if arguments.matrix:
+        print("\n" + ", ".join(f"{name} {value}" for name, value in result["shape"].items()))
+    print(table(result))
+    for comparison in result["comparisons"] if arguments.profile else ():
+        print("\n" + profile_table(comparison["programs"][0], comparison["precision"]))
+    if "architectures" in result:
+        print(architectures.table(result["architectures"]), flush=True)
+
+
+def main():
+    arguments = parse_arguments()
+    results = []
+    for shape in shapes_of(arguments):
+        results.append(measure(arguments, shape))
+        if arguments.json != "-":
+            show(arguments, results[-1])
+    answer = json.dumps(results if arguments.matrix else results[0], indent=1)
     if arguments.json == "-":
-        print(json.dumps(result, indent=1))
-    else:
-        print(table(result))
-        for comparison in result["comparisons"] if arguments.profile else ():
-            print("\n" + profile_table(comparison["programs"][0], comparison["precision"]))
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
-    short = falls_short(result, arguments.require) if arguments.require is not None else []
+        print(answer)
+    elif arguments.json:
+        Path(arguments.json).write_text(answer + "\n")
+    short = [line for result in results for line in falls_short(result, arguments.require)] if arguments.require is not None else []
     for line in short:
         print(f"falls short: {line}", file=sys.stderr)
     return 1 if short else 0

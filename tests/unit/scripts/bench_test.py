@@ -13,6 +13,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).resolve().parents[3] / "scripts" / "bench"
 sys.path.insert(0, str(BENCH))
+import architectures  # noqa: E402
 import compare  # noqa: E402
 
 # Speaks the protocol; each step takes the seconds that the first argument says, and leaves its name in a file.
@@ -87,6 +88,31 @@ class Driver(unittest.TestCase):
         self.assertEqual(compare.falls_short(result(1.0, 5, 5), 1.0), [])
         self.assertEqual(len(compare.falls_short(result(0.99, 5, 5), 1.0)), 1)
         self.assertEqual(len(compare.falls_short(result(2.0, 6, 5), 1.0)), 1)
+
+
+class Shapes(unittest.TestCase):
+    def shapes(self, *options):
+        with unittest.mock.patch("sys.argv", ["cpu", "--binary", sys.executable, *options]):
+            return compare.shapes_of(compare.parse_arguments())
+
+    def test_one_shape_is_its_size_with_what_is_given(self):
+        self.assertEqual(self.shapes("--size", "30M", "--vocab", "64"), [compare.SIZES["30M"] | {"vocab": 64}])
+
+    def test_the_matrix_has_every_size_vocabulary_and_length_with_the_size_s_tokens(self):
+        shapes = self.shapes("--matrix")
+        self.assertEqual(len(shapes), 12)
+        self.assertEqual({(s["width"], s["batch"] * s["sequence"]) for s in shapes}, {(128, 2048), (256, 4096), (512, 2048)})
+        self.assertEqual({(s["vocab"], s["sequence"]) for s in shapes}, {(4096, 256), (4096, 2048), (49152, 256), (49152, 2048)})
+        self.assertEqual(len(self.shapes("--matrix", "--sizes", "1M", "--vocab", "64")), 2)
+
+    def test_a_loop_is_promised_the_decoder_s_time_and_the_others_that_of_their_flops(self):
+        lanes = {name: {"step_seconds": seconds, "train_flops_per_token": flops}
+                 for name, seconds, flops in (("decoder", 2.0, 10), ("loop", 2.1, 10), ("dreamer", 3.0, 20))}
+        loop, dreamer = architectures.rows(lanes)
+        self.assertEqual((loop["over_promised"], loop["bound"]), (1.05, 1.03))
+        self.assertEqual((dreamer["promised_seconds"], dreamer["over_promised"]), (4.0, 0.75))
+        text = architectures.table([{"precision": "fp32", **loop}])
+        self.assertIn("1.050 (at most 1.03 wanted)", text)
 
 
 @unittest.skipIf(importlib.util.find_spec("transformers") is None, "no transformers here")
