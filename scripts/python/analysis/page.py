@@ -96,6 +96,13 @@ def add_numbers(page, title, parts):
     page.figure(figure, wide=True, about=title)
 
 
+def call_names(model, axis):
+    """The labels of an axis of calls, with the block that each calls where a plan calls blocks again; else as they are."""
+    labels, calls = [str(label) for label in axis["labels"]], model.get("calls") or []
+    of_calls = ("call" in axis["name"] or axis["name"] == "start") and all(label.isdigit() and int(label) < len(calls) for label in labels)
+    return [f"{label} (block {calls[int(label)]})" for label in labels] if of_calls and len(set(calls)) < len(calls) else labels
+
+
 def places(found):
     """Where the values of vectors stand: numbers if all labels are, else names; (name of the axis, {label: place}, names or None)."""
     labels = list(dict.fromkeys(str(label) for _, one in found for label in one["axes"][0]["labels"]))
@@ -114,7 +121,9 @@ def add_vectors(page, title, label, found, across):
     lines, levels = [], {}
     for model, one in found:
         x = [at[str(label)] for label in one["axes"][0]["labels"]]
-        lines.append(charts.Line(model["name"], x, one["values"], one.get("low"), one.get("high"), points=len(x) <= 24, n=one.get("n")))
+        axis = one["axes"][0]
+        blocks = [f"call {name}" for name in call_names(model, axis)] if call_names(model, axis) != [str(label) for label in axis["labels"]] else None
+        lines.append(charts.Line(model["name"], x, one["values"], one.get("low"), one.get("high"), points=len(x) <= 24, n=one.get("n"), told=blocks))
         kind, null = null_of(one)
         if null and isinstance(null["values"], list):  # a null that only says how far it reaches has a band from its mean to there
             low, high = null.get("low") or (null["values"] if null.get("high") else None), null.get("high")
@@ -156,7 +165,7 @@ def add_matrices(page, label, found, across):
         for model, one in part:
             rows, columns = one["axes"]
             figure = charts.heatmap(one["values"], columns["labels"], rows["labels"], columns["name"], rows["name"], z_range, diverging, one.get("low"), one.get("high"), one.get("n"),
-                                    model=model["name"])
+                                    names=[call_names(model, axis) for axis in (columns, rows)], model=model["name"])
             page.figure(figure, said, title=model["name"], across=across, model=model["name"])
 
 

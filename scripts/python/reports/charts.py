@@ -34,6 +34,7 @@ class Line:
     step_like: bool = False  # stays until the next value
     soft: bool = False  # in grey: for orientation
     n: object = None  # how many things are behind a value: a number, or a list
+    told: list = None  # more for hovering, a text for each value
     track: int = None  # whose steps x are, where the page has a choice of axis
 
 
@@ -143,6 +144,7 @@ def line_traces(line, x_name):
     points = line.points or len(x) == 1
     where = "%{customdata:,}" if line.track is not None else "%{x}"
     told = about(line, len(line.x)) if len(x) == len(line.x) else []
+    told = [f"{one}<br>{label(more)}" for one, more in zip(told, line.told)] if line.told else told
     traces.append({"type": "scatter", "mode": "lines+markers" if points else "lines", "x": x, "y": rounded(y), "name": label(line.name or line.model), "connectgaps": False,
                    "line": {"color": colour, "width": 1.3 if line.soft else 2, "dash": line.dash, "shape": "hv" if line.step_like else "linear"}, "meta": meta,
                    "marker": {"color": colour, "size": 5 if line.soft else 7, "symbol": "model"},
@@ -256,15 +258,16 @@ def forest(rows, x_title):
     return {"data": [trace, origin], "layout": layout, "height": 90 + sum(heights)}
 
 
-def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, told=None, z_title="", model=None, height=None):
+def heatmap(values, x_labels, y_labels, x_title, y_title, z_range=None, diverging=False, low=None, high=None, n=None, told=None, names=None, z_title="", model=None, height=None):
     """A matrix, its first row on top. `z_range`: the same for all that shall be compared; `diverging`: two colours that meet at zero; `low`, `high`: intervals,
-    shaped as the values; `told`: more for hovering, shaped as the values. What is on a cell besides its value is put together when it is drawn (page.js), not a hundred thousand times here."""
+    shaped as the values; `told`: more for hovering, shaped as the values; `names`: what columns
+    and rows are called there, where labels are too short. What is on a cell besides its value is put together when it is drawn (page.js), not a hundred thousand times here."""
     z = [rounded(row) for row in values]
     known = [v for row in z for v in row if v is not None] or [0]
     least, greatest = z_range or (min(known), max(known))
     if diverging:
         least, greatest = -max(abs(least), abs(greatest)), max(abs(least), abs(greatest))
-    cells = {"x": [label(x) for x in x_labels], "y": [label(y) for y in y_labels], "n": n}
+    cells = {"n": n} | {key: [label(name) for name in own] for key, own in zip("xy", names or (x_labels, y_labels))}
     if low and high:
         cells |= {"low": [rounded(row, 5) for row in low], "high": [rounded(row, 5) for row in high]}
     cells |= {"told": told} if told else {}

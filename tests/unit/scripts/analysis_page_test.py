@@ -173,6 +173,21 @@ class AnalysisPage(unittest.TestCase):
         self.assertEqual(page.places([({}, vector(["a", "b"])), ({}, vector(["b", "c"]))]), ({"a": 0, "b": 1, "c": 2}, ["a", "b", "c"]))
         self.assertEqual(page.places([({}, vector(["1", "nan"]))]), ({"1": 0, "nan": 1}, ["1", "nan"]))
 
+    def test_a_call_of_a_loop_is_told_with_its_block(self):
+        from analysis import page
+
+        looped = made_up("looped", 6)
+        looped["calls"] = [0, 1, 2, 1, 2, 3]
+        calls, others = {"name": "changed call", "labels": list("012345")}, {"name": "source", "labels": ["embedding", *"012345"]}
+        self.assertEqual(page.call_names(looped, calls)[2:4], ["2 (block 2)", "3 (block 1)"])
+        self.assertEqual(page.call_names(looped, others), others["labels"])
+        self.assertEqual(page.call_names(made_up("plain", 6), calls), calls["labels"])
+        _, figures = self.shown(looped)
+        cells = next(trace["meta"]["cells"] for figure in figures for trace in figure["data"] if trace["type"] == "heatmap")
+        self.assertEqual((cells["x"][4], cells["y"][3]), ("4 (block 2)", "3 (block 1)"))
+        line = next(trace for figure in figures for trace in figure["data"] if trace["type"] == "scatter" and "hovertext" in trace)
+        self.assertTrue(line["hovertext"][3].endswith("<br>call 3 (block 1)"))
+
     def test_reasons_are_told_once(self):
         from analysis import page
 
