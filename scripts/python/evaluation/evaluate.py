@@ -14,9 +14,10 @@ import numpy as np
 
 from command import Bar, Parser, UserError, publish, reported, require_writable
 from evaluation import primitives
-from text.coverage import ids_of, say_lost
+from evaluation.items import encoded_items
+from text.coverage import say_lost
 from text.documents import json_lines
-from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, begun, ending_ids, find_tokenizer, known_end_of_text, load_tokenizer
+from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, ending_ids, find_tokenizer, load_tokenizer
 
 RESAMPLES = 2000
 
@@ -93,35 +94,8 @@ def tasks_of(words, count, shots, seed):
     return tasks
 
 
-def count_common(ids, others):
-    """How many ids two lists begin with alike."""
-    return next((at for at, (one, other) in enumerate(zip(ids, others)) if one != other), min(len(ids), len(others)))
-
-
-def item_ids(tokenizer, item, place, begin=(), ends=()):
-    """(context ids, choices' ids), behind the ids `begin` with which every text begins. Context and choice are encoded together, as the model would read them.
-    All choices of an item are scored from one border: where the context ends, or earlier, where the first letters of a choice change the tokens before them.
-    Blanks at the end of a context belong to its choices, since tokenizers join a blank to the word behind it. Where nothing stands before the border, and texts
-    begin with no token of their own, the first of `ends` does, which end a text."""
-    context = item.context.rstrip()
-    before = ids_of(tokenizer, place, context)
-    whole = [ids_of(tokenizer, place, item.context + choice) for choice in item.choices]
-    border = min(count_common(before, ids) for ids in whole)
-    border = min(border, *(len(ids) - 1 for ids in whole))
-    if border > 0:
-        return begun(list(begin), whole[0][:border]), [ids[border:] for ids in whole]
-    end = next(iter(ends), known_end_of_text(tokenizer))
-    if not begin and end is None:
-        raise UserError(f"{place}: the context is empty, and the tokenizer has no end-of-text token to begin with")
-    empty = next((number for number, ids in enumerate(whole) if not ids), None)
-    if empty is not None:
-        raise UserError(f"{place}: choices: {item.choices[empty]!r} has no token")
-    return list(begin) or [end], whole
-
-
 def write_item_ids(file, tokenizer, task, begin, ends):
-    for number, item in enumerate(task.items):
-        context, choices = item_ids(tokenizer, item, task.place(number), begin, ends)
+    for context, choices in encoded_items(tokenizer, task.items, task.place, begin, ends):
         file.write(json.dumps({"context": context, "choices": choices}) + "\n")
 
 

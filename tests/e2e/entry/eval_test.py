@@ -20,7 +20,7 @@ import generate_test  # noqa: E402
 import tiny_run  # noqa: E402
 from ranks import free_port  # noqa: E402
 from text_commands import SCRIPTS, call  # noqa: E402
-from evaluation import evaluate  # noqa: E402
+from evaluation import evaluate, items  # noqa: E402
 
 PROGRAM = os.environ["MERISTEM_BINARY"]
 LINES = [{"context": "To be, or not to", "choices": [" be", " naïve", " question"], "gold": 0}, {"context": "that is the", "choices": [" café", " question"], "gold": 1},
@@ -186,7 +186,7 @@ class EvalTest(unittest.TestCase):
         for context, choices, before, behind in (("To be ", ("or", "not"), None, ["\u0120or", "\u0120not"]), ("To be", (" or", " not"), None, ["\u0120or", "\u0120not"]),
                                                  ("", ("or", "not to"), ["<|endoftext|>"], ["or", "not to"]), ("  ", ("or", "not"), ["<|endoftext|>"], ["  or", "  not"])):
             with self.subTest(context):
-                ids, scored = evaluate.item_ids(tokenizer, evaluate.primitives.Item(context, choices, 0), "here")
+                ids, scored = next(items.encoded_items(tokenizer, [evaluate.primitives.Item(context, choices, 0)], str))
                 self.assertEqual(tokens(ids), before or tokens(tokenizer.encode("To be").ids))
                 self.assertEqual([tokenizer.decode(one).strip() for one in scored], [text.replace("\u0120", "").strip() for text in behind])
                 whole = [tokenizer.decode(ids + one, skip_special_tokens=True) for one in scored]

@@ -20,7 +20,7 @@ except ImportError as missing:
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 from text_commands import ROOT, FolderCase, call  # noqa: E402
 from chat import session, template as chat_template, tokenizing as chat_tokenizing  # noqa: E402
-from evaluation import evaluate, generate, primitives  # noqa: E402
+from evaluation import generate, items, primitives  # noqa: E402
 from text import inspection, shard_writing, tokenizer as text_tokenizer, tokenizing  # noqa: E402
 from text.shards import Mask, Shard, xxh3_bytes  # noqa: E402
 
@@ -189,10 +189,10 @@ class BeginningOfText(Case):
                 go = made.encode("go", add_special_tokens=False).ids
                 self.assertEqual(generate.prompt_ids(made, "go", ids), expected + go)
                 self.assertEqual(generate.prompt_ids(made, "<s>go" if expected else "go", ids), expected + go)  # once
-                self.assertEqual(evaluate.item_ids(made, primitives.Item("go", ("on", "or"), 0), "here", ids)[0][: 1 + len(expected)], [*expected, go[0]])
+                self.assertEqual(next(items.encoded_items(made, [primitives.Item("go", ("on", "or"), 0)], str, ids))[0][: 1 + len(expected)], [*expected, go[0]])
                 if expected:
                     self.assertEqual(generate.prompt_ids(made, "", ids), expected)
-                    self.assertEqual(evaluate.item_ids(made, primitives.Item("", ("on", "or"), 0), "here", ids)[0], expected)
+                    self.assertEqual(next(items.encoded_items(made, [primitives.Item("", ("on", "or"), 0)], str, ids))[0], expected)
 
     def test_a_template_that_writes_it_does_not_write_it_twice(self):
         made = self.tokenizer(begins=True)
