@@ -91,7 +91,7 @@ def ranges(calls):
 
 def text_of(calls):
     """With what repeats as groups, the one over the most calls first. Longer plans than people read are ranges alone."""
-    best = _longest_loop(calls) if len(calls) <= 200 else None
+    best = longest_loop(calls) if len(calls) <= 200 else None
     if best is None:
         return ranges(calls)
     start, size, times = best
@@ -99,7 +99,8 @@ def text_of(calls):
     return ", ".join(part for part in parts if part)
 
 
-def _longest_loop(calls):
+def longest_loop(calls):
+    """(start, size, repeats) of what repeats itself over the most calls, None where nothing does. A loop that is written as a group but runs once is none."""
     best = None
     for size in range(1, len(calls) // 2 + 1):
         for start in range(len(calls) - 2 * size + 1):

@@ -4,13 +4,16 @@ are not listed here go to lm_eval as they are (--limit N, --num_fewshot N, --bat
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from command import Parser, UserError, reported
+from depth_plan import longest_loop, plan_of
 from evaluation import evaluate, primitives
+from sweeps import cells
 from sweeps.models import checkpoint_folder, plan_for, read_models
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,13 +55,23 @@ def write_task(folder, task):
     return name
 
 
-def require_room(tasks, model, most):
+def require_room(tasks, model, most, scratch):
     """The harness cuts what is longer from the left, with one line among many in its log."""
     for task in tasks:
-        for number, item in enumerate(task.items):
-            context, choices = evaluate.item_ids(model.tokenizer, item, task.place(number), model.begin, model.ends)
-            if (tokens := len(context) + max(map(len, choices))) > most + 1:
-                raise UserError(f"{task.place(number)}: has {tokens:,} tokens, of which the harness would read the last {most:,}; --max-length {tokens} reads them all")
+        own = cells.encode(model, task, scratch)
+        if own.longest > most + 1:  # the last token is none that is read
+            raise UserError(f"{task.place(own.longest_item)}: has {own.longest:,} tokens, of which the harness would read the last {most:,}; --max-length {own.longest} reads them all")
+
+
+def require_known(names, folder):
+    """Refuses names that the harness has not; a pattern, or a file of its own, it looks up itself."""
+    names = [name for name in names if "*" not in name and not Path(name).exists()]
+    if not names:
+        return
+    command = [os.environ["MERISTEM_LM_EVAL"], "-m", "lm_eval", "validate", "--tasks", ",".join(names), "--include_path", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if missing := re.search(r"^Tasks not found: (.*)$", done.stdout, re.M):
+        raise UserError(f"--tasks: found {missing[1]}; allowed: a JSONL file, primitives, {', '.join(primitives.task_names())}, papers, and what lm_eval ls tasks lists")
 
 
 def exported(model, arguments, folder):
@@ -106,18 +119,25 @@ def parse(argv):
 def main(argv):
     arguments, options = parse(argv)
     words = [word for word in dict.fromkeys(arguments.tasks.split(",")) if word]
+    if not words:
+        raise UserError("--tasks: found none")
     tasks = own_tasks(words, arguments)
     arguments.checkpoints, arguments.bos = [str(checkpoint_folder(arguments.checkpoint))], "auto"
     models = read_models(arguments)
     [[model]] = models.values()
     plan = arguments.plan and plan_for(arguments.plan, models)
-    require_room(tasks.values(), model, arguments.max_length or model.positions)
+    used = plan_of(plan or model.plan_text)
+    if arguments.repeats and used.loop is None and longest_loop(used.calls) is None:
+        raise UserError(f"--repeats: found {arguments.repeats}; allowed for a plan with a loop, and {plan or model.plan_text} has none")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "tasks"
         folder.mkdir()
         for path in GROUPS.iterdir():  # the harness looks into one folder
             (folder / path.name).symlink_to(path)
-        names = [write_task(folder, task) for task in tasks.values()] + [word for word in words if word != "primitives" and word not in tasks]
+        theirs = [word for word in words if word != "primitives" and word not in tasks]
+        names = [write_task(folder, task) for task in tasks.values()] + theirs
+        require_room(tasks.values(), model, arguments.max_length or model.positions, scratch)
+        require_known(theirs, folder)
         exported_to = exported(model, arguments, scratch)
         command = [os.environ["MERISTEM_LM_EVAL"], "-m", "lm_eval", "run", "--model", "hf", "--model_args", model_arguments(exported_to, arguments, plan), "--tasks", ",".join(names),
                    "--include_path", str(folder), *options]

@@ -126,9 +126,10 @@ class HarnessTest(unittest.TestCase):
         self.assertEqual((listed.returncode, listed.stdout.split()), (0, ["15"]), listed.stderr[-2000:])
 
     def test_what_is_refused(self):
+        os.environ["MERISTEM_LM_EVAL"] = PYTHON
         folder = self.trained("refused", ["model.blocks=2"])
         for options, part in ((["--tasks", self.file], "--max-length"), (["--tasks", self.file, "--max-length", 0], "--max-length"), (["--tasks", "copy-random", "--plan", "0-2"], "block 2"),
-                              (["--tasks", "copy-random", "--repeats", 0], "--repeats"), (["--tasks", "copy-random", "--model_args", "x=1"], "--model_args")):
+                              (["--tasks", "copy-random", "--repeats", 0], "--repeats"), (["--tasks", "copy-random", "--repeats", 2], "has none"), (["--tasks", ","], "--tasks"), (["--tasks", "copy-random", "--model_args", "x=1"], "--model_args"), (["--tasks", "hellaswag,helaswag"], "found helaswag")):
             code, _, err = call(harness, folder, *options)
             self.assertEqual((code, err.count("\n")), (2, 1), err)
             self.assertIn(part, err)
