@@ -2,7 +2,7 @@
 
 from reports import charts
 from reports.page import Page
-from study.tables import ACCURACY, LOG_PROBABILITY, LOSS, MEAN, sections
+from study.tables import ACCURACY, LOG_PROBABILITY, LOSS, MEAN, SIGNATURE, sections
 
 _MOST_PAIRS = 40  # differences in one picture
 
@@ -55,7 +55,7 @@ def _curves(page, results, members, phase):
 
 
 def _differences(page, tables):
-    for kind in (ACCURACY, LOSS):
+    for kind in (ACCURACY, LOSS, SIGNATURE):
         rows = [row for row in tables.differences if row["measure"].kind == kind]
         whole = [row for row in rows if row["measure"].task == MEAN]
         rows = whole if kind == ACCURACY and whole else rows

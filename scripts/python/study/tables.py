@@ -9,12 +9,12 @@ import numpy as np
 
 from study.statistics import bootstrap, correlation, difference, joined, tokens_to_reach
 
-ACCURACY, LOG_PROBABILITY, LOSS = "accuracy", "log-probability of the right choice", "loss"
+ACCURACY, LOG_PROBABILITY, LOSS, SIGNATURE = "accuracy", "log-probability of the right choice", "loss", "signature"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured. `task`: of a score, or the source of a loss."""
+    """What is measured. `task`: of a score, the source of a loss, or the name of a signature that is one number."""
     kind: str
     task: str
     shots: int = None
@@ -50,6 +50,9 @@ def rows_of(found):
         for kind, row in ((ACCURACY, hits), (LOG_PROBABILITY, gold)):
             rows[Measure(kind, score["task"], *place)] = row
             tasks.setdefault((kind, *place), []).append(row)
+    for name, signature in (found.get("signatures") or {}).items():
+        if isinstance(signature.get("values"), (int, float)):
+            rows[Measure(SIGNATURE, name)] = [float(signature["values"])]
     for (kind, *place), each in tasks.items():
         if len(each) > 1:
             rows[Measure(kind, MEAN, *place)] = joined(each)
@@ -216,7 +219,8 @@ def sections(study, tables):
     found = []
     for kind, text in ((ACCURACY, "Mean over seeds and items, 95 % interval in brackets. Where the interval holds chance, the number shows nothing."),
                        (LOG_PROBABILITY, "Of the right choice among the choices, in nats; it moves before accuracy does. A guess has -1.609 among five and -2.303 among ten."),
-                       (LOSS, "On held-out text at the end of the phase, nats a token.")):
+                       (LOSS, "On held-out text at the end of the phase, nats a token."),
+                       (SIGNATURE, "Of `meristem analyze`, those that are one number (docs/analysis.md); means over seeds.")):
         rows = [row for row in tables.values if row["measure"].kind == kind]
         if rows:
             columns, lines = _grid(rows, lambda row: (row["phase"], str(row["measure"]), "" if row["chance"] is None else f"{row['chance']:.2f}"),

@@ -32,7 +32,7 @@ phases:
 evaluate:
   - {tasks: [copy-random, variable-assignment-basic-0], items: 10, shots: [0, 2]}
   - {tasks: [copy-random], items: 10, steps: [30], members: [grown], phases: [pretrain]}
-analyze: {signatures: [norms, period_power], options: --texts 2, members: [grown, equal], phases: [pretrain]}
+analyze: {signatures: [norms, period_power, depth_score], options: --texts 2, members: [grown, equal], phases: [pretrain]}
 agreement: [[grown, grown, equal]]
 sweeps: {loops: {sweep: loops, members: [grown, equal], options: --tasks copy-random --sizes 2}}
 compare: [[grown, baseline], [grown/cooldown, grown/pretrain]]
@@ -75,7 +75,7 @@ class StudyCase(text_commands.FolderCase):
             out = Path(dict(zip(words, words[1:]))["--out"])
             out.mkdir(parents=True)
             norms = [1.0, 2.0, 4.0] if "grown" in words[1] else [4.0, 2.0, 1.0]
-            (out / "analysis.json").write_text(json.dumps({"format": 1, "models": [{"signatures": {"norms": {"values": norms}}, "left_out": {"period_power": "too few calls"}}]}))
+            (out / "analysis.json").write_text(json.dumps({"format": 1, "models": [{"signatures": {"norms": {"values": norms}, "depth_score": {"values": norms[0]}}, "left_out": {"period_power": "too few calls"}}]}))
         elif words[0] == "sweep":
             out = Path(dict(zip(words, words[1:]))["--out"])
             out.mkdir(parents=True, exist_ok=True)
@@ -194,8 +194,9 @@ class Running(StudyCase):
         self.assertNotIn("Not run yet", text)
         agrees = by_place["agreement", "grown", "grown", "", "", "norms", "", ""]
         self.assertAlmostEqual(float(agrees["value"]), 1 + 13 / 14)  # of 1 and -13/14
+        self.assertEqual(float(by_place["values", "equal", "", "pretrain", "signature", "depth_score", "", ""]["value"]), 4)
         analyze = next(words for words in self.calls if words[0] == "analyze")
-        self.assertEqual(analyze[4:], ["--signatures", "norms,period_power", "--texts", "2"])
+        self.assertEqual(analyze[4:], ["--signatures", "norms,period_power,depth_score", "--texts", "2"])
         sweep = next(words for words in self.calls if words[0] == "sweep")
         self.assertEqual(sweep[2:4], [f"grown={self.folder}/out/grown/seed-{seed}/pretrain" for seed in (1, 2)])
         page = (self.folder / "out/index.html").read_text()
