@@ -85,19 +85,28 @@ class Experiment:
         return found
 
 
-def row_of(name, task, mixture, looped, plan, scores, losses, base, seed):
-    means = {f"loss_{source}": sum(own[source] for own in losses) / len(losses) for source in losses[0]}
-    return {"model": name, "task": task.name, "mixture": mixture, "looped": looped, "plan": plan, "shots": task.shots, "chance": task.chance} | results.accuracy(scores, seed, base) | means
+def loss_columns(losses, seed):
+    """Of each validation source the mean over runs, and its interval where there are several."""
+    columns = {}
+    for source in losses[0]:
+        own = [[each[source]] for each in losses]
+        low, high = results.bootstrap(own, seed) if len(own) > 1 else (None, None)
+        columns |= {f"loss_{source}": sum(loss for [loss] in own) / len(own), f"loss_{source}_low": low, f"loss_{source}_high": high}
+    return columns
+
+
+def sources_of(rows):
+    return [key.removeprefix("loss_") for key in rows[0] if key.startswith("loss_") and f"{key}_low" in rows[0]]
 
 
 def show(rows):
-    losses = [key for key in rows[0] if key.startswith("loss_")]
+    sources = sources_of(rows)
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         print(f"\n{task}: {own[0]['items']} items, chance {own[0]['chance']:.1%}")
         lines = [[row["model"], row["mixture"], row["plan"], results.percent(row), f"{row['difference']:+.1%} [{row['difference_low']:+.1%}, {row['difference_high']:+.1%}]",
-                  *("" if row[key] is None else f"{row[key]:.4f}" for key in losses)] for row in own]
-        print("\n".join(results.aligned(["model", "mixture", "plan", "accuracy", "difference to the first cooldown", *losses], lines)))
+                  *(f"{row[f'loss_{source}']:.4f}" for source in sources)] for row in own]
+        print("\n".join(results.aligned(["model", "mixture", "plan", "accuracy", "difference to the first cooldown", *(f"loss {source}" for source in sources)], lines)))
 
 
 def parse(argv):
@@ -132,9 +141,10 @@ def main(argv):
                 score = lambda models, task=task: [kept.scores(cells.encode(model, task, scratch), model.plan_text) for model in models]  # noqa: E731
                 scores = {setting: score([model for model, _ in found]) for setting, found in ended.items()}
                 base = scores[settings[0]]
-                for setting, found in ended.items():
-                    rows.append(row_of(name, task, *setting, found[0][0].plan_text, scores[setting], [losses for _, losses in found], base, arguments.seed))
+                for (mixture, looped), found in ended.items():
+                    rows.append({"model": name, "task": task.name, "mixture": mixture, "looped": looped, "plan": found[0][0].plan_text, "shots": task.shots, "chance": task.chance}
+                                | results.accuracy(scores[mixture, looped], arguments.seed, base) | loss_columns([losses for _, losses in found], arguments.seed))
     results.write_table(arguments.out, cells.settings("cooldown", arguments, experiment.models) | {"config": str(arguments.config)}, rows)
-    pages.cooldown_page(rows).write(arguments.out / "index.html")
+    pages.cooldown_page(rows, sources_of(rows)).write(arguments.out / "index.html")
     show(rows)
     return 0

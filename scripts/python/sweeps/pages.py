@@ -84,9 +84,13 @@ def sft_page(rows):
                       {"model": "model", "task": "task", "loops": "loops", "size": "examples", "draws": "draws"}, name_of, x_log=False)
 
 
-def cooldown_page(rows):
+def loss_cell(row, key):
+    return Cell(f"{row[key]:.4f}", small="" if row[f"{key}_low"] is None else f"{row[f'{key}_low']:.4f} … {row[f'{key}_high']:.4f}")
+
+
+def cooldown_page(rows, sources):
+    """`sources`: of validation."""
     name_of = lambda row: f"{row['model']}, {'looped' if row['looped'] else 'as trained'}"  # noqa: E731
-    losses = [key for key in rows[0] if key.startswith("loss_")]
     page = Page("Cooldowns", "Branches of one plateau: mixtures with and without a middle block that runs once more.", models=uniques([{"name": name_of(row)} for row in rows], "name"))
     page.section("Accuracy", "In %, with 95 % bootstrap intervals over items, and over seeds where there are several.")
     mixtures = uniques(rows, "mixture")
@@ -98,9 +102,9 @@ def cooldown_page(rows):
             series.append(charts.Bars(name, [100 * row["accuracy"] for row in line], [100 * row["low"] for row in line], [100 * row["high"] for row in line], n=[row["items"] for row in line]))
         first = next(iter(own.values()))
         page.figure(charts.level(charts.bars(mixtures, series, "accuracy, %"), 100 * first["chance"], "chance"), f"{first['items']} items.", title=task)
-    page.section("Validation loss at the end", "Nats per token, mean over seeds.")
+    page.section("Validation loss at the end", "Nats per token, mean over seeds; behind it a 95 % bootstrap interval over seeds, where there are several.")
     ended = {(name_of(row), row["mixture"]): row for row in rows}
-    page.table(["model", "mixture", "plan", *(key.removeprefix("loss_") for key in losses)],
-               [[Cell(name, model=name), mixture, row["plan"], *(row[key] for key in losses)] for (name, mixture), row in ended.items()])
+    page.table(["model", "mixture", "plan", *sources],
+               [[Cell(name, model=name), mixture, row["plan"], *(loss_cell(row, f"loss_{source}") for source in sources)] for (name, mixture), row in ended.items()])
     table_of(page, [row | {"model": name_of(row)} for row in rows], {"model": "model", "task": "task", "mixture": "mixture", "shots": "shots"})
     return page

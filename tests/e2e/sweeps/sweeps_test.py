@@ -15,10 +15,11 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT / "tests" / "e2e" / folder) for folder in ("train", "entry")]
+sys.path[:0] = [str(ROOT / "tests" / "e2e" / folder) for folder in ("train", "entry")] + [str(ROOT / "tests" / "support")]
 
 import generate_test  # noqa: E402
 import tiny_run  # noqa: E402
+from pages import assert_fetches_nothing, data_of  # noqa: E402
 from text_commands import SCRIPTS, call  # noqa: E402
 from evaluation import evaluate  # noqa: E402
 from sweeps import loops, shots  # noqa: E402
@@ -88,6 +89,12 @@ class SweepsTest(unittest.TestCase):
         of_loop = {(row["start"], row["repeats"]): row["plan"] for row in rows if row["model"] == "loop"}
         self.assertEqual([of_loop[key] for key in (("1", "3"), ("3", "3"), ("0", "2"))], ["0, (1-2)x4, 3", "0, (1-2)x4, 3", "(0-1)x2, 2, 1-3"])
         self.assertIn("calls 3-4", shown)
+        page = (self.out / "index.html").read_text()
+        assert_fetches_nothing(self, page)
+        self.assertEqual(len(data_of(page)["figures"]), 4, "a heatmap for each model and task")
+        [heatmap] = data_of(page)["figures"][0]["data"]
+        self.assertEqual([len(heatmap["z"]), len(heatmap["z"][0])], [3, 4], "x1 to x3, four starts")
+        self.assertAlmostEqual(heatmap["z"][2][1], 100 * float(rows[4]["difference"]), places=4)
         self.assertEqual(json.loads((self.out / "table.json").read_text())["rows"][3]["plan"], rows[3]["plan"])
 
     def test_a_killed_sweep_ends_with_the_same_table(self):
@@ -141,6 +148,9 @@ class SweepsTest(unittest.TestCase):
         self.assertEqual(found, [int(row["shots"]) for row in rows if row["model"] == "loop"])
         self.assertEqual(found[:-1], [1, 2, 5, 10][: len(found) - 1])
         self.assertIn(f"shots {', '.join(map(str, found))}, as many as the context holds", err)
+        page = (self.out / "index.html").read_text()
+        assert_fetches_nothing(self, page)
+        self.assertEqual([len(figure["data"]) for figure in data_of(page)["figures"]], [4], "two lines, each with its band")
         said = self.evaluated(self.plain, "--tasks", self.file, "--shots", found[-1])
         self.assertEqual(float(rows[len(found) - 1]["accuracy"]), said[self.file.name]["accuracy"])
         self.refused(shots, [self.plain, "--tasks", self.file, "--shots", f"0,{found[-1] + 1}"], f"--shots: found {found[-1] + 1}", f"{self.file}:", "32", "--context")

@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests" / "e2e" / folder) for folder in ("train", "en
 
 import tiny_run  # noqa: E402
 from sweeps_test import rows_of, trained  # noqa: E402
+from pages import assert_fetches_nothing  # noqa: E402
 from text_commands import SCRIPTS, call  # noqa: E402
 from evaluation import primitives  # noqa: E402
 from sweeps import cooldown, sft  # noqa: E402
@@ -63,6 +64,7 @@ class TrainingSweepsTest(unittest.TestCase):
         self.assertEqual(rows[6 + 0]["gold_log_probability"], rows[12 + 0]["gold_log_probability"], "untying changes nothing before training")
         self.assertNotEqual(rows[6 + 1]["gold_log_probability"], rows[12 + 1]["gold_log_probability"])
         self.assertIn("loop, untied", shown)
+        assert_fetches_nothing(self, (self.out / "index.html").read_text())
         config = yaml.safe_load((self.out / "runs" / "loop-untied-8-2" / "config.yaml").read_text())
         self.assertEqual((config["model"]["blocks"], config["initial"]["source_of"], config["run"]["seed"]), (6, [0, 1, 2, 1, 2, 3], 2))
         self.assertEqual(len(list((self.out / "runs").iterdir())), 3 * 2 * 2)
@@ -90,7 +92,9 @@ class TrainingSweepsTest(unittest.TestCase):
         self.assertEqual(len({row["loss_held"] for row in rows}), 4)
         config = yaml.safe_load((self.out / "runs" / "plain-seed2-looped-more" / "config.yaml").read_text())
         self.assertEqual((config["phases"][1]["mixture"], config["phases"][1]["depth_plan"], config["run"]["seed"]), ({"two": 1}, "0, (1-2)x2, 3", 2))
-        self.assertIn("loss_held", shown)
+        self.assertIn("loss held", shown)
+        self.assertTrue(all(float(row["loss_held_low"]) < float(row["loss_held"]) < float(row["loss_held_high"]) for row in rows))
+        assert_fetches_nothing(self, (self.out / "index.html").read_text())
         # Its variants are mixtures too.
         variants = self.root / "variants.yaml"
         variants.write_text((self.root / "cool.yaml").read_text() + "variants:\n  same: {}\n  more:\n    phases[1].mixture: {two: 1}\n")
