@@ -47,6 +47,12 @@ CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Dev
   return out;
 }
 
+std::shared_ptr<Model> model_without_storage(const RunConfig& config) {
+  ModelBuild build;
+  build.placement.device = at::kMeta;
+  return builtin_registry().make(config.model, build, config.data.sequence_length);
+}
+
 void add_plan_options(CLI::App& command, PlanChoice& choice) {
   command.add_option("--plan", choice.text,
                      "Depth plan, e.g. \"0-9, (10-13)x2, 14-23\"; semicolons will do for commas (default: as trained)");

@@ -86,6 +86,9 @@ struct CheckpointModel {
 // positions: how long a text is expected to be, where that is more than the model was trained on.
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0);
 
+// The model of a config, its weights without memory: for what its shapes and names tell.
+std::shared_ptr<Model> model_without_storage(const RunConfig& config);
+
 // --plan and --repeats: another depth plan than the one trained with, or another number of rounds of its loop.
 struct PlanChoice {
   std::string text;

@@ -56,9 +56,7 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
 
 // The mixers of a block, as the model says that the config describes.
 std::vector<ModelPart> mixers_of_block(const RunConfig& config) {
-  ModelBuild build;
-  build.placement.device = at::kMeta;
-  return builtin_registry().make(config.model, build, config.data.sequence_length)->parts(0);
+  return model_without_storage(config)->parts(0);
 }
 
 ExitCode export_checkpoint(const ExportArguments& arguments) {

@@ -18,7 +18,7 @@ namespace meristem::cli {
 namespace {
 
 struct GrowArguments {
-  std::string checkpoint, op = "lidas", out, moments = "copy";
+  std::string checkpoint, op = "lidas", out, inserted = "copy", moments = "copy";
   PlanChoice plan;
   std::int64_t add = 4;
 };
@@ -42,6 +42,8 @@ ExitCode grow(const GrowArguments& arguments) {
   if (std::filesystem::exists(arguments.out, ignored)) throw InputError(fmt::format("{}: exists; choose another --out", arguments.out));
   const auto moments = choice_of<InsertedMoments>(arguments.moments);
   if (!moments) throw InputError(fmt::format("--moments: found {}; allowed: copy, zero", arguments.moments));
+  const auto inserted = choice_of<InsertedBlocks>(arguments.inserted);
+  if (!inserted) throw InputError(fmt::format("--inserted: found {}; allowed: copy, silent", arguments.inserted));
   const auto [folder, checkpoint] = open_named_checkpoint(arguments.checkpoint);
   const TrainState& before = checkpoint.state;
   const SourceMap source_of = grow_map(parse_growth_operator(arguments.op), before.blocks, arguments.add);
@@ -55,11 +57,15 @@ ExitCode grow(const GrowArguments& arguments) {
   plan.check(blocks, /*every_block=*/true);
 
   require_finite(tensors_of(checkpoint.model), folder.string());
-  const NamedTensors weights = remap(tensors_of(checkpoint.model), source_of);
+  NamedTensors weights = remap(tensors_of(checkpoint.model), source_of);
   NamedTensors optimizer = remap(tensors_of(checkpoint.optimizer), source_of);
   TrainState state = before;
   const RunConfig config = grown_config(config_of(checkpoint, folder), blocks, plan);
-  if (moments == InsertedMoments::kZero) zero_inserted_moments(optimizer, source_of, state_prefixes(config.optimizer));
+  if (*inserted == InsertedBlocks::kSilent) {
+    check_silent_growth(config.model, trained, plan, source_of, "--inserted");
+    zero_inserted(weights, source_of, mixer_ends(*model_without_storage(config), blocks));
+  }
+  if (*moments == InsertedMoments::kZero) zero_inserted(optimizer, source_of, begins_with(state_prefixes(config.optimizer)));
   state.blocks = blocks;
   state.depth_plan = config.model.depth_plan.text;
   state.growth_history.push_back({before.step, before.blocks, blocks, arguments.op, source_of});
@@ -80,6 +86,7 @@ void add_grow(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--operator", arguments->op, "midas | lidas | append | stack")->capture_default_str();
   add_whole_number(*command, "--add", arguments->add, "Blocks to add", 1, std::int64_t{1} << 20);
+  command->add_option("--inserted", arguments->inserted, "copy | silent: the weights of the inserted copies")->capture_default_str();
   command->add_option("--moments", arguments->moments, "copy | zero: the optimizer state of the inserted copies")->capture_default_str();
   add_plan_options(*command, arguments->plan);
   command->get_option("--plan")->description(

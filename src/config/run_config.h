@@ -50,6 +50,8 @@ enum class GrowthScheduleKind { kProp, kAtSteps };
 constexpr auto words_of(GrowthScheduleKind) { return std::array{"prop", "at_steps"}; }
 enum class InsertedMoments { kCopy, kZero };
 constexpr auto words_of(InsertedMoments) { return std::array{"copy", "zero"}; }
+enum class InsertedBlocks { kCopy, kSilent };
+constexpr auto words_of(InsertedBlocks) { return std::array{"copy", "silent"}; }
 
 struct GrowthScheduleConfig {
   static constexpr double kAlpha = 1, kUntil = 0.85;
@@ -73,6 +75,7 @@ struct GrowthConfig {
   std::optional<std::int64_t> add_blocks;       // null: 4, and none with stack and map (resolved)
   std::vector<std::vector<std::int64_t>> maps;  // operator map: source_of of each growth step
   GrowthScheduleConfig schedule;
+  InsertedBlocks inserted = InsertedBlocks::kCopy;
   InsertedMoments moments = InsertedMoments::kCopy;
   std::int64_t rewarm_steps = 0;
   std::vector<WrittenPlan> plans;  // one a stage, the last equal to model.depth_plan; empty: plain plans
@@ -84,6 +87,9 @@ void describe(V& v, GrowthConfig& c) {
   v.value("add_blocks", c.add_blocks, within(1, 4096, "Blocks that each growth adds. null: 4; not with stack and map"));
   v.value("maps", c.maps, at_least(0, "operator map: for each growth the source block of every new block, e.g. [[0, 1, 1, 2]]"));
   v.section("schedule", c.schedule, "When the model grows");
+  v.value("inserted", c.inserted,
+          one_of<InsertedBlocks>("Weights of the inserted copies. silent: those of their mixers' last maps are zero, so that a growth "
+                                 "does not change what the model computes"));
   v.value("moments", c.moments, one_of<InsertedMoments>("Optimizer state of the inserted copies"));
   v.value("rewarm_steps", c.rewarm_steps,
           within(0, 1e9, "Updates over which the learning rate rises again from zero after a growth; 0: it does not drop"));

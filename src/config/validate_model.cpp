@@ -181,6 +181,24 @@ void refuse_mixed_blocks(const AttentionConfig& attention, const std::vector<std
   }
 }
 
+void check_silent_growth(const ModelConfig& model, const DepthPlan& before, const DepthPlan& plan, const std::vector<std::int64_t>& source_of,
+                         const std::string& key) {
+  if (norms_outputs(model.norm))
+    refuse("{}: silent contradicts model.norm: {}, which gives what a mixer returns full size at once", key, word_of(model.norm));
+  if (model.depth_attention)
+    refuse("{}: silent contradicts model.depth_attention, which also reads the calls of blocks that add nothing", key);
+  if (!same_calls_without_inserted(before.calls(), plan.calls(), source_of))
+    refuse("{}: silent: the plan {} without its inserted blocks is not {} with them renumbered, so the growth would change what the model computes",
+           key, plan.print_grouped(), before.print_grouped());
+}
+
+void check_silent(const RunConfig& config) {
+  if (config.growth->inserted != InsertedBlocks::kSilent) return;
+  const auto stages = stages_without_phases(config);
+  for (std::size_t i = 1; i < stages.size(); ++i)
+    check_silent_growth(config.model, stages[i - 1].plan, stages[i].plan, stages[i].source_of, "growth.inserted");
+}
+
 void check_growth(RunConfig& config) {
   GrowthConfig& growth = *config.growth;
   resolve_growth(growth);
@@ -208,7 +226,7 @@ void check_growth(RunConfig& config) {
   counted.model.loop = {};
   const auto stages = stages_without_phases(counted);
   for (const Stage& stage : stages) refuse_mixed_blocks(config.model.attention, stage.source_of, "growth.operator");
-  if (growth.plans.empty()) return;
+  if (growth.plans.empty()) return check_silent(config);
   if (growth.plans.size() != stages.size()) refuse("growth.plans: has {} plans; there are {} stages", growth.plans.size(), stages.size());
   for (std::size_t i = 0; i < stages.size(); ++i) {
     resolve_plan(growth.plans[i], fmt::format("growth.plans[{}]", i), config.model, stages[i].blocks);
@@ -217,6 +235,7 @@ void check_growth(RunConfig& config) {
     refuse("growth.plans[{}]: found {}; the last stage's plan is model.depth_plan, {}", growth.plans.size() - 1, growth.plans.back().text,
            config.model.depth_plan.text);
   }
+  check_silent(config);
 }
 
 void check_phase_plans(RunConfig& config) {

@@ -60,6 +60,7 @@ struct ParameterInfo {
   double init_std;  // 0: filled with ones where it is a norm, with zeros where not
   at::Tensor tensor;
   MatrixRows packed_rows = {};  // of an expert, where the tensor is [experts, rows, columns]
+  bool ends_mixer = false;      // the last map of a mixer: a mixer in which all of these are zero adds nothing to the stream
 };
 
 }  // namespace meristem

@@ -81,6 +81,16 @@ std::vector<bool> inserted_blocks(const SourceMap& source_of) {
   return inserted;
 }
 
+bool same_calls_without_inserted(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& calls,
+                                 const SourceMap& source_of) {
+  const std::vector<bool> inserted = inserted_blocks(source_of);
+  std::vector<std::int64_t> old_calls;
+  for (const std::int64_t block : calls) {
+    if (!inserted[static_cast<std::size_t>(block)]) old_calls.push_back(source_of[static_cast<std::size_t>(block)]);
+  }
+  return old_calls == before;
+}
+
 std::vector<std::int64_t> prop_stage_lengths(std::int64_t total, std::int64_t stages, double alpha) {
   if (total < 0 || stages < 1) throw InputError(fmt::format("growth schedule: {} steps in {} stages", total, stages));
   // Long double, so that totals in tokens (1e13) keep remainders that mean something.

@@ -105,12 +105,18 @@ NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::str
   return out;
 }
 
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, const std::vector<std::string>& prefixes,
-                           std::string_view block_prefix) {
+std::function<bool(const std::string&)> begins_with(std::vector<std::string> prefixes) {
+  return [prefixes = std::move(prefixes)](const std::string& name) {
+    return std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
+}
+
+void zero_inserted(NamedTensors& tensors, const SourceMap& source_of, const std::function<bool(const std::string&)>& chosen,
+                   std::string_view block_prefix) {
   const torch::NoGradGuard no_grad;
   const std::vector<bool> inserted = inserted_blocks(source_of);
-  for (const auto& [name, tensor] : state) {
-    if (std::none_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return name.starts_with(prefix); })) continue;
+  for (const auto& [name, tensor] : tensors) {
+    if (!chosen(name)) continue;
     const auto parsed = parse_block_name(name, block_prefix);
     if (!parsed) continue;
     if (parsed->block >= static_cast<std::int64_t>(inserted.size())) {

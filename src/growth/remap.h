@@ -1,6 +1,7 @@
 // Applies a growth map to named tensors: weights and optimizer state go through the same function, since both are named by block.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,9 +19,13 @@ namespace meristem {
 // ("blocks.01.", "blocks.-1."): the names come from files.
 NamedTensors remap(const NamedTensors& old, const SourceMap& source_of, std::string_view block_prefix = "blocks");
 
-// `moments: zero`: zeroes in place what the inserted copies have under one of `prefixes` ("exp_avg."), and nothing else. `state` is an
-// optimizer state that remap returned for the same map, `prefixes` what that optimizer keeps; InputError where it has other blocks.
-void zero_inserted_moments(NamedTensors& state, const SourceMap& source_of, const std::vector<std::string>& prefixes,
-                           std::string_view block_prefix = "blocks");
+// Zeroes in place those tensors of the inserted copies whose name is `chosen`, and nothing else. `tensors` is what remap returned for the
+// same map; InputError where a chosen one is of a block that the map does not have.
+// `inserted: silent` chooses the last maps of the mixers (mixer_ends), `moments: zero` what an optimizer keeps (begins_with).
+void zero_inserted(NamedTensors& tensors, const SourceMap& source_of, const std::function<bool(const std::string&)>& chosen,
+                   std::string_view block_prefix = "blocks");
+
+// Names that begin with one of `prefixes` ("exp_avg.").
+std::function<bool(const std::string&)> begins_with(std::vector<std::string> prefixes);
 
 }  // namespace meristem

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include <fmt/format.h>
@@ -37,6 +38,22 @@ nn::Block make_block(const ModelConfig& config, const ModelBuild& build, double 
     mixers.emplace_back("feed_forward", std::make_shared<nn::FeedForwardImpl>(config, placement, paths, output_std));
   }
   return nn::Block(config, placement, paths, std::move(mixers));
+}
+
+std::function<bool(const std::string&)> mixer_ends(const Model& model, std::int64_t blocks) {
+  std::set<std::string> ends;
+  for (const ParameterInfo& info : model.parameter_infos()) {
+    if (info.ends_mixer) ends.insert(info.name);
+  }
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    for (const ModelPart& mixer : model.parts(block)) {
+      const std::string name = fmt::format("blocks.{}.{}.", block, mixer.name);
+      const auto first = ends.lower_bound(name);
+      if (first != ends.end() && first->starts_with(name)) continue;
+      throw InputError(fmt::format("inserted: silent: the mixer {} of block {} does not say which parameters end it", mixer.name, block));
+    }
+  }
+  return [ends = std::move(ends)](const std::string& name) { return ends.contains(name); };
 }
 
 std::int64_t mixers_of(const ModelConfig& config) { return has_own_depth_attention(config) ? 3 : 2; }

@@ -34,6 +34,9 @@ ModelRegistry builtin_registry();
 
 // The block that a config describes. output_std: start of the projections into the residual stream.
 nn::Block make_block(const ModelConfig& config, const ModelBuild& build, double output_std);
+// Chooses the parameters, by name, that are the last maps of the mixers of `blocks` blocks: with those at zero a block adds nothing.
+// InputError names a mixer that does not say which they are (nn::Module::mark_ends_mixer).
+std::function<bool(const std::string&)> mixer_ends(const Model& model, std::int64_t blocks);
 // Its number of mixers.
 std::int64_t mixers_of(const ModelConfig& config);
 

@@ -26,6 +26,7 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
     k_norm_ = register_module("k_norm", RmsNorm(key, config.norm_eps, placement, paths.rms_norm));
   }
   output_ = register_module("output", Linear(shape_.query_columns(), width_, output_std, placement));
+  output_->end_mixer();
 }
 
 namespace {

@@ -24,6 +24,7 @@ DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placemen
   // Where the block norms what comes out, a start at zero would do no good: the first update that leaves it makes that full size.
   const double output_std = norms_outputs(config.norm) ? kInitStd : 0;
   output_ = register_module("output", Linear(width_, width_, output_std, placement));
+  output_->end_mixer();
 }
 
 at::Tensor DepthAttentionImpl::at_depth(const at::Tensor& x, std::int64_t depth) {

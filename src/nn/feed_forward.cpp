@@ -17,6 +17,7 @@ FeedForwardImpl::FeedForwardImpl(const ModelConfig& config, const Placement& pla
   norm_ = register_module("norm", InputNorm(config, placement, paths));
   gate_up_ = register_module("gate_up", Linear(width_, MatrixRows{inner_, inner_}, kInitStd, placement));
   down_ = register_module("down", Linear(inner_, width_, output_std, placement));
+  down_->end_mixer();
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& h_ND, CallContext&) {
@@ -55,9 +56,11 @@ ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, 
   balance_bias_ = add_parameter("balance_bias", {count}, Role::kBalance, 0, placement);
   gate_up_ = add_parameter("gate_up", {count, 2 * inner, width_}, Role::kLinear, kInitStd, placement, {inner, inner});
   down_ = add_parameter("down", {count, width_, inner}, Role::kLinear, output_std, placement);
+  mark_ends_mixer("down");
   if (shared == 0) return;
   shared_gate_up_ = register_module("shared_gate_up", Linear(width_, MatrixRows{shared, shared}, kInitStd, placement));
   shared_down_ = register_module("shared_down", Linear(shared, width_, output_std, placement));
+  shared_down_->end_mixer();
 }
 
 at::Tensor ExpertsImpl::encoding_of(std::int64_t depth) {

@@ -23,6 +23,11 @@ class LinearImpl : public Module {
   }
   // Gives it a bias, [out], which starts at zero.
   void add_bias(const Placement& placement) { bias_ = add_parameter("bias", {weight_.size(0)}, Role::kBias, 0, placement); }
+  // A mixer's last map, whose product is the mixer's contribution: what `growth.inserted: silent` sets to zero.
+  void end_mixer() {
+    mark_ends_mixer("weight");
+    if (bias_.defined()) mark_ends_mixer("bias");
+  }
   // x: [N, in] of the weight's type -> [N, out].
   at::Tensor forward(const at::Tensor& x) const { return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_); }
   const at::Tensor& weight() const { return weight_; }

@@ -1,5 +1,7 @@
 #include "nn/module.h"
 
+#include <algorithm>
+
 #include "core/counter_rng.h"
 
 namespace meristem::nn {
@@ -7,13 +9,19 @@ namespace meristem::nn {
 at::Tensor Module::add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
                                  MatrixRows packed_rows) {
   const auto dtype = stays_fp32(role) ? placement.norm : placement.compute;
-  own_.push_back({name, role, init_std, std::move(packed_rows)});
+  own_.push_back({name, role, init_std, std::move(packed_rows), false});
   return register_parameter(name, torch::empty(shape, torch::dtype(dtype).device(placement.device)), role != Role::kBalance);
+}
+
+void Module::mark_ends_mixer(const std::string& name) {
+  const auto own = std::find_if(own_.begin(), own_.end(), [&](const Own& one) { return one.name == name; });
+  TORCH_INTERNAL_ASSERT(own != own_.end(), name, " is no parameter of this module");
+  own->ends_mixer = true;
 }
 
 void Module::collect(const std::string& prefix, std::vector<ParameterInfo>& out) const {
   for (const Own& own : own_) {
-    out.push_back({prefix + own.name, own.role, own.init_std, named_parameters(false)[own.name], own.packed_rows});
+    out.push_back({prefix + own.name, own.role, own.init_std, named_parameters(false)[own.name], own.packed_rows, own.ends_mixer});
   }
   for (const auto& child : named_children()) {
     const std::string below = prefix + child.key() + ".";

@@ -29,6 +29,8 @@ class Module : public torch::nn::Module {
  protected:
   at::Tensor add_parameter(const std::string& name, at::IntArrayRef shape, Role role, double init_std, const Placement& placement,
                            MatrixRows packed_rows = {});
+  // Says of a parameter that it is a mixer's last map, or a bias of it (ParameterInfo::ends_mixer).
+  void mark_ends_mixer(const std::string& name);
 
  private:
   struct Own {
@@ -36,6 +38,7 @@ class Module : public torch::nn::Module {
     Role role;
     double init_std;
     MatrixRows packed_rows;
+    bool ends_mixer = false;
   };
   void collect(const std::string& prefix, std::vector<ParameterInfo>& out) const;
   std::vector<Own> own_;

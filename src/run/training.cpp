@@ -192,7 +192,7 @@ void Training::grow(const Stage& stage) {
   const double begin = seconds_now();
   const std::int64_t before = live_->blocks();
   const std::string op(word_of(config_.growth->op));
-  live_ = live_->grown(stage.source_of, config_.growth->moments == InsertedMoments::kZero);
+  live_ = live_->grown(stage.source_of, config_.growth->inserted, config_.growth->moments);
   updater_ = make_updater();
   state_.growth_history.push_back({state_.step, before, stage.blocks, op, stage.source_of});
   telemetry_.forget_speed();

@@ -107,6 +107,8 @@ LiveModel::LiveModel(const RunConfig& config, ModelConfig model, ModelBuild buil
       sharded_(shards_optimizer(config.parallel, *ranks_)) {
   // Starting values are drawn in fp32 and become the masters; the compute copy is rounded from them.
   model_ = registry.make(model_config_, build_, config.data.sequence_length);
+  // A mixer that cannot be silent is found at the start, not at the first growth.
+  if (config.growth && config.growth->inserted == InsertedBlocks::kSilent) mixer_ends(*model_, model_config_.blocks);
   const std::vector<ParameterInfo> infos = model_->parameter_infos();
   const std::vector<FlatPiece> owned = owned_pieces(flat_layout(infos, config.optimizer, ranks_->size()), config.parallel, *ranks_);
   parameters_ = std::make_unique<FlatParameters>(infos, build_.placement.compute, config.optimizer, ranks_->size(), owned);
@@ -149,7 +151,8 @@ void LiveModel::each_state(const Take& take) const {
   joiner.flush();
 }
 
-std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const {
+std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, InsertedBlocks inserted,
+                                           InsertedMoments moments) const {
   ModelConfig model = model_config_;
   model.blocks = static_cast<std::int64_t>(source_of.size());
   std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false, ranks_));
@@ -160,8 +163,10 @@ std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& sou
   each_weight(into(weights));
   each_state(into(state));
   state = remap(state, source_of);
-  if (zero_moments) zero_inserted_moments(state, source_of, state_prefixes(config_.optimizer));
-  next->load(remap(weights, source_of), state);
+  weights = remap(weights, source_of);
+  if (inserted == InsertedBlocks::kSilent) zero_inserted(weights, source_of, mixer_ends(*next->model_, model_config_.blocks));
+  if (moments == InsertedMoments::kZero) zero_inserted(state, source_of, begins_with(state_prefixes(config_.optimizer)));
+  next->load(weights, state);
   return next;
 }
 

@@ -38,9 +38,10 @@ class LiveModel {
   void each_state(const Take& take) const;
 
   // A new model whose block i, its moments and step counts included, is a copy of this one's block source_of[i].
-  // zero_moments: the inserted copies start with zero moments and step count. Several ranks with a sharded optimizer: all of the state
-  // passes through the host's memory, since blocks change owners.
-  std::unique_ptr<LiveModel> grown(const std::vector<std::int64_t>& source_of, bool zero_moments) const;
+  // inserted, moments: what the inserted copies start with (growth.inserted, growth.moments). Several ranks with a sharded optimizer: all
+  // of the state passes through the host's memory, since blocks change owners.
+  std::unique_ptr<LiveModel> grown(const std::vector<std::int64_t>& source_of, InsertedBlocks inserted = InsertedBlocks::kCopy,
+                                   InsertedMoments moments = InsertedMoments::kCopy) const;
 
  private:
   LiveModel(const RunConfig& config, ModelConfig model, ModelBuild build, const ModelRegistry& registry, bool fresh,

@@ -103,7 +103,7 @@ void grow_once(const std::vector<Lane>& lanes, at::Device device, GrowthSeconds&
   for (std::size_t i = 1; i < lanes.size(); ++i) {
     const Stage& stage = lanes[i].cost.stage;
     seconds[i].push_back(seconds_of(device, [&] {
-      const auto grown = lanes[i - 1].live->grown(stage.source_of, lanes[i].config.growth->moments == InsertedMoments::kZero);
+      const auto grown = lanes[i - 1].live->grown(stage.source_of, lanes[i].config.growth->inserted, lanes[i].config.growth->moments);
       TORCH_CHECK(grown->blocks() == stage.blocks);
     }));
   }

@@ -43,7 +43,7 @@ Trace train(const RunConfig& config) {
     if (n == 9) {
       keep(updater->finish());
       updater.reset();
-      live = live->grown({0, 0, 1}, false);
+      live = live->grown({0, 0, 1});
       updater = make_updater();
     }
     const std::int64_t blocks = live->blocks();

@@ -39,6 +39,13 @@ SourceMap without(const SourceMap& map, const std::vector<bool>& dropped) {
 
 }  // namespace
 
+TEST_CASE("calls without the inserted blocks") {
+  CHECK(same_calls_without_inserted(map_of("0-3"), map_of("0-7"), grow_map(GrowthOperator::kLidas, 4, 4)));
+  CHECK(same_calls_without_inserted({0, 1, 1}, {0, 1, 2, 1, 2}, {0, 1, 1}));
+  CHECK_FALSE(same_calls_without_inserted({0, 1}, {0, 1, 2, 1}, {0, 1, 1}));
+  CHECK_FALSE(same_calls_without_inserted({0, 1}, {0, 1, 2}, {1, 0, 1}));
+}
+
 TEST_CASE("gather maps from 4 to 24 blocks are the published ones") {
   struct Row {
     std::int64_t blocks;

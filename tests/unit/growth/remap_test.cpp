@@ -154,7 +154,7 @@ TEST_CASE("zeroed moments are those of the inserted copies alone") {
   const SourceMap map = grow_map(GrowthOperator::kMidas, 4, 2);
   const NamedTensors copied = remap(optimizer_state(4), map);
   NamedTensors zeroed = remap(copied, {0, 1, 2, 3, 4, 5});
-  zero_inserted_moments(zeroed, map, kPrefixes);
+  zero_inserted(zeroed, map, begins_with(kPrefixes));
   const auto inserted = inserted_blocks(map);
   int zeros = 0;
   for (const auto& [name, tensor] : zeroed) {
@@ -170,10 +170,10 @@ TEST_CASE("zeroed moments are those of the inserted copies alone") {
 
 TEST_CASE("zeroing leaves weights alone and refuses a map of fewer blocks") {
   NamedTensors model = weights(3);
-  zero_inserted_moments(model, {0, 1, 1}, kPrefixes);
+  zero_inserted(model, {0, 1, 1}, begins_with(kPrefixes));
   CHECK(model.at("blocks.2.attention.qkv.weight").abs().max().item<float>() > 0);
   NamedTensors state = optimizer_state(3);
-  CHECK_THROWS_AS(zero_inserted_moments(state, {0, 0}, kPrefixes), InputError);
+  CHECK_THROWS_AS(zero_inserted(state, {0, 0}, begins_with(kPrefixes)), InputError);
 }
 
 TEST_CASE("maps that do not fit the tensors are refused") {

@@ -159,7 +159,7 @@ TEST_CASE("a grown cycle's biases are those of the blocks that were copied, and 
   LiveModel small(config, Timeline(config), registry, at::kCPU, 2, true);
   for (std::int64_t n = 1; n <= 3; ++n) one_step(small, config, n);
   const SourceMap map = grow_map(GrowthOperator::kLidas, 2, 2);
-  const auto grown = small.grown(map, false);
+  const auto grown = small.grown(map);
   for (std::size_t i = 0; i < map.size(); ++i) CHECK(torch::equal(bias_of(*grown, static_cast<std::int64_t>(i)), bias_of(small, map[i])));
   CHECK_FALSE(torch::equal(bias_of(small, 0), bias_of(small, 1)));
   config.model.depth_plan = "0-3";

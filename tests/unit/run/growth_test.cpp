@@ -2,6 +2,7 @@
 #include "step/live_model.h"
 #include "step/update.h"
 #include "support/catch.h"
+#include "support/tiny_model.h"
 
 using namespace meristem;
 
@@ -78,7 +79,7 @@ TEST_CASE("a grown model's tensors are its sources', all that its optimizer keep
     train(small, config, 5);
     const SourceMap map = grow_map(GrowthOperator::kLidas, 4, 4);
     for (const bool zero : {false, true}) {
-      const auto grown = small.grown(map, zero);
+      const auto grown = small.grown(map, InsertedBlocks::kCopy, zero ? InsertedMoments::kZero : InsertedMoments::kCopy);
       const NamedTensors before = small.parameters().masters(), after = grown->parameters().masters();
       const NamedTensors state_before = small.optimizer().state(), state_after = grown->optimizer().state();
       const std::vector<bool> none(map.size(), false);
@@ -98,6 +99,36 @@ TEST_CASE("a grown model's tensors are its sources', all that its optimizer keep
       // Nothing is tied: an update of the grown model leaves the small one alone, and copies part.
       CHECK(torch::equal(small.parameters().masters().at("blocks.0.attention.qkv.weight"), first));
     }
+  }
+}
+
+TEST_CASE("a silent growth changes no bit of the logits, and its blocks then learn") {
+  for (const FeedForwardKind kind : {FeedForwardKind::kSwiglu, FeedForwardKind::kExperts}) {
+    RunConfig config = config_of(8);
+    config.model.feed_forward.kind = kind;
+    if (kind == FeedForwardKind::kExperts) {
+      config.model.feed_forward.count = 4;
+      config.model.feed_forward.active = 2;
+      config.model.feed_forward.shared = 1;
+      config.model.feed_forward.router_dim = 16;
+      config.model.feed_forward.balance_rate = 1e-3;
+    }
+    const ModelRegistry registry = builtin_registry();
+    LiveModel small(config, Timeline(config), registry, at::kCPU, 4, true);
+    train(small, config, 5);
+    const auto grown = small.grown(grow_map(GrowthOperator::kLidas, 4, 4), InsertedBlocks::kSilent);
+    const Batch batch = test::random_batch(2, 8, config.model.vocab_size, 1);
+    const auto logits_of = [&](LiveModel& live) {
+      torch::NoGradGuard no_grad;
+      return live.model().logits(batch, DepthPlan::plain(live.blocks()));
+    };
+    CHECK(torch::equal(logits_of(small), logits_of(*grown)));
+    CHECK_FALSE(torch::equal(logits_of(small), logits_of(*small.grown(grow_map(GrowthOperator::kLidas, 4, 4)))));
+    const std::string last = kind == FeedForwardKind::kExperts ? "blocks.4.feed_forward.shared_down.weight" : "blocks.4.feed_forward.down.weight";
+    CHECK(grown->parameters().masters().at(last).abs().max().item<float>() == 0);
+    const auto losses = train(*grown, config, 10);
+    CHECK(losses.back() < losses.front());
+    CHECK(grown->parameters().masters().at(last).abs().max().item<float>() > 0);
   }
 }
 

@@ -85,7 +85,7 @@ TEST_CASE("the documented example trains and grows like any other architecture")
   for (std::int64_t n = 1; n <= 30; ++n) losses.push_back(updater.run(counting, {n, kOwnPlan, 3e-3, 1, 4}).loss);
   CHECK(losses.back() < 0.5 * losses.front());
   const NamedTensors masters = live.parameters().masters();
-  const auto grown = live.grown(grow_map(GrowthOperator::kAppend, 2, 1), false);
+  const auto grown = live.grown(grow_map(GrowthOperator::kAppend, 2, 1));
   for (const char* part : {"gate_up.weight", "input.weight", "head_norm.weight"}) {
     CHECK(torch::equal(grown->parameters().masters().at(std::string("blocks.2.gated_linear.") + part),
                        masters.at(std::string("blocks.1.gated_linear.") + part)));

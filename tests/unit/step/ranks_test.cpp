@@ -164,7 +164,7 @@ TEST_CASE("a growth moves state between owners: four ranks grow as one does") {
       updater.run([&](std::int64_t count) { return rows(ranks->rank() * 2, count); }, {1, c.plan, 1e-2, 1, 2});
       updater.await_weights();
     }
-    const auto next = live.grown({0, 0, 1, 1}, /*zero_moments=*/false);
+    const auto next = live.grown({0, 0, 1, 1});
     NamedTensors out;
     next->each_weight([&](const std::string& name, const at::Tensor& tensor) { out.add(name, tensor.clone()); });
     next->each_state([&](const std::string& name, const at::Tensor& tensor) { out.add("state." + name, tensor.clone()); });
