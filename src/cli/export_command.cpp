@@ -55,9 +55,7 @@ std::filesystem::path companions_of(const ExportArguments& arguments, const std:
 }
 
 // The mixers of a block, as the model says that the config describes.
-std::vector<ModelPart> mixers_of_block(const RunConfig& config) {
-  return model_without_storage(config)->parts(0);
-}
+std::vector<ModelPart> mixers_of_block(const RunConfig& config) { return model_without_storage(config)->parts(0); }
 
 ExitCode export_checkpoint(const ExportArguments& arguments) {
   const auto [folder, checkpoint] = open_named_checkpoint(arguments.checkpoint);

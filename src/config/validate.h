@@ -27,8 +27,8 @@ void check_repeats(const RunConfig& config);
 
 // inserted: silent promises that the model computes after a growth from `before` to `plan` what it did: InputError under `key` where it
 // could not.
-void check_silent_growth(const ModelConfig& model, const DepthPlan& before, const DepthPlan& plan, const std::vector<std::int64_t>& source_of,
-                         const std::string& key);
+void check_silent_growth(const ModelConfig& model, const DepthPlan& before, const DepthPlan& plan,
+                         const std::vector<std::int64_t>& source_of, const std::string& key);
 
 // Where a growth would copy a block with RoPE, or with a window, into the place of one without it, or the other way round: InputError
 // under `key`.

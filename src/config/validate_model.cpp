@@ -181,15 +181,17 @@ void refuse_mixed_blocks(const AttentionConfig& attention, const std::vector<std
   }
 }
 
-void check_silent_growth(const ModelConfig& model, const DepthPlan& before, const DepthPlan& plan, const std::vector<std::int64_t>& source_of,
-                         const std::string& key) {
+void check_silent_growth(const ModelConfig& model, const DepthPlan& before, const DepthPlan& plan,
+                         const std::vector<std::int64_t>& source_of, const std::string& key) {
   if (norms_outputs(model.norm))
     refuse("{}: silent contradicts model.norm: {}, which gives what a mixer returns full size at once", key, word_of(model.norm));
   if (model.depth_attention)
     refuse("{}: silent contradicts model.depth_attention, which also reads the calls of blocks that add nothing", key);
   if (!same_calls_without_inserted(before.calls(), plan.calls(), source_of))
-    refuse("{}: silent: the plan {} without its inserted blocks is not {} with them renumbered, so the growth would change what the model computes",
-           key, plan.print_grouped(), before.print_grouped());
+    refuse(
+        "{}: silent: the plan {} without its inserted blocks is not {} with them renumbered, so the growth would change what the model "
+        "computes",
+        key, plan.print_grouped(), before.print_grouped());
 }
 
 void check_silent(const RunConfig& config) {

@@ -33,7 +33,8 @@ std::vector<bool> inserted_blocks(const SourceMap& source_of);
 
 // Whether `calls` without those of the inserted blocks are `before`, the calls from which the model grew: then a model whose inserted
 // blocks add nothing computes what it did. Expects a map that check_source_map accepts.
-bool same_calls_without_inserted(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& calls, const SourceMap& source_of);
+bool same_calls_without_inserted(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& calls,
+                                 const SourceMap& source_of);
 
 // PROP-alpha: `stages` lengths in steps or tokens that sum to `total`, stage i (from 1) in proportion to i^alpha; largest remainder, ties
 // to the lower stage. A short total gives stages of length 0: whoever needs every stage to be trained checks that. InputError for a

@@ -152,7 +152,7 @@ void LiveModel::each_state(const Take& take) const {
 }
 
 std::unique_ptr<LiveModel> LiveModel::grown(const std::vector<std::int64_t>& source_of, InsertedBlocks inserted,
-                                           InsertedMoments moments) const {
+                                            InsertedMoments moments) const {
   ModelConfig model = model_config_;
   model.blocks = static_cast<std::int64_t>(source_of.size());
   std::unique_ptr<LiveModel> next(new LiveModel(config_, std::move(model), build_, registry_, /*fresh=*/false, ranks_));

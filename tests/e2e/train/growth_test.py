@@ -145,6 +145,21 @@ class Growth(unittest.TestCase):
             self.assertEqual(state["growth_history"][-1]["source_of"], SOURCE_OF[step])
         return out
 
+    def test_a_silent_growth_by_hand_has_zeros_where_its_copies_end(self):
+        out, source_of = self.folder / "silent", SOURCE_OF[SECOND]
+        checkpoint = self.grown / f"checkpoints/step-{SECOND:010d}"
+        code, _, error = tiny_run.run(PROGRAM, "grow", checkpoint, "--operator", "lidas", "--add", 2, "--inserted", "silent", "--out", out)
+        self.assertEqual(code, 0, error)
+        copied, silent = tensors(self.grow(SECOND))["model"], tensors(out)["model"]
+        ends = {f"blocks.{block}.{last}.weight" for block, source in enumerate(source_of) if source in source_of[:block]
+                for last in ("attention.output", "feed_forward.down")}
+        self.assertEqual(len(ends), 2 * 2)
+        for name, tensor in copied.items():
+            self.assertTrue(tensor.any(), name)
+            self.assertEqual(silent[name].tobytes(), bytes(tensor.nbytes) if name in ends else tensor.tobytes(), name)
+        code, _, error = tiny_run.run(PROGRAM, "grow", checkpoint, "--inserted", "loud", "--add", 2, "--out", self.folder / "loud")
+        self.assertEqual((code, error.strip()), (2, "meristem: error: --inserted: found loud; allowed: copy, silent"))
+
     def test_a_run_that_grew_goes_on_as_one_grown_by_hand(self):
         branch = self.train("branch", branch=self.grow(SECOND), growth=False)
         after = steps(self.grown, SECOND, tiny_run.STEPS)

@@ -311,7 +311,8 @@ TEST_CASE("a silent growth that would change the model is refused") {
   const auto silent = [](const std::string& keys) { return growth("inserted: silent, " + keys); };
   CHECK(silent("add_blocks: 2") == "accepted");
   CHECK(silent("operator: map, maps: [[0, 0, 1, 1]]") == "accepted");
-  CHECK(says(silent("operator: map, maps: [[1, 0, 1, 0]]"), "growth.inserted: silent: the plan 0-3 without its inserted blocks is not 0-1"));
+  CHECK(
+      says(silent("operator: map, maps: [[1, 0, 1, 0]]"), "growth.inserted: silent: the plan 0-3 without its inserted blocks is not 0-1"));
   CHECK(says(refused(small_config("growth: {from_blocks: 2, add_blocks: 2, inserted: quiet}\n")), "allowed: copy, silent"));
 }
 

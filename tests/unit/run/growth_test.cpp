@@ -124,7 +124,8 @@ TEST_CASE("a silent growth changes no bit of the logits, and its blocks then lea
     };
     CHECK(torch::equal(logits_of(small), logits_of(*grown)));
     CHECK_FALSE(torch::equal(logits_of(small), logits_of(*small.grown(grow_map(GrowthOperator::kLidas, 4, 4)))));
-    const std::string last = kind == FeedForwardKind::kExperts ? "blocks.4.feed_forward.shared_down.weight" : "blocks.4.feed_forward.down.weight";
+    const std::string last =
+        kind == FeedForwardKind::kExperts ? "blocks.4.feed_forward.shared_down.weight" : "blocks.4.feed_forward.down.weight";
     CHECK(grown->parameters().masters().at(last).abs().max().item<float>() == 0);
     const auto losses = train(*grown, config, 10);
     CHECK(losses.back() < losses.front());
