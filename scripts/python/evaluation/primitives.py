@@ -13,6 +13,7 @@ from command import Parser, UserError, publish, reported, require_writable
 
 COPY_LENGTH, COPY_SHOWN = 10, 5     # words of the list, words of it that are repeated before the blank
 VARIABLES, VALUES = 5, range(1, 26)  # variables a level; values without replacement
+MOST_QUESTIONS = 100                 # about one list, in training texts
 DEPTHS = range(6)                    # 0-2 as in the papers, 3-5 beyond them
 FORMS = ("basic", "math", "code")
 
@@ -91,8 +92,14 @@ def _copy(draw, real, gold, questions):
 
 
 def _others(draw, all_of, one, questions):
-    """What the questions before the last one ask: all different, and not the same as it. The draws of an item with one question are what they always were."""
-    return draw.sample([each for each in all_of if each != one], questions - 1) if questions > 1 else []
+    """What the questions before the last one ask: in rounds that ask of each once, and in the last round not what the last one asks. The draws of an item with one question are
+    what they always were."""
+    if questions == 1:
+        return []
+    found = draw.sample([each for each in all_of if each != one], min(questions, len(all_of)) - 1)
+    while len(found) < questions - 1:
+        found = draw.sample(list(all_of), min(len(all_of), questions - 1 - len(found))) + found
+    return found
 
 
 def _assignments(draw, depth):
@@ -143,7 +150,7 @@ def main(argv):
     parser.add_argument("--tasks", default="primitives", help="primitives, or names of single ones separated by commas")
     parser.add_argument("--items", type=int, default=1000, help="documents of each task")
     parser.add_argument("--shots", type=int, default=5, help="solved items before the last in a document")
-    parser.add_argument("--questions", type=int, default=1, help=f"questions about each list, 1 to {VARIABLES}: more of them teach more per token")
+    parser.add_argument("--questions", type=int, default=1, help=f"questions about each list, 1 to {MOST_QUESTIONS}: more of them teach more per token")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--force", action="store_true", help="replace the file where it exists")
@@ -155,8 +162,8 @@ def main(argv):
             raise UserError(f"--tasks: found {name!r}; allowed: primitives, {', '.join(known)}")
     if arguments.items < 1 or arguments.shots < 0:
         raise UserError(f"--items, --shots: found {arguments.items}, {arguments.shots}; allowed: at least 1 and 0")
-    if not 1 <= arguments.questions <= VARIABLES:
-        raise UserError(f"--questions: found {arguments.questions}; allowed: 1 to {VARIABLES}")
+    if not 1 <= arguments.questions <= MOST_QUESTIONS:
+        raise UserError(f"--questions: found {arguments.questions}; allowed: 1 to {MOST_QUESTIONS}")
     if arguments.out.exists() and not arguments.force:
         raise UserError(f"{arguments.out}: exists; --force replaces it")
     require_writable(arguments.out)

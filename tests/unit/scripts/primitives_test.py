@@ -102,6 +102,10 @@ class Primitives(unittest.TestCase):
                     self.assertEqual(answers[-1], " " + solved_assignment(item.context))
                     self.assertEqual(len({question for question in re.findall(r"(\w)=___|value of (\w)\?", item.solved)}), 5)
 
+    def test_more_questions_than_names_go_round(self):
+        asked = re.findall(r"(\w)=___", primitives.make_item("variable-assignment-basic-1", "train/1", 3, questions=12).solved)
+        self.assertEqual((len(asked), sorted(asked[-10:-5]), sorted(asked[-5:])), (12, sorted(set(asked)), sorted(set(asked))))
+
     def test_no_example_is_an_item_of_the_test(self):
         items = {primitives.make_item("copy-real-words", 1, index).context for index in range(40)}
         for index in range(40):
