@@ -248,9 +248,10 @@ def sections(study, tables):
 
 def _sweep_grid(rows):
     """(header, lines) of a sweep's rows, each number with its interval in one cell."""
-    intervals = {"accuracy": ("low", "high"), "loss": ("low", "high"), "difference": ("difference_low", "difference_high")}
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    intervals = {name: (f"{name}_low", f"{name}_high") for name in names if f"{name}_low" in names} | {"accuracy": ("low", "high")}
     hidden = {"baseline", "gold_log_probability", *(name for pair in intervals.values() for name in pair)}
-    columns = [name for name in rows[0] if name not in hidden]
+    columns = [name for name in names if name not in hidden]
 
     def cell(row, name):
         value = row.get(name)
