@@ -11,6 +11,7 @@ ORDER = ("depth_score", "future_effect", "local_effect", "output_effect", "lens_
          "tuned_early_exit_accuracy", "norms", "cosines", "residual_norm", "period_power", "skip", "swap", "reverse", "weight_similarity", "weight_similarity_groups", "expert_diversity", "expert_entropy",
          "expert_entropy_pooled", "expert_overlap", "depth_attention_weights")
 MIXERS = {"attention": "attention", "depth_attention": "depth attention", "feed_forward": "feed-forward"}
+SPREAD = 30
 FAR = 2  # a colour scale ends at the 98th percentile where the greatest value is so many times as large
 
 
@@ -33,7 +34,8 @@ def parts_of(models, name):
             if any(charts.finite(value) for value in flat(values.get("values"))):
                 shared = {key: signature.get(key) for key in ("axes", "unit")}  # an interval or a null of the whole is not that of a part
                 parts.setdefault(variant, []).append((model, {**shared, "own_what": values.get("what", ""), **values}))
-    return list(parts.items())
+    order = ["", *MIXERS]
+    return sorted(parts.items(), key=lambda part: order.index(part[0]) if part[0] in order else len(order))
 
 
 def part_name(part, parts):
@@ -42,7 +44,10 @@ def part_name(part, parts):
         return MIXERS.get(part, part)
     if len(parts) == 1:
         return ""
-    return "whole block" if set(MIXERS) & {name for name, _ in parts} else parts[0][1][0][1].get("unit", "")
+    names = {name for name, _ in parts}
+    if names & set(MIXERS):  # the attention itself, where it is what the others stand beside
+        return "whole block" if "attention" in names else "attention"
+    return parts[0][1][0][1].get("unit", "")
 
 
 def flat(values):
@@ -130,11 +135,17 @@ def add_vectors(page, title, label, found, across):
             lines.append(charts.Line(model["name"], x, null["values"], low, high, name=f"{model['name']}, {kind}", dash="dot"))
         elif null and charts.finite(null["values"]):
             levels.setdefault(null["values"], kind)
-    figure = charts.lines(lines, found[0][1]["axes"][0]["name"], found[0][1].get("unit", ""), categories=names)
+    figure = charts.lines(lines, found[0][1]["axes"][0]["name"], found[0][1].get("unit", ""), y_log=spread(lines), categories=names)
     for value, kind in levels.items():
         figure = charts.level(figure, value, kind)
     said = ["Dotted: the null."] if any(line.dash == "dot" for line in lines) else []
     page.figure(figure, " ".join([own_words(found), *said]).strip(), title=label, across=min(across, 3), about=title)
+
+
+def spread(lines):
+    """Whether a logarithmic axis is needed to see most of the values: all are positive, and one is far above the rest."""
+    values = sorted(value for line in lines for value in line.y if charts.finite(value))
+    return bool(values) and values[0] > 0 and values[-1] > SPREAD * values[len(values) // 2]
 
 
 def own_words(found):
@@ -154,19 +165,21 @@ def scale_of(found):
     return (min(0, values[0]), values[-1]), values[0] < 0, ""
 
 
-def add_matrices(page, label, found, across):
-    """A heatmap for each model and, below, for what its null gives, all in one scale."""
+def add_matrices(page, title, label, found, alone):
+    """A heatmap for each model and, below, for what its null gives, all in one scale. `alone`: of how many parts, if there is one model, whose parts then stand
+    beside each other."""
     nulls = [(model, {**one, "values": null["values"], "low": null.get("low"), "high": null.get("high"), "n": None}) for model, one in found
              for _, null in [null_of(one)] if null and isinstance(null["values"], list)]
     z_range, diverging, said = scale_of(found + nulls)
     for label, part in ((label, found), ("the null" if not label else f"{label}: the null", nulls)):
-        if label and part:
+        if label and part and not alone:
             page.subtitle(label, own_words(part))
         for model, one in part:
             rows, columns = one["axes"]
             figure = charts.heatmap(one["values"], columns["labels"], rows["labels"], columns["name"], rows["name"], z_range, diverging, one.get("low"), one.get("high"), one.get("n"),
                                     names=[call_names(model, axis) for axis in (columns, rows)], model=model["name"])
-            page.figure(figure, said, title=model["name"], across=across, model=model["name"])
+            caption, name, across = (" ".join(filter(None, [own_words(part), said])), label, min(alone, 4)) if alone else (said, model["name"], min(len(page.models), 4))
+            page.figure(figure, caption, title=name, across=across, model=model["name"], about=title)
 
 
 def add_signature(page, models, name):
@@ -182,7 +195,7 @@ def add_signature(page, models, name):
         label = part_name(part, parts)
         axes = len(found[0][1].get("axes") or [])
         if axes == 2:
-            add_matrices(page, label, found, min(len(models), 4))
+            add_matrices(page, title, label, found, len(parts) if len(models) == 1 else 0)
         elif axes == 1:
             add_vectors(page, title, label, found, len(parts))
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import random
+import re
 import sys
 import tempfile
 import unittest
@@ -124,6 +125,14 @@ class AnalysisPage(unittest.TestCase):
         one["values"][3][4] = 100.0
         self.assertEqual(page.scale_of([({}, one)]), ((0, 1.0), False, "Colours end at 1; 1 of 100 values are beyond."))
 
+    def test_the_parts_of_one_model_stand_beside_each_other(self):
+        from analysis import page
+
+        for models, titles in (([made_up("a", 6)], ["whole block", "attention", "feed-forward"]), ([made_up("a", 6), made_up("b", 6)], ["a", "b"] * 3)):
+            html = page.page_of(document(*models)).html()
+            section = html[html.index("<h2>Effect on later calls</h2>"):]
+            self.assertEqual(re.findall(r"<h3><span[^>]*></span>([^<]*)</h3>", section[:section.index("</section>")]), titles)
+
     def test_headline_numbers(self):
         from analysis import page
 
@@ -187,6 +196,19 @@ class AnalysisPage(unittest.TestCase):
         self.assertEqual((cells["x"][4], cells["y"][3]), ("4 (block 2)", "3 (block 1)"))
         line = next(trace for figure in figures for trace in figure["data"] if trace["type"] == "scatter" and "hovertext" in trace)
         self.assertTrue(line["hovertext"][3].endswith("<br>call 3 (block 1)"))
+
+    def test_one_value_far_above_the_others_makes_a_logarithmic_axis(self):
+        model = made_up("a", 8)
+        for values, kind in (([90.0] + [0.1] * 7, "log"), ([90.0, 0.0] + [0.1] * 6, None), ([2.0] + [0.1] * 7, None)):
+            model["signatures"]["norms"] = {"title": "Norms", "axes": [{"name": "call", "labels": list("01234567")}], "values": values}
+            _, figures = self.shown(model)
+            self.assertIn(kind, [figure["layout"]["yaxis"].get("type") for figure in figures if figure["data"][-1].get("y") == values], (values, kind))
+
+    def test_the_whole_is_named_after_what_its_parts_are(self):
+        from analysis import page
+
+        names = lambda *parts: page.part_name("", [(part, [({}, {"unit": "nats"})]) for part in ("", *parts)])  # noqa: E731
+        self.assertEqual([names(), names("attention", "feed_forward"), names("feed_forward"), names("copying")], ["", "whole block", "attention", "nats"])
 
     def test_reasons_are_told_once(self):
         from analysis import page
