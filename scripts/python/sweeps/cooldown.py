@@ -6,6 +6,7 @@ import tempfile
 
 from command import Parser, UserError, reported
 from reports.metrics import read_metrics, validation_points
+from study.statistics import bootstrap
 from sweeps import cells, pages, results, training
 from sweeps.models import plan_for, read_models
 
@@ -89,9 +90,7 @@ def loss_columns(losses, seed):
     """Of each validation source the mean over runs, and its interval where there are several."""
     columns = {}
     for source in losses[0]:
-        own = [[each[source]] for each in losses]
-        low, high = results.bootstrap(own, seed) if len(own) > 1 else (None, None)
-        columns |= {f"loss_{source}": sum(loss for [loss] in own) / len(own), f"loss_{source}_low": low, f"loss_{source}_high": high}
+        columns |= dict(zip((f"loss_{source}", f"loss_{source}_low", f"loss_{source}_high"), bootstrap([[each[source]] for each in losses], seed)))
     return columns
 
 

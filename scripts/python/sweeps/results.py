@@ -7,30 +7,24 @@ import json
 import numpy as np
 
 from command import publish
+from study.statistics import bootstrap
 
-RESAMPLES = 2000
 
-
-def bootstrap(values, seed):
-    """95 % of the means over resampled items and resampled seeds; `values`: [seeds, items], the items the same for all seeds."""
-    values = np.asarray(values)
-    seeds, items = values.shape
-    draw, means = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        rows = values if seeds == 1 else values[draw.integers(0, seeds, seeds)]
-        means.append(rows.mean(axis=0)[draw.integers(0, items, items)].mean())
-    return [float(x) for x in np.quantile(means, (0.025, 0.975))]
+def interval(values, seed):
+    """[low, high] of the mean over items and seeds; `values`: [seeds, items], the items the same for all seeds. One value has no interval but itself."""
+    mean, low, high = bootstrap(values, seed)
+    return [mean, mean] if low is None else [low, high]
 
 
 def accuracy(scores, seed, baseline=None):
     """Of one setting: `scores` of each seed (Cells.scores), and of the setting that it is compared with, item by item."""
     hits = np.stack([own["hits"] for own in scores])
-    low, high = bootstrap(hits, seed)
+    low, high = interval(hits, seed)
     row = {"items": hits.shape[1], "seeds": hits.shape[0], "accuracy": float(hits.mean()), "low": low, "high": high,
            "gold_log_probability": float(np.mean([own["margins"].mean() for own in scores]))}
     if baseline is not None:
         difference = hits - np.stack([own["hits"] for own in baseline])
-        low, high = bootstrap(difference, seed)
+        low, high = interval(difference, seed)
         row |= {"difference": float(difference.mean()), "difference_low": low, "difference_high": high}
     return row
 
