@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -78,17 +79,29 @@ class Runs:
         folder = self.out / "runs" / (folder or name)
         self.bar.show(self.done, self.total)
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
-        environment = {key: value for key, value in os.environ.items() if key != "MERISTEM_PYTHON"}  # nobody looks at so many runs' plots
-        with (self.out / "logs" / f"{folder.name}.txt").open("a") as log:
-            done = subprocess.run([*self.command(name, words), "--resume", "auto"], stdout=log, stderr=subprocess.PIPE, text=True, env=environment)
-            log.write(done.stderr)
+        with (self.out / "logs" / f"{folder.name}.txt").open("a") as log, tempfile.TemporaryFile("w+") as said:
+            code = _patient([*self.command(name, words), "--resume", "auto"], log, said)
+            said.seek(0)
+            errors = said.read()
+            log.write(errors)
         self.done += 1
-        if done.returncode != 0 or self.done == self.total:
+        if code != 0 or self.done == self.total:
             self.bar.clear()
-        if done.returncode != 0:
-            sys.stderr.write("".join(done.stderr.splitlines(keepends=True)[-1:]))
-            raise SystemExit(done.returncode)
+        if code != 0:
+            sys.stderr.write("".join(errors.splitlines(keepends=True)[-1:]))
+            raise SystemExit(code if code > 0 else 128 - code)
         return folder
+
+
+def _patient(command, log, said):
+    """The run's exit code. A Ctrl-C reaches it too: it saves and ends, and so do we, but not before it."""
+    environment = {key: value for key, value in os.environ.items() if key != "MERISTEM_PYTHON"}  # nobody looks at so many runs' plots
+    child = subprocess.Popen(command, stdout=log, stderr=said, env=environment)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def trained_model(folder, origin, arguments):

@@ -101,21 +101,26 @@ class TrainingSweepsTest(unittest.TestCase):
         again, _ = self.sweep(cooldown, f"plain={trunk}", "--config", variants, *arguments[7:], "--loop", "0-3, 3", out=self.out.with_name("variants"))
         self.assertEqual([(row["mixture"], row["plan"]) for row in again], [("same", "0-3"), ("same", "0-2, (3)x2"), ("more", "0-3"), ("more", "0-2, (3)x2")])
 
-    def test_killed_and_gone_on_with(self):
+    def test_stopped_and_gone_on_with(self):
+        """By SIGKILL, and by Ctrl-C, which every process of the terminal gets: the run saves before it ends."""
         trunk = next((self.plain / "checkpoints").glob("step-*4"))
-        arguments = [f"plain={trunk}", "--config", self.root / "cool.yaml", "--tasks", "copy-random", "--items", 4, "--shots", 0]
+        arguments = [f"plain={trunk}", "--config", self.root / "cool.yaml", "--tasks", "copy-random", "--items", 4, "--shots", 0, "--set", "schedule.steps=100", "--set", "checkpoint.every=40"]
         whole = self.out.with_name("whole")
         self.sweep(cooldown, *arguments, out=whole)
-        words = [sys.executable, SCRIPTS, "sweep", "cooldown", *arguments, "--out", self.out]
-        process = subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                                   env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM})
-        while not tiny_run.last_step(self.out / "runs" / "plain-plain-cooldown") and process.poll() is None:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        self.assertFalse((self.out / "table.csv").exists())
-        self.sweep(cooldown, *arguments)
-        self.assertEqual((self.out / "table.csv").read_bytes(), (whole / "table.csv").read_bytes())
+        for stop, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 75)):
+            out = self.out.with_name(stop.name)
+            words = [sys.executable, SCRIPTS, "sweep", "cooldown", *arguments, "--out", out]
+            process = subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                                       env=tiny_run.environment() | {"MERISTEM_BINARY": PROGRAM})
+            while tiny_run.last_step(out / "runs" / "plain-plain-cooldown") < 10 and process.poll() is None:
+                time.sleep(0.005)
+            os.killpg(process.pid, stop)
+            _, said = process.communicate()
+            self.assertEqual((process.returncode, (out / "table.csv").exists()), (code, False), said)
+            if stop == signal.SIGINT:
+                self.assertTrue(tiny_run.published(out / "runs" / "plain-plain-cooldown"))
+            self.sweep(cooldown, *arguments, out=out)
+            self.assertEqual((out / "table.csv").read_bytes(), (whole / "table.csv").read_bytes())
 
     def test_what_is_refused(self):
         for arguments, part in ((["--sizes", "5"], "--sizes: found 5"), (["--train", "copy"], "--train"), (["--draws", "0"], "--draws"), (["--loops", "free"], "--loops"),
