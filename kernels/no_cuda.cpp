@@ -37,9 +37,11 @@ void attention_forward(const AttentionShape&, AttentionInput, AttentionInput, At
 }
 
 void attention_backward(const AttentionShape&, AttentionInput, AttentionInput, AttentionInput, AttentionInput, AttentionInput, const float*,
-                        float*, AttentionOutput, AttentionOutput, AttentionOutput, Stream) {
+                        float*, float*, AttentionOutput, AttentionOutput, AttentionOutput, Stream) {
   refuse("attention");
 }
+
+std::int64_t attention_sums(const AttentionShape&) { refuse("attention"); }
 
 void cross_entropy(const CrossEntropyShape&, void*, const std::int32_t*, float*, bool, Stream) { refuse("cross_entropy"); }
 

@@ -94,7 +94,7 @@ MERISTEM_DEVICE void write_output(const ForwardParameters& p, const Place& place
   MERISTEM_UNROLL
   for (int m = 0; m < kWarpTiles; ++m) {
     finish(state[m]);
-    stage_rows<D>(staging, row + 16 * m, out[m], 1 / state[m].sum[0], 1 / state[m].sum[1]);
+    stage_rows<D, D>(staging, row + 16 * m, 0, out[m], 1 / state[m].sum[0], 1 / state[m].sum[1]);
     MERISTEM_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int r = row + 16 * m + 8 * half + lane / 4;
@@ -105,7 +105,7 @@ MERISTEM_DEVICE void write_output(const ForwardParameters& p, const Place& place
   }
   device::warp_sync();
   const device::gptr<std::uint16_t> to = device::gptr<std::uint16_t>(p.out.data) + (token * p.out.row_stride + head * p.out.head_stride);
-  write_rows<D, 16 * kWarpTiles>(staging, row, to, p.out.row_stride, valid);
+  write_rows<D, 16 * kWarpTiles, D>(staging, row, 0, to, p.out.row_stride, valid);
 }
 
 template <int D, int kKeys>

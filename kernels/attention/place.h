@@ -75,38 +75,37 @@ MERISTEM_DEVICE bool hides_any(const Window& window, int query, int queries, int
   return key < window.first(query + queries - 1) || key + keys - 1 > window.last(query);
 }
 
-// Rows are queries from `row` on, columns keys from `key` on. A lane counts columns from its own first one, so that each is a constant.
+// Hides what lies outside of columns first to last, which count from the lane's own first one: so each is a constant.
+template <int tiles>
+MERISTEM_DEVICE void keep_columns(Registers<Accumulator, tiles>& scores, int half, int first, int last) {
+  MERISTEM_UNROLL
+  for (int n = 0; n < tiles; ++n) {
+    MERISTEM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (8 * n + i < first || 8 * n + i > last) scores[n][2 * half + i] = -device::infinity();
+    }
+  }
+}
+
+// Rows are queries from `row` on, columns keys from `key` on.
 template <int tiles>
 MERISTEM_DEVICE void mask_keys(Registers<Accumulator, tiles>& scores, const Window& window, int row, int key) {
   const int lane = device::lane_index(), mine = key + lane % 4 * 2;
   MERISTEM_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const int query = row + lane / 4 + 8 * half, first = window.first(query) - mine, last = window.last(query) - mine;
-    MERISTEM_UNROLL
-    for (int n = 0; n < tiles; ++n) {
-      MERISTEM_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        if (8 * n + i < first || 8 * n + i > last) scores[n][2 * half + i] = -device::infinity();
-      }
-    }
+    const int query = row + lane / 4 + 8 * half;
+    keep_columns(scores, half, window.first(query) - mine, window.last(query) - mine);
   }
 }
 
 // Rows are keys from `row` on, columns queries from `query` on.
 template <int tiles>
 MERISTEM_DEVICE void mask_queries(Registers<Accumulator, tiles>& scores, const Window& window, int row, int query) {
-  const int lane = device::lane_index();
+  const int lane = device::lane_index(), mine = query + lane % 4 * 2;
   MERISTEM_UNROLL
-  for (int n = 0; n < tiles; ++n) {
-    MERISTEM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const int column = query + 8 * n + lane % 4 * 2 + i, first = window.first(column), last = window.last(column);
-      MERISTEM_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const int key = row + lane / 4 + 8 * half;
-        if (key < first || key > last) scores[n][2 * half + i] = -device::infinity();
-      }
-    }
+  for (int half = 0; half < 2; ++half) {
+    const int key = row + lane / 4 + 8 * half;
+    keep_columns(scores, half, key - window.right - mine, key < window.length ? key + window.left - mine : -1);
   }
 }
 

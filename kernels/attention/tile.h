@@ -80,11 +80,20 @@ MERISTEM_DEVICE void load_right_of_rows(Fragment& to, SharedAddress tile, int ro
   device::ldmatrix_x4(to, fragment_address<D>(tile, row, lane / 16 * 8 + lane % 8, lane / 8 % 2, step));
 }
 
-// Columns 16 pair to 16 pair + 15 as two right operands, summed over rows row to row + 15.
+// Columns 16 pair to 16 pair + 15, counted from chunk `chunk` on (a multiple of four; of eight where pair reaches 4), as two right
+// operands, summed over rows row to row + 15.
 template <int D>
-MERISTEM_DEVICE void load_right_of_columns(Fragment& to, SharedAddress tile, int row, int pair) {
+MERISTEM_DEVICE void load_right_of_columns(Fragment& to, SharedAddress tile, int row, int pair, int chunk = 0) {
   const int lane = device::lane_index();
-  device::ldmatrix_x4_trans(to, fragment_address<D>(tile, row, lane % 16, lane / 16, pair));
+  device::ldmatrix_x4_trans(to, fragment_address<D>(tile, row, lane % 16, chunk + lane / 16, pair));
+}
+
+// As load_left, of the tile's transpose: columns 16 part to 16 part + 15, counted from chunk `chunk` on, are the operand's rows, and the
+// tile's rows row to row + 15 its columns.
+template <int D>
+MERISTEM_DEVICE void load_left_of_columns(Fragment& to, SharedAddress tile, int row, int part, int chunk) {
+  const int lane = device::lane_index();
+  device::ldmatrix_x4_trans(to, fragment_address<D>(tile, row, lane / 16 * 8 + lane % 8, chunk + lane / 8 % 2, part));
 }
 
 // Accumulators of 16 x 16 as the left operand of the next product: lane for lane the same elements, rounded to bf16.
@@ -95,26 +104,31 @@ MERISTEM_DEVICE void pack_left(Fragment& to, const Accumulator& left, const Accu
   to[3] = device::pack_bf16(right[2], right[3]);
 }
 
-// This warp's accumulators (16 rows from `row` on) into its own rows of the tile, rounded to bf16.
-template <int D>
-MERISTEM_DEVICE void stage_rows(SharedAddress tile, int row, const Registers<Accumulator, D / 8>& rows, float low_factor,
+// This warp's accumulators, 16 rows from `row` on and `columns` columns from chunk `chunk` on, into the tile, rounded to bf16.
+template <int D, int columns>
+MERISTEM_DEVICE void stage_rows(SharedAddress tile, int row, int chunk, const Registers<Accumulator, columns / 8>& rows, float low_factor,
                                 float high_factor) {
   const int lane = device::lane_index(), word = lane % 4 * 4;
   MERISTEM_UNROLL
-  for (int n = 0; n < D / 8; ++n) {
-    device::sts(chunk_address<D>(tile, row + lane / 4, n) + word, device::pack_bf16(rows[n][0] * low_factor, rows[n][1] * low_factor));
-    device::sts(chunk_address<D>(tile, row + lane / 4 + 8, n) + word,
-                device::pack_bf16(rows[n][2] * high_factor, rows[n][3] * high_factor));
+  for (int n = 0; n < columns / 8; ++n) {
+    const SharedAddress at = chunk_address<D>(tile, row + lane / 4, chunk + n) + word;
+    device::sts(at, device::pack_bf16(rows[n][0] * low_factor, rows[n][1] * low_factor));
+    device::sts(at + 8 * kRowBytes<D>, device::pack_bf16(rows[n][2] * high_factor, rows[n][3] * high_factor));
   }
 }
 
-// `count` staged rows from `row` on to global memory, 16 bytes a lane; rows from `valid` on are left out. `to` is the tile's row 0.
-template <int D, int count>
-MERISTEM_DEVICE void write_rows(SharedAddress tile, int row, device::gptr<std::uint16_t> to, std::int64_t row_stride, int valid) {
-  constexpr int kChunks = D / 8;
+// `count` staged rows from `row` on, `columns` columns from chunk `chunk` on, to global memory, 16 bytes a lane; rows from `valid` on are
+// left out. `to` is the tile's row 0.
+template <int D, int count, int columns>
+MERISTEM_DEVICE void write_rows(SharedAddress tile, int row, int first_chunk, device::gptr<std::uint16_t> to, std::int64_t row_stride,
+                                int valid) {
+  constexpr int kChunks = columns / 8;
+  static_assert(kChunks >= 4);
   MERISTEM_UNROLL
   for (int i = 0; i < count * kChunks / device::kWarp; ++i) {
-    const int at = i * device::kWarp + device::lane_index(), r = row + at / kChunks, chunk = at % kChunks;
+    const int at = i * device::kWarp + device::lane_index(), chunk = first_chunk + at % kChunks;
+    // Eight lanes read at a time. Where they have two rows, these lie four apart: their chunks then fall on different banks.
+    const int r = row + (kChunks == 4 ? at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4 : at / kChunks);
     const auto words = device::lds<device::Vec4>(chunk_address<D>(tile, r, chunk));
     if (r < valid) device::stg(to + (r * row_stride + chunk * 8), words);
   }

@@ -44,7 +44,7 @@ struct Documents {
 
 // Returns [N, H*K] of the same type; causal within each document. Differentiable in qkv_NC. kFused: on a CPU fp32 and bf16 and even
 // head dims, on a GPU bf16 and head dims 64 and 128; reads documents.offsets and the projection in place by its strides; saves qkv, the
-// result and its log-sum-exp; gradients are deterministic.
+// result and its log-sum-exp; gradients are deterministic, on a GPU where LibTorch is asked for that (run.deterministic).
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a

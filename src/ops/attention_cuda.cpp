@@ -1,5 +1,7 @@
 #include <cmath>
 
+#include <ATen/Context.h>
+
 #include "meristem_kernels/attention.h"
 #include "ops/attention_passes.h"
 #include "ops/launch.h"
@@ -49,11 +51,15 @@ void forward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const Docume
 void backward_cuda(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, const at::Tensor& out,
                    const at::Tensor& d_out, const at::Tensor& log_sum_exp_HN, const at::Tensor& d_qkv_NC) {
   const at::Tensor delta = at::empty_like(log_sum_exp_HN);
+  const kernels::AttentionShape of = kernel_shape(qkv_NC, shape, documents.offsets);
+  // Adding dQ up takes five products where an order of summation takes seven (run.deterministic).
+  const std::int64_t sums = at::globalContext().deterministicAlgorithms() ? 0 : kernels::attention_sums(of);
+  const at::Tensor dq_sums = sums == 0 ? at::Tensor() : at::empty({sums}, delta.options());
   const InputParts in(words(qkv_NC), qkv_NC.stride(0), shape);
   const OutputParts d_in(words(d_qkv_NC), d_qkv_NC.stride(0), shape);
-  kernels::attention_backward(kernel_shape(qkv_NC, shape, documents.offsets), in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
+  kernels::attention_backward(of, in.q, in.k, in.v, {words(out), out.stride(0), shape.head_dim},
                               {words(d_out), d_out.stride(0), shape.head_dim}, log_sum_exp_HN.data_ptr<float>(), delta.data_ptr<float>(),
-                              d_in.q, d_in.k, d_in.v, stream_of(qkv_NC));
+                              sums == 0 ? nullptr : dq_sums.data_ptr<float>(), d_in.q, d_in.k, d_in.v, stream_of(qkv_NC));
 }
 
 }  // namespace

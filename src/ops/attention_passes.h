@@ -9,7 +9,7 @@
 namespace meristem::ops {
 
 // qkv_NC, out and d_out: rows as `rows` makes them. documents: with offsets. log_sum_exp_HN: float32, on a CPU by any strides. The backward
-// pass is deterministic.
+// pass is deterministic; in CUDA where LibTorch is asked for deterministic algorithms, and else by chance in the last bits of dq.
 struct AttentionPasses {
   // Throws where the kernels take no such tensor.
   void (*check)(const at::Tensor& qkv_NC, const HeadShape& shape);

@@ -64,15 +64,16 @@ inline constexpr std::int64_t kNotCounted = -1;  // in place of exchanges
 inline std::string text_of(const Work& work) {
   return std::to_string(work.blocks) + " blocks, " + std::to_string(work.products) + " products, " + std::to_string(work.copies) +
          " copies, " + std::to_string(work.barriers) + " barriers of warps, " + std::to_string(work.stored) + " bytes stored, " +
-         std::to_string(work.exchanges) + " exchanges, " + std::to_string(work.shared) + " bytes of shared memory";
+         std::to_string(work.exchanges) + " exchanges, " + std::to_string(work.shared) + " bytes of shared memory, " +
+         std::to_string(work.added) + " bytes added";
 }
 inline Work operator+(const Work& a, const Work& b) {
   return {a.blocks + b.blocks, a.products + b.products,   a.copies + b.copies, a.barriers + b.barriers,
-          a.stored + b.stored, a.exchanges + b.exchanges, a.shared + b.shared};
+          a.stored + b.stored, a.exchanges + b.exchanges, a.shared + b.shared, a.added + b.added};
 }
 // As the dense kernels need it: no product, no copy.
 inline Work row_work(std::int64_t blocks, std::int64_t barriers, std::int64_t stored, std::int64_t shared) {
-  return {blocks, 0, 0, barriers, stored, kNotCounted, shared};
+  return {blocks, 0, 0, barriers, stored, kNotCounted, shared, 0};
 }
 // Empty where `done` is what was needed.
 inline std::string wrong_work(Work done, const Work& needed) {

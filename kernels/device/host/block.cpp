@@ -246,10 +246,10 @@ void Block::count_warp_access(const Site& site, const std::uint64_t* rows) {
   line.bank_conflicts += bank_conflicts(rows, kAllLanes, 16);
 }
 
-void Block::begin_copy(SharedAddress to, const void* from, const Site& site) {
-  shared_->begin_copy(to, running_, site);
+void Block::begin_copy(SharedAddress to, const void* from, int bytes, const Site& site) {
+  shared_->begin_copy(to, bytes, running_, site);
   ++work_.copies;
-  self().copies.push_back({to, from, self().committed, site});
+  self().copies.push_back({to, from, bytes, self().committed, site});
 }
 
 void Block::wait_copies(int pending) {
@@ -258,8 +258,8 @@ void Block::wait_copies(int pending) {
   for (const Copy& copy : mine.copies) {
     if (!landed(copy)) continue;
     Vec4 value{};
-    if (copy.from != nullptr) std::memcpy(&value, copy.from, 16);
-    shared_->land_copy(copy.to, running_, value);
+    if (copy.from != nullptr) std::memcpy(&value, copy.from, static_cast<std::size_t>(copy.bytes));
+    shared_->land_copy(copy.to, copy.bytes, running_, value);
   }
   std::erase_if(mine.copies, landed);
 }

@@ -67,6 +67,7 @@ class Block {
   SharedMemory& shared() { return *shared_; }
   void count_access(const Site& site, std::uint64_t address, int bytes, bool shared);
   void count_store(int bytes) { work_.stored += bytes; }
+  void count_addition(int bytes) { work_.added += bytes; }
   void count_warp_access(const Site& site, const std::uint64_t* rows);  // ldmatrix, stmatrix: 32 rows of 16 bytes
 
   // Waits until every lane of `lanes` is at the same call; the last one runs act(arguments by lane).
@@ -83,7 +84,7 @@ class Block {
   void barrier(Collective op, int id, int threads, const Site& site);
   void synchronise_warp() { clocks_.synchronise_warp(running_ / kWarp); }
 
-  void begin_copy(SharedAddress to, const void* from, const Site& site);
+  void begin_copy(SharedAddress to, const void* from, int bytes, const Site& site);
   void commit_copies() { ++self().committed; }
   void wait_copies(int pending);
 
@@ -97,7 +98,7 @@ class Block {
   struct Copy {
     SharedAddress to;
     const void* from;  // null: zeros
-    int group;
+    int bytes, group;
     Site site;
   };
   struct Thread {

@@ -66,14 +66,16 @@ void* SharedMemory::write(SharedAddress to, int bytes, Actor actor, const Site& 
   return reinterpret_cast<std::uint8_t*>(bytes_.data()) + (to - kBase);
 }
 
-void SharedMemory::begin_copy(SharedAddress to, int thread, const Site& site) {
-  std::memset(write(to, 16, {thread}, site), kPoison, 16);
-  for (std::size_t word = word_of(to); word < word_of(to) + 4; ++word) words_[word].copier = static_cast<std::int16_t>(thread);
+void SharedMemory::begin_copy(SharedAddress to, int bytes, int thread, const Site& site) {
+  std::memset(write(to, bytes, {thread}, site), kPoison, static_cast<std::size_t>(bytes));
+  const std::size_t end = word_of(to) + static_cast<std::size_t>(bytes) / 4;
+  for (std::size_t word = word_of(to); word < end; ++word) words_[word].copier = static_cast<std::int16_t>(thread);
 }
 
-void SharedMemory::land_copy(SharedAddress to, int thread, const Vec4& value) {
-  std::memcpy(reinterpret_cast<std::uint8_t*>(bytes_.data()) + (to - kBase), &value, 16);
-  for (std::size_t word = word_of(to); word < word_of(to) + 4; ++word) {
+void SharedMemory::land_copy(SharedAddress to, int bytes, int thread, const Vec4& value) {
+  std::memcpy(reinterpret_cast<std::uint8_t*>(bytes_.data()) + (to - kBase), &value, static_cast<std::size_t>(bytes));
+  const std::size_t end = word_of(to) + static_cast<std::size_t>(bytes) / 4;
+  for (std::size_t word = word_of(to); word < end; ++word) {
     words_[word].copier = -1;
     words_[word].write_stamp = clocks_.now(thread / kWarp);
   }

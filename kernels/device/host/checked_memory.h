@@ -87,9 +87,9 @@ class SharedMemory {
   // Each checks bounds and alignment, then races (unless detection is off), and throws a Report.
   const void* read(SharedAddress from, int bytes, Actor actor, const Site& site);
   void* write(SharedAddress to, int bytes, Actor actor, const Site& site, bool atomic = false);
-  // An asynchronous 16-byte copy by `thread`: until it lands the bytes are poison and nobody may touch them.
-  void begin_copy(SharedAddress to, int thread, const Site& site);
-  void land_copy(SharedAddress to, int thread, const Vec4& value);
+  // An asynchronous copy of 4 or 16 bytes by `thread`: until it lands the bytes are poison and nobody may touch them.
+  void begin_copy(SharedAddress to, int bytes, int thread, const Site& site);
+  void land_copy(SharedAddress to, int bytes, int thread, const Vec4& value);
 
  private:
   struct Word {

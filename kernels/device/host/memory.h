@@ -65,7 +65,14 @@ void stg_streaming(gptr<T> p, const Vec4& value, host::Site site = host::Site::c
 template <class T>
 void atomic_add(gptr<T> p, T value, host::Site site = host::Site::current()) {
   host::check_global(p, sizeof(T), site);
+  host::Block::current().count_addition(sizeof(T));
   *p.raw += value;
+}
+inline void atomic_add_2(gptr<float> p, float first, float second, host::Site site = host::Site::current()) {
+  host::check_global(p, 2 * sizeof(float), site);
+  host::Block::current().count_addition(2 * sizeof(float));
+  p.raw[0] += first;
+  p.raw[1] += second;
 }
 
 // Shared memory by 32-bit byte address.
@@ -106,7 +113,14 @@ void cp_async_16(SharedAddress to, gptr<T> from, bool valid, host::Site site = h
   if (valid) host::check_global(from, 16, site);
   host::Block& block = host::Block::current();
   block.count_access(site, to, 16, true);
-  block.begin_copy(to, valid ? from.raw : nullptr, site);
+  block.begin_copy(to, valid ? from.raw : nullptr, 16, site);
+}
+template <class T>
+void cp_async_4(SharedAddress to, gptr<T> from, bool valid, host::Site site = host::Site::current()) {
+  if (valid) host::check_global(from, 4, site);
+  host::Block& block = host::Block::current();
+  block.count_access(site, to, 4, true);
+  block.begin_copy(to, valid ? from.raw : nullptr, 4, site);
 }
 inline void cp_async_commit() { host::Block::current().commit_copies(); }
 template <int pending>

@@ -19,12 +19,13 @@ struct LineTraffic {
 };
 
 // What the blocks of a test's launches did: tests compare it with what the problem needs, since work on hidden or absent elements changes
-// no result. Products and barriers are of warps, copies of lanes (16 bytes each); stored: bytes written to global memory, so that an
-// element that two threads write is noticed.
+// no result. Products and barriers are of warps, copies of lanes; stored and added: bytes written to global memory and added there
+// atomically, so that an element that two threads write is noticed.
 struct Work {
   std::int64_t blocks = 0, products = 0, copies = 0, barriers = 0, stored = 0;
   std::int64_t exchanges = 0;  // shuffles and votes of warps
   std::int64_t shared = 0;     // bytes of shared memory that a block asked for, summed over the launches
+  std::int64_t added = 0;
   friend bool operator==(const Work&, const Work&) = default;
 };
 

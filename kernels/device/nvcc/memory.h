@@ -46,6 +46,15 @@ MERISTEM_DEVICE void stg_streaming(gptr<T> p, const Vec4& value) {
 }
 MERISTEM_DEVICE void atomic_add(gptr<float> p, float value) { atomicAdd(p.raw, value); }
 MERISTEM_DEVICE void atomic_add(gptr<int> p, int value) { atomicAdd(p.raw, value); }
+// To two neighbours, aligned to 8 bytes; each for itself.
+MERISTEM_DEVICE void atomic_add_2(gptr<float> p, float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(p.raw), "f"(first), "f"(second) : "memory");
+#else
+  atomicAdd(p.raw, first);
+  atomicAdd(p.raw + 1, second);
+#endif
+}
 
 // Shared memory by 32-bit byte address. Every access is volatile and clobbers memory: nvcc must not move one across a barrier.
 
@@ -104,6 +113,11 @@ MERISTEM_DEVICE void atomic_add_shared(SharedAddress to, float value) {
 template <class T>
 MERISTEM_DEVICE void cp_async_16(SharedAddress to, gptr<T> from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from.raw), "r"(valid ? 16 : 0) : "memory");
+}
+// The same of four bytes, through the first-level cache.
+template <class T>
+MERISTEM_DEVICE void cp_async_4(SharedAddress to, gptr<T> from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from.raw), "r"(valid ? 4 : 0) : "memory");
 }
 MERISTEM_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

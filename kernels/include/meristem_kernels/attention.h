@@ -38,10 +38,14 @@ void attention_forward(const AttentionShape& shape, AttentionInput q, AttentionI
                        float* log_sum_exp, Stream stream);
 
 // Gradients of q [T, H * D], k and v [T, G * D] from d_out and what the forward pass gave (out, log_sum_exp). Probabilities are computed
-// again. `delta` is scratch for H * T floats. Each gradient element has one writer and a fixed order of summation, and there are no
-// atomics: equal bits on every run. Three launches.
+// again. `delta` is scratch for H * T floats, `dq_sums` for attention_sums(shape). Two variants: where dq_sums is null, each gradient
+// element has one writer and a fixed order of summation: equal bits on every run, for 7 products a tile. With dq_sums blocks add dq up in
+// it atomically: 5 products, and dq's last bits may differ from run to run. Three launches.
 void attention_backward(const AttentionShape& shape, AttentionInput q, AttentionInput k, AttentionInput v, AttentionInput out,
-                        AttentionInput d_out, const float* log_sum_exp, float* delta, AttentionOutput dq, AttentionOutput dk,
-                        AttentionOutput dv, Stream stream);
+                        AttentionInput d_out, const float* log_sum_exp, float* delta, float* dq_sums, AttentionOutput dq,
+                        AttentionOutput dk, AttentionOutput dv, Stream stream);
+
+// How many floats dq_sums takes; 0 where the current device has not the shared memory for it (163 KiB a block): then it must be null.
+std::int64_t attention_sums(const AttentionShape& shape);
 
 }  // namespace meristem::kernels

@@ -18,6 +18,9 @@ std::string wrong_places();  // places_check.cpp
 namespace {
 
 using Attention = AttentionProblem<CpuMemory>;
+using dev::host::kA10;
+using dev::host::kA100;
+using dev::host::kH200;
 
 // How much work a problem needs, counted from which keys each query sees: a kernel that also visits tiles without a visible pair gives the
 // same results, later.
@@ -40,6 +43,7 @@ Seen keys_of(const AttentionCase& given, int length, int query) {
 // the rows of each need, from the first column that one of them sees to the last. Columns are keys, or queries if `transposed`.
 struct TileCount {
   int tiles = 0, steps = 0;
+  int rows = 0;  // that the steps' columns hold, as far as the document has them
 };
 TileCount count_tiles(const AttentionCase& given, int rows, int columns, bool transposed) {
   TileCount count;
@@ -55,6 +59,7 @@ TileCount count_tiles(const AttentionCase& given, int rows, int columns, bool tr
       }
       ++count.tiles;
       count.steps += last / columns - first / columns + 1;
+      count.rows += std::min(length, (last / columns + 1) * columns) - first / columns * columns;
     }
   }
   return count;
@@ -84,20 +89,53 @@ Work forward_work(const AttentionCase& given) {
   return work;
 }
 
-Work backward_work(const AttentionCase& given) {
+// delta's launch of the backward pass: a number a row, and where dQ is added up, its sums to zero.
+Work delta_work(const AttentionCase& given) {
+  const std::int64_t numbers = tokens_of(given) * given.heads, rows = 128 / (given.head_dim / 8);  // of a block
+  Work work;
+  work.blocks = (numbers + rows - 1) / rows;
+  work.stored = numbers * 4 * (given.tiled ? 1 + given.head_dim : 1);
+  work.exchanges = work.blocks * 4 * (given.head_dim == 64 ? 3 : 4);  // the sum over the lanes of a row
+  return work;
+}
+std::int64_t gradient_bytes(const AttentionCase& given) {
+  return tokens_of(given) * (given.heads + 2 * given.kv_heads) * given.head_dim * 2;
+}
+// A block of keys takes with each step's queries their log-sum-exp and delta, in two stages.
+void add_numbers(Work& work, const AttentionCase& given, const TileCount& count, int queries) {
+  work.copies += std::int64_t{count.steps} * given.heads * 2 * queries;
+  work.shared += 2 * 2 * queries * 4;
+}
+
+Work deterministic_work(const AttentionCase& given) {
   const int queries = given.head_dim == 64 ? 64 : 32;
-  const Work keys = tiled_work(given, 64, queries, true, given.kv_heads, 128, 2 * queries, 4);
-  const Work rows = tiled_work(given, 64, 64, false, given.heads, 128, 128, 3);
-  const std::int64_t numbers = tokens_of(given) * given.heads;  // delta's
-  const int delta_rows = 128 / (given.head_dim / 8);            // of a block of the kernel that computes it
-  const std::int64_t delta_blocks = (numbers + delta_rows - 1) / delta_rows;
-  return {keys.blocks + rows.blocks + delta_blocks,
-          keys.products + rows.products,
-          keys.copies + rows.copies,
-          keys.barriers + rows.barriers,
-          numbers * 4 + tokens_of(given) * (given.heads + 2 * given.kv_heads) * given.head_dim * 2,
-          delta_blocks * 4 * (given.head_dim == 64 ? 3 : 4),  // delta's sum over the lanes of a row
-          keys.shared + rows.shared + 2 * 2 * queries * 4};   // with two stages of log-sum-exp and delta of the queries
+  Work keys = tiled_work(given, 64, queries, true, given.kv_heads, 128, 2 * queries, 4);
+  add_numbers(keys, given, count_tiles(given, 64, queries, true), queries);
+  keys.stored = gradient_bytes(given);
+  return delta_work(given) + keys + tiled_work(given, 64, 64, false, given.heads, 128, 128, 3);
+}
+
+// 8 warps, two barriers a step and one a tile; P and dS in shared memory; a sum of dQ for each pair of a key tile and a query that one of
+// its steps holds.
+Work adding_work(const AttentionCase& given) {
+  const int queries = given.head_dim == 64 ? 128 : 64;
+  const TileCount count = count_tiles(given, 128, queries, true);
+  Work work = tiled_work(given, 128, queries, true, given.kv_heads, 256, 2 * queries, 5);
+  add_numbers(work, given, count, queries);
+  work.barriers = std::int64_t{8} * (2 * count.steps * given.heads + count.tiles * given.kv_heads);
+  work.shared += 2 * 128 * queries * 2;
+  work.added = std::int64_t{count.rows} * given.heads * given.head_dim * 4;
+  work.blocks += (tokens_of(given) * given.heads * (given.head_dim / 8) + 255) / 256;  // that round dQ
+  work.stored = gradient_bytes(given);
+  return delta_work(given) + work;
+}
+
+// 161 KiB and 1 KiB, or none of the device's blocks adds dQ up.
+bool adds(const AttentionCase& given) { return given.tiled && Grid::current().settings.limits.shared_of_processor >= 164 << 10; }
+
+Work backward_work(AttentionCase given) {
+  given.tiled = adds(given);
+  return given.tiled ? adding_work(given) : deterministic_work(given);
 }
 
 // What a caller must not ask for. Each line of the list is one wrong thing; what is refused must be refused before anything runs.
@@ -105,6 +143,7 @@ struct AttentionCall {
   kernels::AttentionShape shape;
   kernels::AttentionInput q, k, v, out, d_out;
   kernels::AttentionOutput written, dq, dk, dv;
+  float* dq_sums = nullptr;
 };
 
 AttentionCall attention_call(const Attention& problem) {
@@ -118,7 +157,8 @@ AttentionCall attention_call(const Attention& problem) {
           out,
           problem.gradient('q'),
           problem.gradient('k'),
-          problem.gradient('v')};
+          problem.gradient('v'),
+          nullptr};
 }
 
 struct Refusal {
@@ -146,6 +186,7 @@ std::vector<Refusal> attention_refusals() {
       {"dq not aligned", false, true, [](AttentionCall& c) { c.dq.data += 1; }},
       {"dk not aligned", false, true, [](AttentionCall& c) { c.dk.data += 1; }},
       {"dv not aligned", false, true, [](AttentionCall& c) { c.dv.data += 1; }},
+      {"the sums of dq not aligned", false, true, [](AttentionCall& c) { c.dq_sums = reinterpret_cast<float*>(std::uintptr_t{4}); }},
       {"a row stride of 193", true, true, [](AttentionCall& c) { c.q.row_stride = 193; }},
       {"a row stride of 196", true, true, [](AttentionCall& c) { c.v.row_stride = 196; }},
       {"a head stride of 60", true, true, [](AttentionCall& c) { c.k.head_stride = 60; }},
@@ -157,8 +198,8 @@ std::vector<Refusal> attention_refusals() {
 std::string refusal(bool backward, const AttentionCall& c, const Attention& problem) {
   return refusal_of([&] {
     if (backward) {
-      kernels::attention_backward(c.shape, c.q, c.k, c.v, c.out, c.d_out, problem.log_sum_exp.data(), problem.delta.data(), c.dq, c.dk,
-                                  c.dv, nullptr);
+      kernels::attention_backward(c.shape, c.q, c.k, c.v, c.out, c.d_out, problem.log_sum_exp.data(), problem.delta.data(), c.dq_sums, c.dq,
+                                  c.dk, c.dv, nullptr);
     } else {
       kernels::attention_forward(c.shape, c.q, c.k, c.v, c.written, problem.log_sum_exp.data(), nullptr);
     }
@@ -213,7 +254,8 @@ std::string forward_faults(const AttentionCase& one, const dev::Limits& device) 
   });
 }
 
-std::string backward_faults(const AttentionCase& one) {
+std::string backward_faults(const AttentionCase& one, const dev::Limits& device) {
+  const On on(device);
   Attention problem(one);
   const AttentionResult& same = references(problem).same;
   const int width = one.heads * one.head_dim;
@@ -271,8 +313,10 @@ std::string conflicts_are_counted() {
   return lines >= 6 ? "" : "wrong: shared memory is counted at " + std::to_string(lines) + " lines";
 }
 
-std::string schedules_agree() {
-  const AttentionCase one{"", {90, 77}, 2, 1, 64};
+// Without atomics always; with them where a row of dQ has one block that adds to it.
+std::string schedules_agree(bool tiled) {
+  AttentionCase one{"", {90, 77}, 2, 1, 64};
+  one.tiled = tiled;
   return same_in_two_schedules(forward_work(one) + backward_work(one), [&] {
     Attention problem(one);
     problem.run();
@@ -286,24 +330,34 @@ std::string schedules_agree() {
 }  // namespace
 
 std::vector<Part> parts() {
-  std::vector<Part> all{{"forward 64", {}}, {"backward 64", {}}, {"forward 128", {}}, {"backward 128", {}}};
+  std::vector<Part> all{{"forward 64", {}},  {"backward 64", {}},  {"tiled 64", {}},
+                        {"forward 128", {}}, {"backward 128", {}}, {"tiled 128", {}}};
   Part whole{"whole",
              {{"the cases hold what they are named for", cases_are_as_named},
               {"the check sees one row", check_sees_one_row},
               {"bank conflicts are counted at each line", conflicts_are_counted},
-              {"two schedules give the same bits", schedules_agree},
-              {"offsets beyond 2^31 elements", [] { return of_kind("wrong", wrong_far_rows<CpuMemory>()); }}}};
+              {"two schedules give the same bits", [] { return schedules_agree(false) + schedules_agree(true); }},
+              {"offsets beyond 2^31 elements",
+               [] { return of_kind("wrong", wrong_far_rows<CpuMemory>(false) + wrong_far_rows<CpuMemory>(true)); }}}};
   auto cases = attention_cases();
   for (const AttentionCase& one : random_attention_cases(12)) cases.push_back(one);
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const AttentionCase& one = cases[i];
-    const std::size_t first = one.head_dim == 64 ? 0 : 2;
-    all[first].problems.push_back({one.name, [one] { return forward_faults(one, dev::host::kH200); }});
-    if (one.head_dim == 128 && i % 3 == 0) {
-      all[first].problems.push_back({one.name + ", on an A100", [one] { return forward_faults(one, dev::host::kA100); }});
+    const std::size_t first = one.head_dim == 64 ? 0 : 3;
+    AttentionCase tiled = one;
+    tiled.tiled = true;
+    all[first].problems.push_back({one.name, [one] { return forward_faults(one, kH200); }});
+    all[first + 1].problems.push_back({one.name, [one] { return backward_faults(one, kH200); }});
+    all[first + 2].problems.push_back({one.name, [tiled] { return backward_faults(tiled, kH200); }});
+    // Other devices: what an A100 has room for, and one without the shared memory for dQ's sums.
+    if (i % 3 == 0 && one.head_dim == 128) {
+      all[first].problems.push_back({one.name + ", on an A100", [one] { return forward_faults(one, kA100); }});
     }
-    all[first + 1].problems.push_back({one.name, [one] { return backward_faults(one); }});
-    if (i % 8 == 7) whole.problems.push_back({one.name, [one] { return whole_faults(one); }});
+    if (i % 8 == 0) {
+      all[first + 2].problems.push_back({one.name + ", on an A100", [tiled] { return backward_faults(tiled, kA100); }});
+      all[first + 2].problems.push_back({one.name + ", on an A10", [tiled] { return backward_faults(tiled, kA10); }});
+    }
+    if (i % 8 == 7) whole.problems.push_back({one.name, [i, one, tiled] { return whole_faults(i % 16 == 7 ? one : tiled); }});
   }
   all.push_back({"places", {{"window", [] { return of_kind("wrong", wrong_places()); }}}});
   all.push_back({"refusals", {{"refusals", [] { return of_kind("refusal", wrong_refusals()); }}}});

@@ -79,3 +79,16 @@ TEST_CASE("the operator reads the offsets that a batch brings, and makes none it
   CHECK_THROWS_WITH(ops::fused_attention(ops::kAttentionPassesCuda, qkv.to(torch::kFloat), shape, documents),
                     Catch::Contains("expected [N, 256] of BFloat16"));
 }
+
+TEST_CASE("attention's gradients are added up in any order, unless deterministic algorithms are asked for") {
+  const test::TensorsAsDeviceMemory on_the_device;
+  test::Grid& grid = test::Grid::current();
+  for (const bool deterministic : {false, true}) {
+    INFO(deterministic);
+    at::globalContext().setDeterministicAlgorithms(deterministic, false);
+    grid.work = {};
+    check({"documents", {150, 40}, 2, 1, 64}, false, false);
+    CHECK((grid.work.added == 0) == deterministic);
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}

@@ -21,6 +21,7 @@ struct AttentionCase {
   float query_factor = 1;  // of a standard normal
   float bias = 0;          // added to queries, taken from keys: far below zero go the scores
   std::uint32_t seed = 0;  // of the schedule
+  bool tiled = false;      // the backward pass that adds dQ up, if the device has the shared memory for it
 };
 
 template <class Memory>
@@ -40,7 +41,8 @@ class AttentionProblem {
         d_out(size(out_columns)),
         d_qkv(size(columns)),
         log_sum_exp(static_cast<std::size_t>(tokens * parameters.heads)),
-        delta(static_cast<std::size_t>(tokens * parameters.heads)) {
+        delta(static_cast<std::size_t>(tokens * parameters.heads)),
+        dq_sums(sums()) {
     offsets[0] = 0;
     for (std::size_t i = 0; i < given.lengths.size(); ++i) offsets[i + 1] = offsets[i] + given.lengths[i];
     std::mt19937 random(17);
@@ -62,8 +64,8 @@ class AttentionProblem {
   // Reads the output and the log-sum-exp that are there.
   void run_backward() {
     kernels::attention_backward(shape(), input('q'), input('k'), input('v'), {out.data(), out_columns, given.head_dim},
-                                {d_out.data(), out_columns, given.head_dim}, log_sum_exp.data(), delta.data(), gradient('q'), gradient('k'),
-                                gradient('v'), nullptr);
+                                {d_out.data(), out_columns, given.head_dim}, log_sum_exp.data(), delta.data(),
+                                dq_sums.size() > 0 ? dq_sums.data() : nullptr, gradient('q'), gradient('k'), gradient('v'), nullptr);
     Memory::finish();
   }
   void run() {
@@ -97,7 +99,7 @@ class AttentionProblem {
   Array<Bf16> qkv;
   int out_columns;
   Array<Bf16> out, d_out, d_qkv;
-  Array<float> log_sum_exp, delta;
+  Array<float> log_sum_exp, delta, dq_sums;
 
  private:
   static int total(const std::vector<int>& lengths) {
@@ -105,6 +107,7 @@ class AttentionProblem {
     for (const int length : lengths) sum += length;
     return sum;
   }
+  std::size_t sums() const { return given.tiled ? static_cast<std::size_t>(kernels::attention_sums(shape())) : 0; }
   std::size_t size(int width) const { return static_cast<std::size_t>(tokens) * static_cast<std::size_t>(width); }
 };
 
@@ -184,10 +187,12 @@ inline std::vector<AttentionCase> random_attention_cases(int count) {
 // A problem whose rows lie so far apart that offsets go beyond 2^31 elements. Its results must be those of the same rows side by side, to
 // the bit. Empty, or what is wrong. rows: in each row q, k, v, out, d_out, dq, dk, dv; of 8.7 GB, the touched pages alone exist.
 template <class Memory>
-std::string wrong_far_rows() {
+std::string wrong_far_rows(bool tiled) {
   constexpr std::int64_t kStride = std::int64_t{1} << 26;
   constexpr int kTokens = 65, kDim = 64;
-  AttentionProblem<Memory> near({"offsets beyond 2^31 elements", {kTokens}, 1, 1, kDim});
+  AttentionCase one{"offsets beyond 2^31 elements", {kTokens}, 1, 1, kDim};
+  one.tiled = tiled;
+  AttentionProblem<Memory> near(one);
   near.run();
   typename Memory::template Array<Bf16> rows(static_cast<std::size_t>(kStride * (kTokens - 1) + 8 * kDim), /*poison=*/false);
   typename Memory::template Array<float> log_sum_exp(kTokens), delta(kTokens);
@@ -201,8 +206,8 @@ std::string wrong_far_rows() {
   const auto input = [&](int part) { return kernels::AttentionInput{row(part, 0), kStride, kDim}; };
   const auto output = [&](int part) { return kernels::AttentionOutput{row(part, 0), kStride, kDim}; };
   kernels::attention_forward(near.shape(), input(0), input(1), input(2), output(3), log_sum_exp.data(), nullptr);
-  kernels::attention_backward(near.shape(), input(0), input(1), input(2), input(3), input(4), log_sum_exp.data(), delta.data(), output(5),
-                              output(6), output(7), nullptr);
+  kernels::attention_backward(near.shape(), input(0), input(1), input(2), input(3), input(4), log_sum_exp.data(), delta.data(),
+                              tiled ? near.dq_sums.data() : nullptr, output(5), output(6), output(7), nullptr);
   Memory::finish();
   for (int t = 0; t < kTokens; ++t) {
     if (!std::equal(row(3, t), row(3, t) + kDim, near_out(near.out, t))) return "out, row " + std::to_string(t);

@@ -178,8 +178,26 @@ TEST_CASE("a copy lands at the wait for its group, and not before") {
         dev::cp_async_wait<0>();
         CHECK(dev::lds<std::uint32_t>(base + 28) == 17);
         CHECK(dev::lds<std::uint32_t>(base + 44) == 0);
+        dev::sts(base + 52, 5u);
+        dev::cp_async_4(base + 48, from + 3, true);  // four bytes, and not one more
+        dev::cp_async_4(base + 56, from + 1000, false);
+        dev::cp_async_commit();
+        CHECK(dev::lds<std::uint32_t>(base + 48) == 0xFFFFFFFFu);
+        dev::cp_async_wait<0>();
+        CHECK(dev::lds<std::uint32_t>(base + 48) == 13);
+        CHECK(dev::lds<std::uint32_t>(base + 52) == 5);
+        CHECK(dev::lds<std::uint32_t>(base + 56) == 0);
       },
       blind);
+}
+
+TEST_CASE("two neighbours are added to as one access of eight bytes, and counted") {
+  dev::host::Array<float> sums(4, /*poison=*/false);
+  dev::host::Grid::current().work = {};
+  on_cpu(32, 0, [&] { dev::atomic_add_2(dev::gptr<float>(sums.data()) + 2, 1, 0.5f); });
+  CHECK((sums[1] == 0 && sums[2] == 32 && sums[3] == 16));
+  CHECK(dev::host::Grid::current().work.added == 32 * 8);
+  CHECK(found_by(1, 0, [&] { dev::atomic_add_2(dev::gptr<float>(sums.data()) + 1, 1, 1); }).fault == dev::host::Fault::kMisaligned);
 }
 
 TEST_CASE("barriers, atomics, and every schedule") {
