@@ -30,13 +30,14 @@ NamedCheckpoint open_named_checkpoint(const std::filesystem::path& path) {
   return named;
 }
 
-CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions) {
+CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions, bool in_fp32) {
   const auto [folder, checkpoint] = open_named_checkpoint(path);
   const ModelRegistry registry = builtin_registry();
   CheckpointModel out;
   out.config = config_of(checkpoint, folder);
   const NamedTensors weights = tensors_of(checkpoint.model);
   require_finite(weights, folder.string());
+  if (in_fp32) out.config.precision = {};
   const Timeline timeline(out.config);
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, timeline, device);

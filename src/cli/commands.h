@@ -17,7 +17,9 @@
 #include "checkpoint/store.h"
 #include "config/run_config.h"
 #include "core/errors.h"
+#include "core/json.h"
 #include "core/text.h"
+#include "eval/score.h"
 #include "models/registry.h"
 #include "optim/flat_parameters.h"
 #include "run/scale.h"
@@ -43,6 +45,7 @@ void add_inspect(CLI::App& app, Action& run);
 void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
+void add_analyze(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
 void add_describe(CLI::App& app, Action& run);
@@ -83,8 +86,9 @@ struct CheckpointModel {
   std::unique_ptr<FlatParameters> parameters;
   DepthPlan plan;  // as trained
 };
-// positions: how long a text is expected to be, where that is more than the model was trained on.
-CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0);
+// positions: how long a text is expected to be, where that is more than the model was trained on. in_fp32: whatever it was trained in.
+CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0,
+                                      bool in_fp32 = false);
 
 // The model of a config, its weights without memory: for what its shapes and names tell.
 std::shared_ptr<Model> model_without_storage(const RunConfig& config);
@@ -99,6 +103,16 @@ void add_plan_options(CLI::App& command, PlanChoice& choice);
 
 // The plan that the user asked for, checked against the model's blocks; `trained` where nothing is asked for.
 DepthPlan plan_or(const PlanChoice& choice, const DepthPlan& trained, std::int64_t blocks);
+
+// What `eval` and `analyze` share; in eval_command.cpp.
+
+std::vector<std::int32_t> token_ids(const JsonCursor& list);
+// Calls action(value) for each line of JSON lines; DamagedError names the line.
+void each_json_line(const std::string& text, const std::string& path, const std::function<void(const JsonCursor&)>& action);
+// {"context": [ids], "choices": [[ids], …]}, other keys left alone.
+ChoiceItem choice_item(const JsonCursor& item);
+// A bar on a terminal; for a program that draws its own, lines "progress DONE TOTAL".
+std::function<void(std::size_t done, std::size_t total)> show_progress(bool lines);
 
 // plan --gpus; in plan_forecast.cpp.
 

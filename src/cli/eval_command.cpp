@@ -21,7 +21,6 @@
 #include "ops/paths.h"
 
 namespace meristem::cli {
-namespace {
 
 std::vector<std::int32_t> token_ids(const JsonCursor& list) {
   std::vector<std::int32_t> ids;
@@ -30,20 +29,54 @@ std::vector<std::int32_t> token_ids(const JsonCursor& list) {
   return ids;
 }
 
-// Lines {"context": [ids], "choices": [[ids], …]}.
-std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
-  std::vector<ChoiceItem> items;
+void each_json_line(const std::string& text, const std::string& path, const std::function<void(const JsonCursor&)>& action) {
   std::size_t line = 0;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string origin = fmt::format("{}:{}", path, ++line);
     const nlohmann::json value = parse_json_strict(std::string_view(text).substr(begin, end - begin), origin);
-    const JsonCursor item(value, origin);
-    item.allow_only({"context", "choices"});
-    items.push_back({token_ids(item.at("context")), {}});
-    for (const JsonCursor& choice : item.at("choices").items()) items.back().choices.push_back(token_ids(choice));
+    action(JsonCursor(value, origin));
     begin = end + 1;
   }
+}
+
+ChoiceItem choice_item(const JsonCursor& item) {
+  ChoiceItem out{token_ids(item.at("context")), {}};
+  for (const JsonCursor& choice : item.at("choices").items()) out.choices.push_back(token_ids(choice));
+  return out;
+}
+
+std::function<void(std::size_t, std::size_t)> show_progress(bool lines) {
+  if (!lines && ::isatty(STDERR_FILENO) == 0) return {};
+  ProgressOptions options;
+  options.mode = ProgressOptions::Mode::kBar;
+  auto bar = lines ? nullptr : std::make_shared<Progress>(options);
+  return [bar, begin = seconds_now(), said = 0.0](std::size_t done, std::size_t total) mutable {
+    const double now = seconds_now();
+    if (!bar) {
+      if (done < total && now - said < 0.2) return;
+      said = now;
+      fmt::print(stderr, "progress {} {}\n", done, total);
+      return;
+    }
+    ProgressState state;
+    state.step = static_cast<std::int64_t>(done);
+    state.total = static_cast<std::int64_t>(total);
+    state.eta = (now - begin) * static_cast<double>(total - done) / static_cast<double>(std::max<std::size_t>(1, done));
+    bar->update(state);
+    if (done == total) bar->finish();
+  };
+}
+
+namespace {
+
+// Lines {"context": [ids], "choices": [[ids], …]}.
+std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
+  std::vector<ChoiceItem> items;
+  each_json_line(text, path, [&](const JsonCursor& item) {
+    item.allow_only({"context", "choices"});
+    items.push_back(choice_item(item));
+  });
   if (items.empty()) throw InputError(fmt::format("{}: has no item", path));
   return items;
 }
@@ -75,29 +108,6 @@ struct EvalArguments {
   PlanChoice plan;
   bool progress_lines = false;
 };
-
-// Of the choices that this rank scores: a bar on a terminal; for a program that draws its own, lines "progress DONE TOTAL".
-Scored show_progress(bool lines) {
-  if (!lines && ::isatty(STDERR_FILENO) == 0) return {};
-  ProgressOptions options;
-  options.mode = ProgressOptions::Mode::kBar;
-  auto bar = lines ? nullptr : std::make_shared<Progress>(options);
-  return [bar, begin = seconds_now(), said = 0.0](std::size_t done, std::size_t total) mutable {
-    const double now = seconds_now();
-    if (!bar) {
-      if (done < total && now - said < 0.2) return;
-      said = now;
-      fmt::print(stderr, "progress {} {}\n", done, total);
-      return;
-    }
-    ProgressState state;
-    state.step = static_cast<std::int64_t>(done);
-    state.total = static_cast<std::int64_t>(total);
-    state.eta = (now - begin) * static_cast<double>(total - done) / static_cast<double>(std::max<std::size_t>(1, done));
-    bar->update(state);
-    if (done == total) bar->finish();
-  };
-}
 
 ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& arguments) {
   const std::string& file = arguments.items;

@@ -69,7 +69,8 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
-  record(h_ND);
+  call.observer = observer_;
+  if (observer_ != nullptr) observer_->begins(tokens_N, *call.positions_N);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
@@ -78,10 +79,11 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
     reads(call.block);
+    if (observer_ != nullptr) h_ND = observer_->entering(call, h_ND);
     const at::Tensor input_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND, input_ND);
     h_ND = run_call(input_ND, call.block, call);
-    record(h_ND);
+    if (observer_ != nullptr) h_ND = observer_->leaving(call, input_ND, h_ND);
   }
   reads(kLastPart);
   return h_ND;
@@ -94,10 +96,23 @@ at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::
   return block->forward(h_ND, call);
 }
 
-void DepthModel::record(const at::Tensor& h_ND) const {
-  if (stream_rms_ == nullptr) return;
+namespace {
+
+at::Tensor rms_of(const at::Tensor& h_ND) {
   const torch::NoGradGuard no_grad;
-  stream_rms_->push_back(h_ND.norm() / std::sqrt(static_cast<double>(h_ND.numel())));
+  return h_ND.norm() / std::sqrt(static_cast<double>(h_ND.numel()));
+}
+
+}  // namespace
+
+at::Tensor StreamRms::entering(const nn::CallContext& call, const at::Tensor& h_ND) {
+  if (call.depth_index == 0) values_.push_back(rms_of(h_ND));
+  return h_ND;
+}
+
+at::Tensor StreamRms::leaving(const nn::CallContext&, const at::Tensor&, const at::Tensor& output_ND) {
+  values_.push_back(rms_of(output_ND));
+  return output_ND;
 }
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
@@ -122,13 +137,17 @@ nn::LossSums DepthModel::loss_where_asked(const at::Tensor& h_ND, const at::Tens
   return {some.loss_sum, at::zeros(targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
 }
 
-at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
+at::Tensor DepthModel::stream(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
   const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call, nullptr)), head_weight(), config_.logit_cap);
+  return run(batch.tokens_N, plan, call, nullptr);
+}
+
+at::Tensor DepthModel::read_out(const at::Tensor& h_ND) const {
+  return nn::head_logits(norm_->forward(h_ND), head_weight(), config_.logit_cap);
 }
 
 at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) {
@@ -142,7 +161,7 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
   call.positions_N = &positions;
   const at::Tensor h_ND = run(tokens_t, plan, call, &cache);
   cache.length += count;
-  return nn::head_logits(norm_->forward(h_ND.narrow(0, count - 1, 1)), head_weight(), config_.logit_cap).squeeze(0);
+  return read_out(h_ND.narrow(0, count - 1, 1)).squeeze(0);
 }
 
 void DepthModel::begin_update(const DepthPlan& plan) {

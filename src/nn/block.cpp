@@ -20,13 +20,14 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   if (call.decoding != nullptr) call.decoding->resize(mixers_.size());
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
     call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
-    const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
+    const at::Tensor before_ND = h_ND, update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
     switch (norm_) {
       case Norm::kPre: h_ND = h_ND + update_ND; break;
       case Norm::kPost:
       case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
     }
+    if (call.observer != nullptr) h_ND = call.observer->mixed(call, i, before_ND, h_ND);
   }
   return h_ND;
 }

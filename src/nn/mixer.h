@@ -10,6 +10,7 @@
 
 #include "core/model_part.h"
 #include "nn/module.h"
+#include "nn/observer.h"
 #include "ops/attention.h"
 #include "ops/depth_attention.h"
 #include "ops/rope.h"
@@ -53,6 +54,7 @@ struct CallContext {
   std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
   DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
   DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  CallObserver* observer = nullptr;
   at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
