@@ -36,7 +36,7 @@ TEST_CASE("orders of edited calls") {
   CHECK(edit_sizes(Edit::kSwap, 1).empty());
 }
 
-TEST_CASE("a stack of equal blocks does not mind their order, and one that adds nothing is not missed") {
+TEST_CASE("equal blocks may change places") {
   const auto model = test::fp32_model(test::tiny_config(4));
   for (std::int64_t block = 1; block < 4; ++block) test::copy_block(*model, 0, block);
   const Subject subject{*model, DepthPlan::plain(4), 61, at::kCPU};
@@ -60,7 +60,7 @@ TEST_CASE("a stack of equal blocks does not mind their order, and one that adds 
   CHECK(skipped.values[0][1][3].isnan().item<bool>());
 }
 
-TEST_CASE("an edit's loss is that of the edited plan, but for what the first token would have changed") {
+TEST_CASE("the first token keeps to its plan") {
   const torch::NoGradGuard no_grad;
   const auto model = test::fp32_model(test::tiny_config(5));
   const Subject subject{*model, DepthPlan::plain(5), 61, at::kCPU};
@@ -86,7 +86,7 @@ TEST_CASE("an edit's loss is that of the edited plan, but for what the first tok
   CHECK((model->stream(batch, subject.plan) - plain).abs().max().item<double>() < 1e-5);
 }
 
-TEST_CASE("edits run in every architecture that does not inject") {
+TEST_CASE("edits in every architecture") {
   const auto texts = test::random_texts(2, 20, 2);
   for (const test::Variant& variant : test::variants()) {
     if (variant.config.loop.injection != Injection::kNone || variant.plan.num_calls() < 2) continue;
@@ -100,7 +100,7 @@ TEST_CASE("edits run in every architecture that does not inject") {
   }
 }
 
-TEST_CASE("a choice is right if it is the most likely one, and by a guess among equals") {
+TEST_CASE("right choices and guesses") {
   const at::Tensor found = right_choices({{-1, -2}, {-1, -2}, {-3, -3, -4}}, {0, 1, 1});
   CHECK(found.equal(torch::tensor({1.0, 0.0, 0.5}, torch::kDouble)));
 }

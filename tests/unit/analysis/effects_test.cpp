@@ -17,7 +17,7 @@ Effects measure(const Subject& subject, Effect effect) {
 
 }  // namespace
 
-TEST_CASE("a block that adds nothing has no effect, of either kind, and one of its mixers alone neither") {
+TEST_CASE("a block that adds nothing has no effect") {
   const auto model = test::fp32_model(test::tiny_config(4));
   test::scale_mixer(*model, 1, "attention", 0);
   test::scale_mixer(*model, 2, "attention", 0);
@@ -42,7 +42,7 @@ TEST_CASE("a block that adds nothing has no effect, of either kind, and one of i
   }
 }
 
-TEST_CASE("skipping at the tokens before a boundary is what a call leaves out there: against a run whose stream is put in by hand") {
+TEST_CASE("a skip is a stream put in by hand") {
   const torch::NoGradGuard no_grad;
   const auto model = test::fp32_model(test::tiny_config(3));
   const Subject subject{*model, DepthPlan::plain(3), 61, at::kCPU};
@@ -77,7 +77,7 @@ TEST_CASE("skipping at the tokens before a boundary is what a call leaves out th
   CHECK(found.outputs.values[0][0].item<double>() == Approx((p - q).slice(0, boundary).norm(2, 1).max().item<double>()).epsilon(1e-4));
 }
 
-TEST_CASE("effects are measured in every architecture, and a call's cut reaches no token before the boundary") {
+TEST_CASE("effects in every architecture") {
   for (const test::Variant& variant : test::variants()) {
     INFO(variant.name);
     const auto model = test::make_lively_model(variant.config, test::build_of(at::kFloat, ops::Path::kFused));
@@ -92,7 +92,7 @@ TEST_CASE("effects are measured in every architecture, and a call's cut reaches 
   }
 }
 
-TEST_CASE("boundaries leave the first eight and the last four tokens alone, and are the same for the same seed") {
+TEST_CASE("boundaries of texts") {
   for (std::size_t text = 0; text < 20; ++text) {
     const auto found = boundaries_of(100, text, 1);
     CHECK(found.size() == 4);
@@ -104,7 +104,7 @@ TEST_CASE("boundaries leave the first eight and the last four tokens alone, and 
   CHECK(boundaries_of(100, 0, 1) != boundaries_of(100, 1, 1));
 }
 
-TEST_CASE("texts that cannot be read are refused by their number") {
+TEST_CASE("texts are refused by their number") {
   CHECK_NOTHROW(check_texts({{1, 2, 3}}, 61, 3));
   CHECK_THROWS_WITH(check_texts({{1, 2, 3}, {1}}, 61, 2), Catch::Contains("text 1: found 1 tokens; allowed: at least 2"));
   CHECK_THROWS_WITH(check_texts({{1, 61}}, 61, 2), Catch::Contains("text 0: token id 61 is outside the vocabulary of 61"));

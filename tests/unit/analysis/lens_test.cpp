@@ -16,7 +16,7 @@ std::vector<double> row(const at::Tensor& tensor) {
 
 }  // namespace
 
-TEST_CASE("a lens on the last call is exact, and a model that adds nothing behind a call has settled there") {
+TEST_CASE("a lens on the last call is exact") {
   const auto model = test::fp32_model(test::tiny_config(4));
   for (const char* mixer : {"attention", "feed_forward"}) test::scale_mixer(*model, 3, mixer, 0);
   const Subject subject{*model, DepthPlan::plain(4), 61, at::kCPU};
@@ -31,7 +31,7 @@ TEST_CASE("a lens on the last call is exact, and a model that adds nothing behin
   CHECK(kl[0] > 1e-3);
 }
 
-TEST_CASE("the lens of a call is the model whose plan ends there") {
+TEST_CASE("a lens is a plan that ends there") {
   const torch::NoGradGuard no_grad;
   const auto model = test::fp32_model(test::tiny_config(4));
   const Subject subject{*model, DepthPlan::plain(4), 61, at::kCPU};
@@ -56,7 +56,7 @@ TEST_CASE("the lens of a call is the model whose plan ends there") {
   }
 }
 
-TEST_CASE("a tuned lens is nearer to the model than the logit lens, exact behind the last call, and the same for the same seed") {
+TEST_CASE("a tuned lens is nearer to the model") {
   const auto model = test::fp32_model(test::tiny_config(4));
   const Subject subject{*model, DepthPlan::plain(4), 61, at::kCPU};
   LensTraining training;

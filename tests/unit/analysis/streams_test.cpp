@@ -40,7 +40,7 @@ double power_at(const at::Tensor& values, double period) {
 
 }  // namespace
 
-TEST_CASE("an observer that changes nothing changes no bit of losses and gradients") {
+TEST_CASE("an idle observer changes no bit") {
   const Batch batch = test::random_batch(2, 11, 61, 5);
   for (const test::Variant& variant : test::variants()) {
     INFO(variant.name);
@@ -55,7 +55,7 @@ TEST_CASE("an observer that changes nothing changes no bit of losses and gradien
   }
 }
 
-TEST_CASE("a recording adds up: what enters, what each mixer adds, what leaves, in every architecture") {
+TEST_CASE("a recording adds up in every architecture") {
   const torch::NoGradGuard no_grad;
   for (const test::Variant& variant : test::variants()) {
     INFO(variant.name);
@@ -80,7 +80,7 @@ TEST_CASE("a recording adds up: what enters, what each mixer adds, what leaves, 
   }
 }
 
-TEST_CASE("norms and cosines: a mixer that adds nothing has none, one that adds its input has a ratio of the factor and a cosine of one") {
+TEST_CASE("norms and cosines of known contributions") {
   const auto model = test::fp32_model(test::tiny_config(3));
   test::scale_mixer(*model, 1, "attention", 0);
   const Subject subject{*model, DepthPlan::plain(3), 61, at::kCPU};
@@ -107,7 +107,7 @@ TEST_CASE("norms and cosines: a mixer that adds nothing has none, one that adds 
   CHECK(at_place(known.at("cosines").values, 2) == Approx(1));
 }
 
-TEST_CASE("copies of four blocks show a period of four, and the same calls in another order do not") {
+TEST_CASE("copied blocks show their period") {
   const auto model = test::fp32_model(test::tiny_config(16));
   for (std::int64_t block = 0; block < 4; ++block) test::scale_mixer(*model, block, "attention", block == 3 ? 5 : 0.2);
   for (std::int64_t block = 4; block < 16; ++block) test::copy_block(*model, block % 4, block);
@@ -126,7 +126,7 @@ TEST_CASE("copies of four blocks show a period of four, and the same calls in an
   CHECK(power_at(others, 4) < power_at(copies, 4) / 2);
 }
 
-TEST_CASE("diversity, overlap and counts of experts are those counted by hand") {
+TEST_CASE("experts as counted by hand") {
   const auto model = test::fp32_model(test::tiny_dreamer("none"));
   const Subject subject{*model, DepthPlan::parse("(0)x3"), 61, at::kCPU};
   Recording recording;
@@ -154,7 +154,7 @@ TEST_CASE("diversity, overlap and counts of experts are those counted by hand") 
   CHECK(std::isnan(at_place(measure_experts(layers, recording).at("expert_overlap").values, 0, 1)));
 }
 
-TEST_CASE("a router that always chooses the same experts has the diversity of one call") {
+TEST_CASE("a fixed router has the diversity of one call") {
   const torch::NoGradGuard no_grad;
   const auto model = test::fp32_model(test::tiny_dreamer("none"));
   at::Tensor bias = test::parameter(*model, "blocks.0.feed_forward.balance_bias");
@@ -169,7 +169,7 @@ TEST_CASE("a router that always chooses the same experts has the diversity of on
   CHECK(at_place(found.at("expert_counts").values, 2, 0) == 0);
 }
 
-TEST_CASE("depth attention without queries looks at all it has alike") {
+TEST_CASE("depth attention without queries is even") {
   const torch::NoGradGuard no_grad;
   const auto model = test::fp32_model(test::tiny_dreamer("separate"));
   test::parameter(*model, "blocks.0.depth_attention.query.weight").zero_();
@@ -187,7 +187,7 @@ TEST_CASE("depth attention without queries looks at all it has alike") {
   CHECK(measure_depth_attention({*model, DepthPlan::plain(1), 61, at::kCPU}, Recording{}).empty());
 }
 
-TEST_CASE("products of weights give a copied block a cosine of one, and others about zero") {
+TEST_CASE("weights of a copied block are alike") {
   const auto model = test::fp32_model(test::tiny_config(3));
   test::copy_block(*model, 0, 2);
   const Measured products = weight_products(*model);
