@@ -61,9 +61,11 @@ def prepare(model, arguments, prompts, tasks, folder):
     tokenizer, path = load_tokenizer(arguments.tokenizer or find_tokenizer(model.checkpoint), read_special=True)
     begin = begin_ids(tokenizer, path, arguments.bos, texts_of_run(model.checkpoint)[0])
     texts = [encoded(tokenizer, place, text, begin, arguments.tokens) for place, text in zip(prompts.places, prompts.texts, strict=True)]
-    for place, ids in zip(prompts.places, texts, strict=True):
-        if len(ids) < sources.LEAST:
-            raise UserError(f"{place}: found {len(ids)} tokens; allowed: at least {sources.LEAST}")
+    cuts = {"future", "local"} & set(measures(arguments.signatures))
+    for number, (place, ids) in enumerate(zip(prompts.places, texts, strict=True)):
+        least = sources.LEAST if cuts and number < arguments.effect_texts else 2
+        if len(ids) < least:
+            raise UserError(f"{place}: found {len(ids)} tokens; allowed: at least {least}")
     say_lost(tokenizer, zip(prompts.places, prompts.texts, strict=True))
     model.files = ["--text-ids", write_lines(folder / "texts.jsonl", ({"ids": ids} for ids in texts))]
     others = []
