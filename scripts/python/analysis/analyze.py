@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis import page
 from analysis import prompts as sources
 from analysis.signatures import SIGNATURES, Raw, made, measures
-from command import Bar, Parser, UserError, publish, reported
+from command import Parser, UserError, program_answer, publish, reported
 from evaluation.evaluate import tasks_of
 from evaluation.items import encoded_items
 from text.coverage import ids_of, say_lost
@@ -100,20 +100,7 @@ def check(model, arguments, prompts):
 
 def measured(model, arguments):
     """The program's answer."""
-    bar = Bar(f"passes, {model.name}")
-    with tempfile.TemporaryFile("w+") as answer:
-        with subprocess.Popen([*command_of(model, arguments), *(["--progress-lines"] if bar.on else [])], stdout=answer, stderr=subprocess.PIPE, text=True) as program:
-            for line in program.stderr:
-                if progress := re.fullmatch(r"progress (\d+) (\d+)\n", line):
-                    bar.show(int(progress[1]), int(progress[2]))
-                else:
-                    bar.clear()
-                    sys.stderr.write(line)
-        bar.clear()
-        if program.returncode != 0:
-            raise SystemExit(program.returncode)
-        answer.seek(0)
-        return json.load(answer)
+    return json.loads("\n".join(program_answer(command_of(model, arguments), f"passes, {model.name}")))
 
 
 def document_of(model, answer, arguments, prompts, tasks):
