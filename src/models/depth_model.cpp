@@ -166,6 +166,7 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan,
 
 void DepthModel::begin_update(const DepthPlan& plan) {
   calls_ = plan.calls();
+  for (const nn::Block& block : blocks_) nn::Block(block)->prepare(plan.num_calls());
   if (experts_ > 0) counts_.begin(plan.num_calls(), experts_, build_.placement.device);
 }
 

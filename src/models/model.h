@@ -49,7 +49,8 @@ class Model : public nn::Module {
   // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
   virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) = 0;
 
-  // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device.
+  // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device, and
+  // what calls look up by their place in the plan is there before anything is captured.
   virtual void begin_update(const DepthPlan& plan) = 0;
   // The update's loads so far, [calls, experts] int64, a copy; undefined without experts.
   virtual at::Tensor expert_counts() const = 0;

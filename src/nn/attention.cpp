@@ -105,7 +105,7 @@ at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
-  at::Tensor qkv = rotate(qkv_->forward(norm_->forward(h_ND)), call);
+  at::Tensor qkv = rotate(qkv_->forward(norm_->forward(h_ND, call.normed_ND)), call);
   const auto parts = qkv.split_with_sizes({shape_.query_columns(), shape_.kv_columns(), shape_.kv_columns()}, 1);
   at::Tensor value = parts[2];
   if (depth_ == Depth::kValues) {

@@ -16,13 +16,21 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
   }
 }
 
+at::Tensor BlockImpl::added(std::size_t i, const at::Tensor& h_ND, const at::Tensor& update_ND, CallContext& call) const {
+  const InputNormImpl* next = i + 1 < mixers_.size() ? mixers_[i + 1]->input_norm() : nullptr;
+  if (next == nullptr) return h_ND + update_ND;
+  const ops::AddedNorm both = next->forward_sum(h_ND, update_ND);
+  call.normed_ND = both.normed;
+  return both.sum;
+}
+
 at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   if (call.decoding != nullptr) call.decoding->resize(mixers_.size());
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
     call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
     const at::Tensor before_ND = h_ND, update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
     switch (norm_) {
-      case Norm::kPre: h_ND = h_ND + update_ND; break;
+      case Norm::kPre: h_ND = added(i, h_ND, update_ND, call); break;
       case Norm::kPost:
       case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
@@ -30,6 +38,10 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
     if (call.observer != nullptr) h_ND = call.observer->mixed(call, i, before_ND, h_ND);
   }
   return h_ND;
+}
+
+void BlockImpl::prepare(std::int64_t calls) {
+  for (const auto& mixer : mixers_) mixer->prepare(calls);
 }
 
 CallCost BlockImpl::cost(const CallPlace& place) const {

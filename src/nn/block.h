@@ -22,6 +22,7 @@ class BlockImpl : public Module {
             std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
   // h_ND -> h_ND, of the residual type.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
+  void prepare(std::int64_t calls);  // as Mixer has it, of all mixers
   CallCost cost(const CallPlace& place) const;
   std::vector<ModelPart> parts() const;  // its mixers, in order
   // As Mixer has them, of all mixers.
@@ -29,6 +30,9 @@ class BlockImpl : public Module {
   void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
+  // h + update, what mixer i returned; where the next mixer begins with a norm, that is worked out with the sum.
+  at::Tensor added(std::size_t i, const at::Tensor& h_ND, const at::Tensor& update_ND, CallContext& call) const;
+
   std::vector<std::shared_ptr<Mixer>> mixers_;
   std::vector<std::string> names_;  // of the mixers
   std::vector<RmsNorm> norms_;      // one a mixer where the norm is `post` or `both`, of its output, or `sandwich`, of the sum

@@ -27,11 +27,16 @@ DepthAttentionImpl::DepthAttentionImpl(const ModelConfig& config, const Placemen
   output_->end_mixer();
 }
 
+void DepthAttentionImpl::prepare(std::int64_t calls) {
+  if (!rotates_ || (rope_.cos.defined() && rope_.cos.size(0) > calls)) return;
+  const at::Device device = query_->weight().device();
+  outgrown_.push_back(rope_);
+  rope_ = ops::make_rope_table(2 * calls + 16, shape_.head_dim, rope_theta_, torch::dtype(rope_type_).device(device));
+}
+
 at::Tensor DepthAttentionImpl::at_depth(const at::Tensor& x, std::int64_t depth) {
   if (!rotates_) return x;
-  if (!rope_.cos.defined() || rope_.cos.size(0) <= depth) {
-    rope_ = ops::make_rope_table(2 * depth + 16, shape_.head_dim, rope_theta_, torch::dtype(rope_type_).device(x.device()));
-  }
+  prepare(depth);
   const at::Tensor depths_N = at::full({x.size(0)}, depth, x.options().dtype(at::kInt).requires_grad(false));
   return ops::rope(x, shape_.heads, depths_N, rope_, paths_.rope);
 }
@@ -49,7 +54,7 @@ void DepthAttentionImpl::remember_newest(CallContext& call) {
 at::Tensor DepthAttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   remember_newest(call);
   // This call's output will be state depth_index + 1: its query stands there.
-  const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND)), call.depth_index + 1);
+  const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND, call.normed_ND)), call.depth_index + 1);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
   if (call.observer != nullptr) {

@@ -21,6 +21,8 @@ class DepthAttentionImpl : public Mixer {
   DepthAttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
+  void prepare(std::int64_t calls) override;
   ModelPart part() const override { return {"", "DepthAttention", ""}; }
 
  private:
@@ -34,7 +36,8 @@ class DepthAttentionImpl : public Mixer {
   double rope_theta_;
   at::ScalarType rope_type_;
   ops::Paths paths_;
-  ops::RopeTable rope_;  // by depth index
+  ops::RopeTable rope_;                   // by depth index
+  std::vector<ops::RopeTable> outgrown_;  // earlier tables, which captured graphs read on
   InputNorm norm_{nullptr}, key_norm_{nullptr};
   Linear query_{nullptr}, key_value_{nullptr}, output_{nullptr};
 };

@@ -20,8 +20,8 @@ FeedForwardImpl::FeedForwardImpl(const ModelConfig& config, const Placement& pla
   down_->end_mixer();
 }
 
-at::Tensor FeedForwardImpl::forward(const at::Tensor& h_ND, CallContext&) {
-  const at::Tensor gate_up = gate_up_->forward(norm_->forward(h_ND));
+at::Tensor FeedForwardImpl::forward(const at::Tensor& h_ND, CallContext& call) {
+  const at::Tensor gate_up = gate_up_->forward(norm_->forward(h_ND, call.normed_ND));
   return down_->forward(gelu_ ? ops::geglu(gate_up) : ops::swiglu(gate_up, path_));
 }
 
@@ -63,11 +63,14 @@ ExpertsImpl::ExpertsImpl(const ModelConfig& config, const Placement& placement, 
   shared_down_->end_mixer();
 }
 
+void ExpertsImpl::prepare(std::int64_t calls) { encoding_of(calls); }
+
 at::Tensor ExpertsImpl::encoding_of(std::int64_t depth) {
   if (!encodings_.defined() || encodings_.size(0) <= depth) {
     std::vector<at::Tensor> rows;
     for (std::int64_t r = 0; r < std::max<std::int64_t>(64, 2 * depth); ++r)
       rows.push_back(depth_encoding(r, config_.router_dim, torch::kDouble));
+    outgrown_.push_back(encodings_);
     encodings_ = torch::stack(rows).to(router_keys_.options().requires_grad(false));
   }
   return encodings_[depth];
@@ -86,7 +89,7 @@ ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_
 }
 
 at::Tensor ExpertsImpl::forward(const at::Tensor& h_ND, CallContext& call) {
-  const at::Tensor normed_ND = norm_->forward(h_ND);
+  const at::Tensor normed_ND = norm_->forward(h_ND, call.normed_ND);
   const Choice choice = choose(normed_ND, call.depth_index + 1);
   if (call.loads_E.defined()) call.loads_E.add_(ops::expert_counts(choice.chosen_Nk, config_.count));
   if (call.observer != nullptr) call.observer->chose(call, choice.chosen_Nk, config_.count);

@@ -13,6 +13,7 @@ class FeedForwardImpl : public Mixer {
   FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   ModelPart part() const override { return {"", "FeedForward", ""}; }
 
  private:
@@ -38,6 +39,8 @@ class ExpertsImpl : public Mixer {
   ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
+  void prepare(std::int64_t calls) override;
   ModelPart part() const override { return {"", "Experts", ""}; }
   std::int64_t experts() const override { return config_.count; }
   void balance(const at::Tensor& counts_E, const at::Tensor& updated) override;
@@ -57,6 +60,7 @@ class ExpertsImpl : public Mixer {
   at::Tensor router_keys_, balance_bias_;                  // [E, d_r], [E]
   at::Tensor gate_up_, down_;                              // [E, 2F, D], [E, D, F]
   at::Tensor encodings_;                                   // [depths, d_r], on the device: a captured step may not copy from the host
+  std::vector<at::Tensor> outgrown_;                       // earlier encodings, which captured graphs read on
   Linear shared_gate_up_{nullptr}, shared_down_{nullptr};  // n shared experts are one of n times the inner width; empty without
 };
 TORCH_MODULE(Experts);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <numeric>
+#include <utility>
 
 #include "config/model_config.h"
 #include "nn/module.h"
@@ -70,6 +71,16 @@ class InputNormImpl : public Module {
   // h_ND: [..., width]; the result is of type `compute` whatever the type of h.
   at::Tensor forward(const at::Tensor& h_ND) const {
     return (weight_.defined() ? ops::rms_norm(h_ND, weight_, eps_, path_) : h_ND).to(compute_);
+  }
+  // ready: the result, where the block has it already (forward_sum); it is taken.
+  at::Tensor forward(const at::Tensor& h_ND, at::Tensor& ready) const {
+    return ready.defined() ? std::exchange(ready, at::Tensor()) : forward(h_ND);
+  }
+  bool norms() const { return weight_.defined(); }
+  // h + update, of one type, and forward of it; in one pass where the path has one. Only where it norms.
+  ops::AddedNorm forward_sum(const at::Tensor& h_ND, const at::Tensor& update_ND) const {
+    const ops::AddedNorm both = ops::add_rms_norm(h_ND, update_ND, weight_, eps_, path_);
+    return {both.sum, both.normed.to(compute_)};
   }
   // Elements kept per token for backward beside the input.
   double saved_elements() const { return weight_.defined() ? static_cast<double>(width_) : 0; }

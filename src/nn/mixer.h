@@ -53,6 +53,7 @@ struct CallContext {
   const ops::RopeTable* rope = nullptr;
   std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
   DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
+  at::Tensor normed_ND;                          // what its input_norm() makes of its input, where the block has it already
   DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
   CallObserver* observer = nullptr;
   at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
@@ -123,10 +124,16 @@ struct CallPlace {
   std::int64_t block = 0;        // the block that is called; the model sets it
 };
 
+class InputNormImpl;
+
 class Mixer : public Module {
  public:
   // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
+  // The norm that forward begins with, given call.normed_ND: the block can do it along with the addition before. Null: there is none.
+  virtual const InputNormImpl* input_norm() const { return nullptr; }
+  // Makes what forward looks up by depth, for plans of so many calls: a captured graph must not be the first to do so.
+  virtual void prepare(std::int64_t /*calls*/) {}
   virtual CallCost cost(const CallPlace& place) const = 0;
   // Its class in an export by code, without its name in the block.
   virtual ModelPart part() const { return {}; }

@@ -104,6 +104,7 @@ class FusedAddRmsNorm : public torch::autograd::Function<FusedAddRmsNorm> {
 }  // namespace
 
 AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& update, const at::Tensor& w, double eps, Path path) {
+  RECORD_FUNCTION("meristem::add_rms_norm", {});
   TORCH_CHECK(x.sizes() == update.sizes() && x.scalar_type() == update.scalar_type(), "add_rms_norm: ", x.sizes(), " + ", update.sizes());
   if (path == Path::kFused && !x.is_cpu()) {
     const auto out = FusedAddRmsNorm::apply(x, update, w, eps);

@@ -9,12 +9,6 @@
 namespace meristem {
 namespace {
 
-at::Tensor ints(const std::vector<std::int32_t>& values, at::Device device) {
-  const at::Tensor view =
-      torch::from_blob(const_cast<std::int32_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, torch::kInt);
-  return view.clone().to(device, /*non_blocking=*/true);
-}
-
 bool one_document_a_sequence(const HostBatch& batch) {
   if (static_cast<std::int64_t>(batch.boundaries.size()) != batch.sequences + 1) return false;
   for (std::size_t i = 0; i < batch.boundaries.size(); ++i) {
@@ -36,10 +30,24 @@ void pack(const HostBatch& batch, std::int32_t* to) {
   std::fill_n(to, left, batch.boundaries.back());
 }
 
+// Views of words that are packed, with the first `starts` of the documents' starts.
+DeviceBatch views_of(const HostBatch& batch, const at::Tensor& words, std::int64_t starts) {
+  const std::int64_t tokens = batch.sequences * batch.length;
+  DeviceBatch views;
+  views.batch.tokens_N = words.narrow(0, 0, tokens);
+  views.batch.targets_N = words.narrow(0, tokens, tokens);
+  views.batch.positions_N = words.narrow(0, 2 * tokens, tokens);
+  views.source_S = words.narrow(0, 3 * tokens, batch.sequences);
+  views.batch.documents.offsets = words.narrow(0, 3 * tokens + batch.sequences, starts);
+  return views;
+}
+
 }  // namespace
 
 DeviceBatch to_device(const HostBatch& host, at::Device device) {
-  DeviceBatch out{{ints(host.inputs, device), ints(host.targets, device), ints(host.positions, device), {}}, ints(host.source, device)};
+  const at::Tensor words = torch::empty({words_of(host)}, torch::dtype(torch::kInt).pinned_memory(device.is_cuda()));
+  pack(host, words.data_ptr<std::int32_t>());
+  DeviceBatch out = views_of(host, words.to(device, /*non_blocking=*/device.is_cuda()), static_cast<std::int64_t>(host.boundaries.size()));
   for (std::size_t i = 1; i < host.boundaries.size(); ++i) {
     out.batch.documents.lengths.push_back(host.boundaries[i] - host.boundaries[i - 1]);
   }
@@ -59,17 +67,11 @@ StaticInputs& InputPipeline::inputs_of(const HostBatch& batch) {
   const auto [found, fresh] = inputs_.try_emplace(shape);
   StaticInputs& buffers = found->second;
   if (!fresh) return buffers;
-  const std::int64_t tokens = batch.sequences * batch.length;
   buffers.shape = shape;
   buffers.words = torch::empty({words_of(batch)}, torch::dtype(torch::kInt).device(device_));
-  Batch& views = buffers.inputs.batch;
-  views.tokens_N = buffers.words.narrow(0, 0, tokens);
-  views.targets_N = buffers.words.narrow(0, tokens, tokens);
-  views.positions_N = buffers.words.narrow(0, 2 * tokens, tokens);
-  buffers.inputs.source_S = buffers.words.narrow(0, 3 * tokens, batch.sequences);
-  views.documents.offsets = buffers.words.narrow(0, 3 * tokens + batch.sequences, document_capacity(batch) + 1);
+  buffers.inputs = views_of(batch, buffers.words, document_capacity(batch) + 1);
   // Lengths are the host's: with documents they change from batch to batch, and only what reads the offsets may run.
-  if (uniform) views.documents.lengths = ops::Documents::uniform(batch.sequences, batch.length).lengths;
+  if (uniform) buffers.inputs.batch.documents.lengths = ops::Documents::uniform(batch.sequences, batch.length).lengths;
   return buffers;
 }
 

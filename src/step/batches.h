@@ -17,7 +17,8 @@ struct DeviceBatch {
   at::Tensor source_S;  // int32: each row's source
 };
 
-// A copy of its own: the host batch may go before the device has read it.
+// Of its own memory: the host batch may go before the device has read it. One copy, from pinned memory where the device is a GPU, so that
+// the host does not wait for what is queued there.
 DeviceBatch to_device(const HostBatch& host, at::Device device);
 
 // Two slots, each a buffer in host memory with a twin on the device. Who may touch which, when, is settled here.

@@ -124,6 +124,26 @@ TEST_CASE("a capture that fails leaves the graphs as they were") {
   CHECK(graphs.run({{0}, "s", false}, [] {}) == Action::kReplay);
 }
 
+TEST_CASE("a batch goes to the device in one copy, of memory of its own") {
+  HostBatch host = test::rows(3, 2);
+  const HostBatch before = host;
+  const DeviceBatch there = to_device(host, at::kCPU);
+  host.inputs.assign(host.inputs.size(), -7);
+  const auto holds = [](const at::Tensor& values, const std::vector<std::int32_t>& expected) {
+    return torch::equal(values, torch::tensor(std::vector<std::int64_t>(expected.begin(), expected.end()), torch::kInt));
+  };
+  const Batch& batch = there.batch;
+  CHECK(holds(batch.tokens_N, before.inputs));
+  CHECK(holds(batch.targets_N, before.targets));
+  CHECK(holds(batch.positions_N, before.positions));
+  CHECK(holds(batch.documents.offsets, before.boundaries));
+  CHECK(holds(there.source_S, before.source));
+  CHECK(batch.documents.lengths == std::vector<std::int64_t>{16, 16});
+  for (const at::Tensor& part : {batch.targets_N, batch.positions_N, batch.documents.offsets, there.source_S}) {
+    CHECK(part.is_alias_of(batch.tokens_N));
+  }
+}
+
 TEST_CASE("every batch arrives whole and in order, in buffers that stay where they are") {
   InputPipeline pipeline(std::make_unique<test::LateCopies>(), at::kCPU);
   const void* place = nullptr;
