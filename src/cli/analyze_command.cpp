@@ -315,8 +315,9 @@ void add_analyze(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--text-ids", arguments->texts, "JSON lines {\"ids\": [ids]}")->required();
   command->add_option("--item-ids", arguments->items,
-                      "JSON lines {\"task\": name, \"context\": [ids], \"choices\": [[ids], …], \"gold\": index}");
-  command->add_option("--lens-ids", arguments->lens_texts, "Texts that the tuned lens is trained on, as --text-ids");
+                      "JSON lines {\"task\": name, \"context\": [ids], \"choices\": [[ids], …], \"gold\": index} (default: no task)");
+  command->add_option("--lens-ids", arguments->lens_texts,
+                      "Texts that the tuned lens is trained on, as --text-ids (default: none, and no tuned lens)");
   command->add_option("--measure", arguments->measures,
                       fmt::format("Which of {}, separated by commas (default: all that apply)", fmt::join(kMeasures, ", ")));
   add_whole_number(*command, "--effect-texts", arguments->effect_texts, "Texts that calls are cut out of: the first so many", 1, 1 << 20);
