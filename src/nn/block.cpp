@@ -35,7 +35,10 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
       case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
     }
-    if (call.observer != nullptr) h_ND = call.observer->mixed(call, i, before_ND, h_ND);
+    if (call.observer == nullptr) continue;
+    const at::Tensor observed_ND = call.observer->mixed(call, i, before_ND, h_ND);
+    if (!observed_ND.is_same(h_ND)) call.normed_ND = at::Tensor();  // which is of another sum
+    h_ND = observed_ND;
   }
   return h_ND;
 }
