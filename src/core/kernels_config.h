@@ -10,7 +10,7 @@ namespace meristem {
 // One T for each operator.
 template <class T>
 struct PerOperator {
-  T attention, cross_entropy, adamw, rms_norm, rope, swiglu, depth_attention, experts;
+  T attention, cross_entropy, adamw, rms_norm, rope, swiglu, depth_attention, experts, linear;
 };
 
 template <class T>
@@ -18,20 +18,23 @@ struct Operator {
   const char* key;      // in `kernels:`, in the log, in kernels/proven.json
   const char* meaning;  // of its key, for the reference page
   T PerOperator<T>::*of;
-  bool has_library;  // LibTorch has an operator, or a composition of them that is faster than the reference
-  bool has_own_cpu;  // ops/cpu holds a kernel of our own; not for experts, whose library path is fused already
+  bool has_library;   // LibTorch has an operator, or a composition of them that is faster than the reference
+  bool has_own_cpu;   // ops/cpu holds a kernel of our own; not for experts, whose library path multiplies by those of `linear`
+  bool has_own_cuda;  // kernels/ does
 };
 
 template <class T>
 inline constexpr std::array<Operator<T>, sizeof(PerOperator<char>)> kOperators{{
-    {"attention", "Path of attention", &PerOperator<T>::attention, true, true},
-    {"cross_entropy", "Path of the head and loss", &PerOperator<T>::cross_entropy, true, true},
-    {"adamw", "Path of the update", &PerOperator<T>::adamw, true, true},
-    {"rms_norm", "Path of RMSNorm", &PerOperator<T>::rms_norm, false, true},
-    {"rope", "Path of RoPE", &PerOperator<T>::rope, false, true},
-    {"swiglu", "Path of SwiGLU", &PerOperator<T>::swiglu, false, true},
-    {"depth_attention", "Path of attention over depth", &PerOperator<T>::depth_attention, false, true},
-    {"experts", "Path of the experts' products; reference: every expert on every token", &PerOperator<T>::experts, true, false},
+    {"attention", "Path of attention", &PerOperator<T>::attention, true, true, true},
+    {"cross_entropy", "Path of the head and loss", &PerOperator<T>::cross_entropy, true, true, true},
+    {"adamw", "Path of the update", &PerOperator<T>::adamw, true, true, true},
+    {"rms_norm", "Path of RMSNorm", &PerOperator<T>::rms_norm, false, true, true},
+    {"rope", "Path of RoPE", &PerOperator<T>::rope, false, true, true},
+    {"swiglu", "Path of SwiGLU", &PerOperator<T>::swiglu, false, true, true},
+    {"depth_attention", "Path of attention over depth", &PerOperator<T>::depth_attention, false, true, true},
+    {"experts", "Path of the experts' products; reference: every expert on every token", &PerOperator<T>::experts, true, false, true},
+    {"linear", "Path of matrix products, those of head and experts included, and of the embedding's gradient; on a GPU always LibTorch's",
+     &PerOperator<T>::linear, true, true, false},
 }};
 static_assert(kOperators<char>.back().of != nullptr, "an operator is missing in the list");
 

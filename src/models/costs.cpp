@@ -9,17 +9,17 @@
 namespace meristem {
 namespace {
 
-// What a call keeps depends on attention's path: on this machine's device, unless the config says which.
-ops::Path attention_path(const RunConfig& config) {
-  if (config.kernels.attention == "fused") return ops::Path::kFused;  // wherever the run will be
+// What a call keeps depends on the paths of attention and products: on this machine's device, unless the config says which.
+ops::Path path_of(const RunConfig& config, std::string KernelsConfig::*asked, ops::Path ops::Paths::*path) {
+  if (config.kernels.*asked == "fused") return ops::Path::kFused;  // wherever the run will be
   KernelsConfig kernels;
-  kernels.attention = config.kernels.attention;
+  kernels.*asked = config.kernels.*asked;
   ops::ModelShapes shapes;
   shapes.width = config.model.width;
   shapes.head_dim = config.model.attention.head_dim;
   shapes.score_cap = config.model.attention.score_cap > 0;
   const at::ScalarType compute = config.precision.compute == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-  return ops::resolve_paths(kernels, pick_device(), compute, {}, shapes).attention;
+  return ops::resolve_paths(kernels, pick_device(), compute, {}, shapes).*path;
 }
 
 std::shared_ptr<Model> build_without_storage(const RunConfig& config, const ModelRegistry& registry, std::int64_t blocks) {
@@ -27,7 +27,7 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   model.blocks = blocks;
   ModelBuild build;
   build.placement.device = at::kMeta;
-  build.paths.attention = attention_path(config);
+  build.paths.attention = path_of(config, &KernelsConfig::attention, &ops::Paths::attention);
   return registry.make(model, build, config.data.sequence_length);
 }
 
@@ -114,7 +114,8 @@ class MicroBatchWalk {
         backward_(config, plan),
         element_(bytes_of(config.precision.compute)),
         tokens_(static_cast<double>(config.batch.micro_sequences * config.data.sequence_length)),
-        width_(static_cast<double>(config.model.width)) {
+        width_(static_cast<double>(config.model.width)),
+        sums_in_place_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused) {
     for (std::int64_t r = 0; r < plan.num_calls(); ++r) kept_.push_back(kept_by(r));
   }
 
@@ -123,6 +124,7 @@ class MicroBatchWalk {
     for (const double bytes : kept_) kept += bytes;
     ActivationMemory memory;
     memory.peak = std::max(kept + head_forward(), kept + head_backward());
+    const double packed = sums_in_place_ ? workspace() : 0;
     const std::vector<BlockGradient> gradients = block_gradients();
     double pending = 0;     // of blocks that were called after r and are called again before
     double remembered = 0;  // gradients of what calls up to r left for later ones
@@ -138,6 +140,7 @@ class MicroBatchWalk {
       if (r == gradient.last) pending += gradient.bytes;
       if (r == gradient.first) pending -= gradient.bytes;
     }
+    memory.peak += packed;
     return memory;
   }
 
@@ -166,11 +169,29 @@ class MicroBatchWalk {
   double head_forward() const {
     const double vocab = static_cast<double>(config_.model.vocab_size);
     const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
-    const double weight = chunk < tokens_ && element_ == 2 ? 4 + 4 + 2 : element_;
+    const double weight = sums_in_place_ ? 4 : chunk < tokens_ && element_ == 2 ? 4 + 4 + 2 : element_;
     return element_ * (chunk * vocab + 3 * tokens_ * width_) + weight * vocab * width_;
   }
-  // Both saved gradients, and both scaled.
-  double head_backward() const { return element_ * (3 * tokens_ * width_ + 2 * static_cast<double>(config_.model.vocab_size) * width_); }
+  // Both saved gradients, and both scaled; where gradients are summed in place they are neither scaled nor handed on.
+  double head_backward() const {
+    const double weight = static_cast<double>(config_.model.vocab_size) * width_;
+    if (sums_in_place_) return 2 * element_ * tokens_ * width_ + 4 * weight;
+    return element_ * (3 * tokens_ * width_ + 2 * weight);
+  }
+  // The largest product's matrices as our CPU kernels pack them, kept from step to step.
+  double workspace() const {
+    const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
+    double most = ops::product_workspace(chunk, width_, static_cast<double>(config_.model.vocab_size), 1, element_);
+    for (const ParameterInfo& info : model_.parameter_infos()) {
+      const auto sizes = info.tensor.sizes();
+      if (info.role != Role::kLinear || sizes.size() < 2) continue;
+      const bool experts = sizes.size() == 3;
+      const double rows = tokens_ * (experts ? static_cast<double>(config_.model.feed_forward.active) : 1);
+      most = std::max(most, ops::product_workspace(rows, static_cast<double>(sizes.back()), static_cast<double>(sizes[sizes.size() - 2]),
+                                                   experts ? static_cast<double>(sizes[0]) : 1, element_));
+    }
+    return most;
+  }
   // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
   struct BlockGradient {
     double bytes = 0, largest = 0;
@@ -180,7 +201,8 @@ class MicroBatchWalk {
   // first all that it saved, with the gradients inside it, about a third of that (elsewhere they take the place of what is freed on the
   // way); in the end the gradients of all the block's tensors.
   double call_backward(std::int64_t r, const BlockGradient& gradient) const {
-    const double tied = config_.model.tie_embeddings ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
+    const double tied =
+        config_.model.tie_embeddings && !sums_in_place_ ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
     const double again = std::max(saved_by(r) * 4 / 3, saved_by(r) / 3 + gradient.bytes);
     return element_ * tokens_ * width_ + tied + (backward_.checkpointed(r) ? again : gradient.largest);
   }
@@ -190,7 +212,8 @@ class MicroBatchWalk {
       if (!block_of(info)) continue;
       const auto block = static_cast<std::size_t>(*block_of(info));
       if (block >= gradients.size()) continue;
-      const double bytes = element_ * static_cast<double>(info.tensor.numel());
+      // What is no matrix, gains, weighs nothing.
+      const double bytes = sums_in_place_ ? 0 : element_ * static_cast<double>(info.tensor.numel());
       gradients[block].bytes += bytes;
       gradients[block].largest = std::max(gradients[block].largest, bytes);
     }
@@ -208,6 +231,7 @@ class MicroBatchWalk {
   const DepthPlan& plan_;
   Backward backward_;
   double element_, tokens_, width_;
+  bool sums_in_place_;  // of weights: our CPU products add gradients straight to the flat buffer
   std::vector<double> kept_;
 };
 

@@ -64,7 +64,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     if (before_reading_) before_reading_(part);
   };
   reads(kFirstPart);
-  at::Tensor h_ND = at::embedding(embedding_->weight(), tokens_N).to(build_.placement.residual);
+  at::Tensor h_ND = ops::embedding(embedding_->weight(), tokens_N, build_.paths.linear).to(build_.placement.residual);
   if (config_.embedding_scale != 1) h_ND = h_ND * config_.embedding_scale;
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();

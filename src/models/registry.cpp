@@ -91,7 +91,9 @@ std::shared_ptr<Model> ModelRegistry::make(const ModelConfig& config, const Mode
     throw InputError(fmt::format("model.options.{}: unknown to the architecture {}; allowed: {}{}", printable(key), config.architecture,
                                  known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", ")), suggestion(key, known)));
   }
-  return found->second.factory(config, build, max_positions);
+  ModelBuild whole = build;
+  whole.placement.linear = build.paths.linear;
+  return found->second.factory(config, whole, max_positions);
 }
 
 ModelRegistry builtin_registry() {

@@ -80,7 +80,7 @@ ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_
   constexpr double kFloor = 1e-9;  // of the sum that weights are divided by
   const at::Tensor u_ND = normed_ND.to(router_keys_.scalar_type());
   const at::Tensor q = router_->forward(u_ND) + encoding_of(depth);
-  const at::Tensor x_NE = at::linear(q, router_keys_);
+  const at::Tensor x_NE = ops::linear(q, router_keys_, {}, paths_.linear);
   Choice choice;
   choice.chosen_Nk = std::get<1>((x_NE.detach() + balance_bias_).topk(config_.active, 1));
   const at::Tensor gates_Nk = x_NE.gather(1, choice.chosen_Nk).sigmoid();
@@ -93,7 +93,8 @@ at::Tensor ExpertsImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   const Choice choice = choose(normed_ND, call.depth_index + 1);
   if (call.loads_E.defined()) call.loads_E.add_(ops::expert_counts(choice.chosen_Nk, config_.count));
   if (call.observer != nullptr) call.observer->chose(call, choice.chosen_Nk, config_.count);
-  at::Tensor out = ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu);
+  at::Tensor out =
+      ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu, paths_.linear);
   if (!shared_down_.is_empty()) out = out + shared_down_->forward(ops::swiglu(shared_gate_up_->forward(normed_ND), paths_.swiglu));
   return out;
 }
@@ -114,7 +115,9 @@ CallCost ExpertsImpl::cost(const CallPlace&) const {
   // residual input and its norm; per expert its copy of the token, gate and up, their product
   cost.saved_elements = width + norm_->saved_elements() + active * (width + 3 * inner) + shared * 3 * inner;
   // per expert its output, its score's sigmoid, its weight, and two places of eight bytes each; the router's query
-  cost.saved_fp32 = active * (width + 8) + router;
+  const bool moved_by_ours = paths_.linear == ops::Path::kFused;  // then outputs stay as the products leave them
+  (moved_by_ours ? cost.saved_elements : cost.saved_fp32) += active * width;
+  cost.saved_fp32 += active * 8 + router;
   cost.saved_casts = width;  // the norm, for the router
   cost.expert_parameters = count * 3 * width * inner;
   cost.active_share = active / count;

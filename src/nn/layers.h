@@ -7,6 +7,7 @@
 #include "config/model_config.h"
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
+#include "ops/linear.h"
 #include "ops/rms_norm.h"
 
 namespace meristem::nn {
@@ -18,7 +19,8 @@ class LinearImpl : public Module {
   LinearImpl(std::int64_t in, std::int64_t out, double init_std, const Placement& placement, Role role = Role::kLinear)
       : LinearImpl(in, MatrixRows{out}, init_std, placement, role) {}
   // Several maps of one input in one weight, given by their outputs.
-  LinearImpl(std::int64_t in, const MatrixRows& outs, double init_std, const Placement& placement, Role role = Role::kLinear) {
+  LinearImpl(std::int64_t in, const MatrixRows& outs, double init_std, const Placement& placement, Role role = Role::kLinear)
+      : path_(placement.linear) {
     const std::int64_t out = std::accumulate(outs.begin(), outs.end(), std::int64_t{0});
     weight_ = add_parameter("weight", {out, in}, role, init_std, placement, outs);
   }
@@ -30,11 +32,12 @@ class LinearImpl : public Module {
     if (bias_.defined()) mark_ends_mixer("bias");
   }
   // x: [N, in] of the weight's type -> [N, out].
-  at::Tensor forward(const at::Tensor& x) const { return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_); }
+  at::Tensor forward(const at::Tensor& x) const { return ops::linear(x, weight_, bias_, path_); }
   const at::Tensor& weight() const { return weight_; }
 
  private:
   at::Tensor weight_, bias_;
+  ops::Path path_;
 };
 TORCH_MODULE(Linear);
 
@@ -100,7 +103,7 @@ using LossSums = ops::CrossEntropy;
 // Cross-entropy sums over the targets (negative: none); the logits of the whole batch are never held (ops/cross_entropy.h).
 inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, double logit_cap,
                           const ops::Paths& paths) {
-  return ops::linear_cross_entropy(h_ND, weight_VD, targets_N, paths.cross_entropy, logit_cap);
+  return ops::linear_cross_entropy(h_ND, weight_VD, targets_N, paths.cross_entropy, logit_cap, paths.linear);
 }
 
 // [N, V] of the compute type.

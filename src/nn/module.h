@@ -9,16 +9,19 @@
 #include <torch/torch.h>
 
 #include "core/named_tensors.h"
+#include "ops/paths.h"
 
 namespace meristem::nn {
 
 // Standard deviation that every matrix starts with, where nothing says otherwise.
 inline constexpr double kInitStd = 0.02;
 
-// Where and in what types a model lives. Parameters of roles that stay in fp32 have type `norm`, all others `compute`.
+// Where and in what types a model lives, and how its matrices are multiplied. Parameters of roles that stay in fp32 have type `norm`, all
+// others `compute`.
 struct Placement {
   at::Device device = at::kCPU;  // kMeta: shapes only, for counting
   at::ScalarType compute = at::kFloat, residual = at::kFloat, norm = at::kFloat;
+  ops::Path linear = ops::Path::kLibrary;  // of matrix products; a model's registry takes it from the build's paths
 };
 
 class Module : public torch::nn::Module {

@@ -150,7 +150,7 @@ void accumulate_gradient(at::Tensor& sum, const at::Tensor& x) {
     return;
   }
   parallel_rows(sum.numel(), [&](std::int64_t begin, std::int64_t end) {
-    cpu::row_kernels().accumulate_bf16(data_of<float>(sum) + begin, data_of<std::uint16_t>(x) + begin, end - begin);
+    cpu::row_kernels().bf16.accumulate(data_of<float>(sum) + begin, data_of<std::uint16_t>(x) + begin, end - begin);
   });
 }
 

@@ -1,4 +1,3 @@
-#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -45,25 +44,13 @@ cpu::AttentionShape kernel_shape(const Piece& piece, const HeadShape& shape) {
           piece.prior};
 }
 
-// A thread's memory between calls, so that no step faults pages in anew.
-void* scratch_of(std::int64_t bytes) {
-  thread_local at::Tensor held;
-  if (!held.defined() || held.numel() < bytes) held = at::empty({bytes}, at::kByte);
-  return held.data_ptr();
-}
-
-// body(piece, scratch) for every piece, by whichever thread is free: each piece's result is its own, so that the bits do not depend on who
-// computes it.
+// body(piece, scratch) for every piece.
 template <class Body>
 void for_each_piece(const std::vector<Piece>& pieces, const HeadShape& shape,
                     std::int64_t (*scratch_bytes)(const cpu::AttentionShape&, bool), bool backward, const Body& body) {
-  std::atomic<std::size_t> next = 0;
-  const auto threads = std::min<std::int64_t>(at::get_num_threads(), static_cast<std::int64_t>(pieces.size()));
-  at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t last) {
-    for (; first < last; ++first) {
-      for (std::size_t i = next++; i < pieces.size(); i = next++)
-        body(pieces[i], scratch_of(scratch_bytes(kernel_shape(pieces[i], shape), backward)));
-    }
+  parallel_pieces(std::ssize(pieces), [&](std::int64_t i) {
+    const Piece& piece = pieces[static_cast<std::size_t>(i)];
+    body(piece, thread_scratch(scratch_bytes(kernel_shape(piece, shape), backward)));
   });
 }
 

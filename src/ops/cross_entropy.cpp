@@ -6,6 +6,8 @@
 
 #include "meristem_kernels/cross_entropy.h"
 #include "ops/launch.h"
+#include "ops/linear.h"
+#include "ops/products.h"
 
 namespace meristem::ops {
 namespace {
@@ -48,25 +50,56 @@ void chunk_losses_fused(at::Tensor& logits_CV, const at::Tensor& targets_C, at::
   });
 }
 
+// How the products are made.
+struct HeadProducts {
+  bool ours = false;
+
+  at::Tensor logits(const at::Tensor& hidden_ND, const at::Tensor& weight_VD) const {
+    if (!ours) return at::mm(hidden_ND, weight_VD.t());
+    const at::Tensor logits_NV = at::empty({hidden_ND.size(0), weight_VD.size(0)}, hidden_ND.options());
+    multiply_rows(hidden_ND, weight_VD.unsqueeze(0), {hidden_ND.size(0)}, logits_NV);
+    return logits_NV;
+  }
+  void hidden_gradient(const at::Tensor& d_logits_NV, const at::Tensor& weight_VD, at::Tensor& d_hidden_ND) const {
+    if (!ours) {
+      at::mm_out(d_hidden_ND, d_logits_NV, weight_VD);
+    } else {
+      multiply_rows_back(d_logits_NV, weight_VD.unsqueeze(0), {d_logits_NV.size(0)}, d_hidden_ND);
+    }
+  }
+  // One chunk of LibTorch's needs no running sum; several sum in fp32, or a bf16 sum would lose the later chunks' digits.
+  void add_weight_gradient(const at::Tensor& d_logits_NV, const at::Tensor& hidden_ND, bool one_chunk, at::Tensor& d_weight_VD) const {
+    if (ours) {
+      add_outer_products(d_logits_NV, hidden_ND, {hidden_ND.size(0)}, d_weight_VD.unsqueeze(0));
+    } else if (one_chunk) {
+      d_weight_VD = at::mm(d_logits_NV.t(), hidden_ND);
+    } else if (d_weight_VD.scalar_type() == d_logits_NV.scalar_type()) {
+      d_weight_VD.addmm_(d_logits_NV.t(), hidden_ND);
+    } else {
+      d_weight_VD.add_(at::mm(d_logits_NV.t(), hidden_ND));
+    }
+  }
+};
+
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden_ND,
                                                 const at::Tensor& weight_VD, const at::Tensor& targets_N, bool with_grad, bool fused,
-                                                double logit_cap) {
+                                                double logit_cap, bool ours) {
     RECORD_FUNCTION("meristem::cross_entropy", {});
+    const HeadProducts products{ours};
     const std::int64_t tokens = hidden_ND.size(0), chunk = cross_entropy_chunk(weight_VD.size(0), weight_VD.size(1), hidden_ND.device());
     const auto wide = accumulate_type(hidden_ND.scalar_type());
     at::Tensor losses = at::empty({tokens}, hidden_ND.options().dtype(wide)), d_hidden, d_weight;
-    // One chunk needs no running sum; several sum in fp32, or a bf16 sum would lose the later chunks' digits.
     const bool one_chunk = tokens <= chunk;
     if (with_grad) {
       d_hidden = at::empty_like(hidden_ND);
-      if (!one_chunk) d_weight = at::zeros(weight_VD.sizes(), weight_VD.options().dtype(wide));
+      if (ours || !one_chunk) d_weight = at::zeros(weight_VD.sizes(), weight_VD.options().dtype(wide));
     }
     for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
       const std::int64_t count = std::min(chunk, tokens - begin);
       const at::Tensor hidden = hidden_ND.narrow(0, begin, count);
-      at::Tensor logits = at::mm(hidden, weight_VD.t()), part = losses.narrow(0, begin, count);
+      at::Tensor logits = products.logits(hidden, weight_VD), part = losses.narrow(0, begin, count);
       const at::Tensor targets = targets_N.narrow(0, begin, count);
       at::Tensor slope;  // of the cap: 1 - tanh^2
       if (logit_cap > 0) {
@@ -78,24 +111,30 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
       if (!with_grad) continue;
       if (slope.defined()) logits.mul_(slope);
       at::Tensor d_part = d_hidden.narrow(0, begin, count);
-      at::mm_out(d_part, logits, weight_VD);
-      if (one_chunk) {
-        d_weight = at::mm(logits.t(), hidden);
-      } else if (d_weight.scalar_type() == logits.scalar_type()) {
-        d_weight.addmm_(logits.t(), hidden);
-      } else {
-        d_weight.add_(at::mm(logits.t(), hidden));
-      }
+      products.hidden_gradient(logits, weight_VD, d_part);
+      products.add_weight_gradient(logits, hidden, one_chunk, d_weight);
     }
-    if (with_grad) context->save_for_backward({d_hidden, d_weight.to(weight_VD.scalar_type())});
+    // Where the weight's gradient has its place, what is kept are fp32 sums until backward brings them there.
+    if (with_grad) {
+      const bool stays = ours && gradient_sum(weight_VD).defined();
+      context->saved_data["stays"] = stays;
+      context->save_for_backward({d_hidden, stays ? d_weight : d_weight.to(weight_VD.scalar_type()), weight_VD});
+    }
     context->mark_non_differentiable({losses});
     return {losses.sum(), losses};
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor& scale = grads[0];
-    return {saved[0] * scale.to(saved[0].scalar_type()), saved[1] * scale.to(saved[1].scalar_type()), {}, {}, {}, {}};
+    const at::Tensor &scale = grads[0], &d_weight = saved[1];
+    const auto scaled = [&](const at::Tensor& x) {
+      return scale.is_cpu() && scale.item<double>() == 1 ? x : x * scale.to(x.scalar_type());
+    };
+    if (!context->saved_data["stays"].toBool()) {
+      return {scaled(saved[0]), scaled(d_weight).to(saved[2].scalar_type()), {}, {}, {}, {}, {}};
+    }
+    gradient_sum(saved[2]).add_(d_weight, scale.item());
+    return {scaled(saved[0]), {}, {}, {}, {}, {}, {}};
   }
 };
 
@@ -111,13 +150,15 @@ std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Dev
 }
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,
-                                  double logit_cap) {
+                                  double logit_cap, Path products) {
   TORCH_CHECK(hidden_ND.dim() == 2 && weight_VD.dim() == 2 && hidden_ND.size(1) == weight_VD.size(1), "cross_entropy: hidden ",
               hidden_ND.sizes(), " does not fit head ", weight_VD.sizes());
   TORCH_CHECK(targets_N.scalar_type() == at::kInt && targets_N.numel() == hidden_ND.size(0), "cross_entropy: one int32 target a token");
   if (path == Path::kReference) return cross_entropy_reference(hidden_ND, weight_VD, targets_N, logit_cap);
   const bool with_grad = at::GradMode::is_enabled() && (hidden_ND.requires_grad() || weight_VD.requires_grad());
-  const auto out = LinearCrossEntropy::apply(hidden_ND.contiguous(), weight_VD, targets_N, with_grad, path == Path::kFused, logit_cap);
+  const bool ours = products == Path::kFused && multiplies(hidden_ND, weight_VD.size(0)) && multiplies(hidden_ND, weight_VD.size(1));
+  const auto out =
+      LinearCrossEntropy::apply(hidden_ND.contiguous(), weight_VD, targets_N, with_grad, path == Path::kFused, logit_cap, ours);
   return {out[0], out[1].detach()};
 }
 

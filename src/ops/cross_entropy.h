@@ -16,8 +16,9 @@ struct CrossEntropy {
 
 // hidden_ND and weight_VD: one float type; targets_N: int32, negative where the token has no target. Sums, not means: micro-batches,
 // ranks and masked tokens are divided once, by the global number of targets. logit_cap above 0: logits are cap tanh(h W^T / cap).
+// products: the path of the three matrix products.
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,
-                                  double logit_cap = 0);
+                                  double logit_cap = 0, Path products = Path::kLibrary);
 
 // Tokens whose logits are held at once for a vocabulary, with hidden states of `width`.
 std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Device device = at::kCPU);

@@ -1,5 +1,7 @@
 #include "ops/experts.h"
 
+#include <cstring>
+#include <numeric>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -7,6 +9,8 @@
 
 #include "meristem_kernels/experts.h"
 #include "ops/launch.h"
+#include "ops/linear.h"
+#include "ops/products.h"
 #include "ops/swiglu.h"
 
 namespace meristem::ops {
@@ -53,14 +57,20 @@ void for_groups(const std::vector<std::int64_t>& ends, bool on_cpu, const Body& 
 class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_MI, const at::Tensor& weight_EOI, const at::Tensor& ends_E,
-                            const std::vector<std::int64_t>& ends) {
+                            const GroupEnds& ends, bool ours) {
+    RECORD_FUNCTION("meristem::grouped_linear", {});
     context->save_for_backward({x_MI, weight_EOI, ends_E});
     context->saved_data["ends"] = ends;
+    context->saved_data["ours"] = ours;
     if (ends.empty()) {
       check_widths(weight_EOI);
       return at::_grouped_mm(x_MI, weight_EOI.transpose(1, 2), ends_E);
     }
     at::Tensor y_MO = at::empty({x_MI.size(0), weight_EOI.size(1)}, x_MI.options());
+    if (ours) {
+      multiply_rows(x_MI, weight_EOI, ends, y_MO);
+      return y_MO;
+    }
     for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
       at::Tensor y = y_MO.narrow(0, begin, count);
       at::mm_out(y, x_MI.narrow(0, begin, count), weight_EOI[e].t());
@@ -73,15 +83,23 @@ class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
     const at::Tensor &x_MI = saved[0], &weight_EOI = saved[1], &ends_E = saved[2];
     const std::vector<std::int64_t> ends = context->saved_data["ends"].toIntVector();
     const at::Tensor dy_MO = grads[0].contiguous();
-    if (ends.empty()) return {at::_grouped_mm(dy_MO, weight_EOI, ends_E), at::_grouped_mm(dy_MO.t(), x_MI, ends_E), {}, {}};
-    at::Tensor dx_MI = at::empty_like(x_MI), dw_EOI = at::zeros_like(weight_EOI);
+    if (ends.empty()) return {at::_grouped_mm(dy_MO, weight_EOI, ends_E), at::_grouped_mm(dy_MO.t(), x_MI, ends_E), {}, {}, {}};
+    at::Tensor dx_MI = at::empty_like(x_MI), dw_EOI;
+    if (context->saved_data["ours"].toBool()) {
+      multiply_rows_back(dy_MO, weight_EOI, ends, dx_MI);
+      const at::Tensor sum_EOI = gradient_sum(weight_EOI);
+      if (!sum_EOI.defined()) dw_EOI = at::zeros_like(weight_EOI);
+      add_outer_products(dy_MO, x_MI, ends, sum_EOI.defined() ? sum_EOI : dw_EOI);
+      return {dx_MI, dw_EOI, {}, {}, {}};
+    }
+    dw_EOI = at::zeros_like(weight_EOI);
     for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
       const at::Tensor dy = dy_MO.narrow(0, begin, count);
       at::Tensor dx = dx_MI.narrow(0, begin, count), dw = dw_EOI[e];
       at::mm_out(dx, dy, weight_EOI[e]);
       at::mm_out(dw, dy.t(), x_MI.narrow(0, begin, count));
     });
-    return {dx_MI, dw_EOI, {}, {}};
+    return {dx_MI, dw_EOI, {}, {}, {}};
   }
 };
 
@@ -96,8 +114,8 @@ Groups groups_ending_at(const at::Tensor& ends_E, const at::Tensor& like) {
 
 // x_MI [M, I], weight_EOI [E, O, I] -> [M, O]: row m times its group's matrix, transposed. Differentiable in both; groups without a row
 // receive a zero gradient.
-at::Tensor grouped_linear(const at::Tensor& x_MI, const at::Tensor& weight_EOI, const Groups& groups) {
-  return GroupedLinear::apply(x_MI, weight_EOI, groups.ends_E, groups.ends);
+at::Tensor grouped_linear(const at::Tensor& x_MI, const at::Tensor& weight_EOI, const Groups& groups, Path products = Path::kLibrary) {
+  return GroupedLinear::apply(x_MI, weight_EOI, groups.ends_E, groups.ends, products == Path::kFused);
 }
 
 // 2. Sorted by LibTorch.
@@ -141,7 +159,7 @@ at::Tensor sorted_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, c
   return at::matmul(weights_Nk.unsqueeze(1), y_MD.view({-1, k, width}).to(weights_Nk.scalar_type())).squeeze(1).to(x_ND.scalar_type());
 }
 
-// 3. Sorted, moved and summed by our own kernels: nothing that the host would have to wait for.
+// 3. Sorted, moved and summed by our own kernels: on a GPU nothing that the host would have to wait for.
 
 kernels::ExpertShape expert_shape(const at::Tensor& place_Nk, std::int64_t experts, std::int64_t width) {
   return {static_cast<int>(place_Nk.size(0)), static_cast<int>(place_Nk.size(1)), static_cast<int>(experts), static_cast<int>(width)};
@@ -154,64 +172,150 @@ struct SortedChoices {
   at::Tensor place_Nk, ends_E;  // int32: each choice's row, and one behind each expert's last row
 };
 
-SortedChoices sort_choices(const at::Tensor& chosen_Nk, std::int64_t experts) {
+// Who sorts and moves rows: kernels in CUDA, or those of the CPU. weights may be undefined: ones.
+struct RowMovers {
+  SortedChoices (*sort)(const at::Tensor& chosen_Nk, std::int64_t experts);
+  void (*gather)(const at::Tensor& x_ND, const at::Tensor& place_Nk, const at::Tensor& rows_MD);
+  void (*combine)(const at::Tensor& rows_MD, const at::Tensor& place_Nk, const at::Tensor& weights_Nk, const at::Tensor& y_ND);
+  void (*combine_backward)(const at::Tensor& dy_ND, const at::Tensor& rows_MD, const at::Tensor& place_Nk, const at::Tensor& weights_Nk,
+                           const at::Tensor& d_rows_MD, const at::Tensor& d_weights_Nk);
+};
+
+SortedChoices empty_choices(const at::Tensor& chosen_Nk, std::int64_t experts) {
   const auto numbers = chosen_Nk.options().dtype(at::kInt);
-  const SortedChoices sorted{at::empty_like(chosen_Nk, numbers, at::MemoryFormat::Contiguous), at::empty({experts}, numbers)};
-  const kernels::ExpertShape shape = expert_shape(sorted.place_Nk, experts, 8);
-  const at::Tensor scratch = at::empty({kernels::expert_sort_scratch(shape)}, numbers);
-  kernels::expert_sort(shape, chosen_Nk.contiguous().data_ptr<std::int64_t>(), scratch.data_ptr<std::int32_t>(),
-                       sorted.place_Nk.data_ptr<std::int32_t>(), sorted.ends_E.data_ptr<std::int32_t>(), stream_of(chosen_Nk));
-  return sorted;
+  return {at::empty_like(chosen_Nk, numbers, at::MemoryFormat::Contiguous), at::empty({experts}, numbers)};
 }
+
+const RowMovers kCudaMovers{
+    [](const at::Tensor& chosen_Nk, std::int64_t experts) {
+      const SortedChoices sorted = empty_choices(chosen_Nk, experts);
+      const kernels::ExpertShape shape = expert_shape(sorted.place_Nk, experts, 8);
+      const at::Tensor scratch = at::empty({kernels::expert_sort_scratch(shape)}, sorted.ends_E.options());
+      kernels::expert_sort(shape, chosen_Nk.contiguous().data_ptr<std::int64_t>(), scratch.data_ptr<std::int32_t>(),
+                           sorted.place_Nk.data_ptr<std::int32_t>(), sorted.ends_E.data_ptr<std::int32_t>(), stream_of(chosen_Nk));
+      return sorted;
+    },
+    [](const at::Tensor& x, const at::Tensor& place, const at::Tensor& rows) {
+      kernels::expert_gather(rows_shape(place, x.size(1)), words(x), place.data_ptr<std::int32_t>(), words(rows), stream_of(x));
+    },
+    [](const at::Tensor& rows, const at::Tensor& place, const at::Tensor& weights, const at::Tensor& y) {
+      kernels::expert_combine(rows_shape(place, rows.size(1)), words(rows), place.data_ptr<std::int32_t>(),
+                              static_cast<const float*>(data_or_null(weights)), words(y), stream_of(y));
+    },
+    [](const at::Tensor& dy, const at::Tensor& rows, const at::Tensor& place, const at::Tensor& weights, const at::Tensor& d_rows,
+       const at::Tensor& d_weights) {
+      kernels::expert_combine_backward(rows_shape(place, rows.size(1)), words(dy), words(rows), place.data_ptr<std::int32_t>(),
+                                       weights.data_ptr<float>(), words(d_rows), d_weights.data_ptr<float>(), stream_of(rows));
+    }};
+
+const RowMovers kCpuMovers{[](const at::Tensor& chosen_Nk, std::int64_t experts) {
+                             const SortedChoices sorted = empty_choices(chosen_Nk, experts);
+                             const at::Tensor chosen = chosen_Nk.contiguous();
+                             const auto* expert = chosen.data_ptr<std::int64_t>();
+                             auto *place = sorted.place_Nk.data_ptr<std::int32_t>(), *ends = sorted.ends_E.data_ptr<std::int32_t>();
+                             std::fill_n(ends, experts, 0);
+                             for (std::int64_t m = 0; m < chosen.numel(); ++m) ++ends[expert[m]];
+                             std::vector<std::int32_t> next(static_cast<std::size_t>(experts));
+                             std::exclusive_scan(ends, ends + experts, next.begin(), 0);
+                             for (std::int64_t m = 0; m < chosen.numel(); ++m) place[m] = next[static_cast<std::size_t>(expert[m])]++;
+                             std::copy(next.begin(), next.end(), ends);
+                             return sorted;
+                           },
+                           [](const at::Tensor& x, const at::Tensor& place, const at::Tensor& rows) {
+                             const std::size_t bytes = static_cast<std::size_t>(x.size(1)) * x.itemsize();
+                             const std::int64_t k = place.size(1);
+                             parallel_rows(x.size(0), [&](std::int64_t begin, std::int64_t end) {
+                               for (std::int64_t m = begin * k; m < end * k; ++m) {
+                                 std::memcpy(data_of<char>(rows) + static_cast<std::size_t>(place.data_ptr<std::int32_t>()[m]) * bytes,
+                                             data_of<const char>(x) + static_cast<std::size_t>(m / k) * bytes, bytes);
+                               }
+                             });
+                           },
+                           [](const at::Tensor& rows, const at::Tensor& place, const at::Tensor& weights, const at::Tensor& y) {
+                             dispatch_cpu(rows.scalar_type(), [&](const auto& kernels, auto type) {
+                               using X = decltype(type);
+                               parallel_rows(y.size(0), [&](std::int64_t begin, std::int64_t end) {
+                                 kernels.combine_rows(data_of<const X>(rows), place.data_ptr<std::int32_t>(),
+                                                      static_cast<const float*>(data_or_null(weights)), data_of<X>(y), begin, end,
+                                                      place.size(1), rows.size(1));
+                               });
+                             });
+                           },
+                           [](const at::Tensor& dy, const at::Tensor& rows, const at::Tensor& place, const at::Tensor& weights,
+                              const at::Tensor& d_rows, const at::Tensor& d_weights) {
+                             dispatch_cpu(rows.scalar_type(), [&](const auto& kernels, auto type) {
+                               using X = decltype(type);
+                               parallel_rows(dy.size(0), [&](std::int64_t begin, std::int64_t end) {
+                                 kernels.combine_rows_backward(data_of<const X>(dy), data_of<const X>(rows), place.data_ptr<std::int32_t>(),
+                                                               weights.data_ptr<float>(), data_of<X>(d_rows), d_weights.data_ptr<float>(),
+                                                               begin, end, place.size(1), rows.size(1));
+                               });
+                             });
+                           }};
+
+// Of a node that is run backward. That tensors are the CPU's does not tell: tests run the CUDA kernels' source there.
+const RowMovers& movers_of(AutogradContext* context) { return context->saved_data["on_cpu"].toBool() ? kCpuMovers : kCudaMovers; }
 
 // [N, D] -> [M, D], sorted; backward sums each token's k gradients.
 class GatherRows : public torch::autograd::Function<GatherRows> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_ND, const at::Tensor& place_Nk) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_ND, const at::Tensor& place_Nk, bool on_cpu) {
     context->save_for_backward({place_Nk});
+    context->saved_data["on_cpu"] = on_cpu;
     const at::Tensor x = x_ND.contiguous(), rows = at::empty({place_Nk.numel(), x.size(1)}, x.options());
-    kernels::expert_gather(rows_shape(place_Nk, x.size(1)), words(x), place_Nk.data_ptr<std::int32_t>(), words(rows), stream_of(x));
+    movers_of(context).gather(x, place_Nk, rows);
     return rows;
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::Tensor place_Nk = context->get_saved_variables()[0], d_rows = grads[0].contiguous();
     const at::Tensor dx = at::empty({place_Nk.size(0), d_rows.size(1)}, d_rows.options());
-    kernels::expert_combine(rows_shape(place_Nk, d_rows.size(1)), words(d_rows), place_Nk.data_ptr<std::int32_t>(), nullptr, words(dx),
-                            stream_of(dx));
-    return {dx, {}};
+    movers_of(context).combine(d_rows, place_Nk, {}, dx);
+    return {dx, {}, {}};
   }
 };
 
 // [M, D], sorted, weights [N, k] -> [N, D]
 class CombineRows : public torch::autograd::Function<CombineRows> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_MD, const at::Tensor& weights_Nk, const at::Tensor& place_Nk) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_MD, const at::Tensor& weights_Nk, const at::Tensor& place_Nk,
+                            bool on_cpu) {
     const at::Tensor rows = rows_MD.contiguous(), weights = weights_Nk.contiguous();
     context->save_for_backward({rows, weights, place_Nk});
+    context->saved_data["on_cpu"] = on_cpu;
     const at::Tensor y = at::empty({place_Nk.size(0), rows.size(1)}, rows.options());
-    kernels::expert_combine(rows_shape(place_Nk, rows.size(1)), words(rows), place_Nk.data_ptr<std::int32_t>(), weights.data_ptr<float>(),
-                            words(y), stream_of(rows));
+    movers_of(context).combine(rows, place_Nk, weights, y);
     return y;
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weights = saved[1], &place_Nk = saved[2], dy = grads[0].contiguous();
     const at::Tensor d_rows = at::empty_like(rows), d_weights = at::empty_like(weights);
-    kernels::expert_combine_backward(rows_shape(place_Nk, rows.size(1)), words(dy), words(rows), place_Nk.data_ptr<std::int32_t>(),
-                                     weights.data_ptr<float>(), words(d_rows), d_weights.data_ptr<float>(), stream_of(rows));
-    return {d_rows, d_weights, {}};
+    movers_of(context).combine_backward(dy, rows, place_Nk, weights, d_rows, d_weights);
+    return {d_rows, d_weights, {}, {}};
   }
 };
+
+at::Tensor moved_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
+                         Path swiglu_path, bool on_cpu) {
+  const Path products = on_cpu ? Path::kFused : Path::kLibrary;
+  const SortedChoices sorted = (on_cpu ? kCpuMovers : kCudaMovers).sort(chosen_Nk, experts.gate_up.size(0));
+  const Groups groups = groups_ending_at(sorted.ends_E, x_ND);
+  const at::Tensor inner =
+      swiglu(grouped_linear(GatherRows::apply(x_ND, sorted.place_Nk, on_cpu), experts.gate_up, groups, products), swiglu_path);
+  return CombineRows::apply(grouped_linear(inner, experts.down, groups, products), weights_Nk, sorted.place_Nk, on_cpu);
+}
 
 at::Tensor fused_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
                          Path swiglu_path) {
   TORCH_CHECK(x_ND.scalar_type() == at::kBFloat16 && weights_Nk.scalar_type() == at::kFloat && chosen_Nk.scalar_type() == at::kLong,
               "experts: fused takes BFloat16, Float weights and Long choices, got ", x_ND.scalar_type(), ", ", weights_Nk.scalar_type(),
               ", ", chosen_Nk.scalar_type());
-  const SortedChoices sorted = sort_choices(chosen_Nk, experts.gate_up.size(0));
-  const Groups groups = groups_ending_at(sorted.ends_E, x_ND);
-  const at::Tensor inner = swiglu(grouped_linear(GatherRows::apply(x_ND, sorted.place_Nk), experts.gate_up, groups), swiglu_path);
-  return CombineRows::apply(grouped_linear(inner, experts.down, groups), weights_Nk, sorted.place_Nk);
+  return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/false);
+}
+
+// Whether the CPU's own kernels take it.
+bool moves_on_cpu(const at::Tensor& x_ND, const ExpertWeights& experts) {
+  return multiplies(x_ND, x_ND.size(1)) && multiplies(x_ND, experts.down.size(2));
 }
 
 // 4. The reference.
@@ -237,11 +341,14 @@ at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts) {
 }
 
 at::Tensor expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
-                          Path path, Path swiglu_path) {
+                          Path path, Path swiglu_path, Path products) {
   TORCH_CHECK(chosen_Nk.sizes() == weights_Nk.sizes() && chosen_Nk.size(0) == x_ND.size(0), "experts: chosen ", chosen_Nk.sizes(),
               ", weights ", weights_Nk.sizes(), ", tokens ", x_ND.size(0));
   if (path == Path::kReference) return every_expert_on_every_token(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
   if (path == Path::kFused) return fused_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
+  if (products == Path::kFused && moves_on_cpu(x_ND, experts)) {
+    return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/true);
+  }
   return sorted_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
+#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -42,6 +44,25 @@ void parallel_chunks(std::int64_t rows, std::int64_t chunks, const Body& body) {
 template <class Body>
 void parallel_rows(std::int64_t rows, const Body& body) {
   parallel_chunks(rows, at::get_num_threads(), [&](std::int64_t, std::int64_t begin, std::int64_t end) { body(begin, end); });
+}
+
+// body(piece) for each of so many pieces of work, by whichever thread is free. What a piece computes is its own, so that the bits do not
+// depend on who does.
+template <class Body>
+void parallel_pieces(std::int64_t pieces, const Body& body) {
+  std::atomic<std::int64_t> next = 0;
+  at::parallel_for(0, std::min<std::int64_t>(at::get_num_threads(), pieces), 1, [&](std::int64_t first, std::int64_t last) {
+    for (; first < last; ++first) {
+      for (std::int64_t i = next++; i < pieces; i = next++) body(i);
+    }
+  });
+}
+
+// A thread's memory for one piece of work, 64-byte aligned; it stays between calls, so that no step faults pages in anew.
+inline void* thread_scratch(std::int64_t bytes) {
+  thread_local at::Tensor held;
+  if (!held.defined() || held.numel() < bytes) held = at::empty({bytes}, at::kByte);
+  return held.data_ptr();
 }
 
 // Our CPU kernels for an element type. body is a generic lambda taking (const cpu::TypedKernels<X>&, X); the second only names the type.

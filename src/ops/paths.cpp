@@ -86,12 +86,14 @@ bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType co
                   const ModelShapes& shapes) {
   if (compute == at::kDouble || !reference_alone(op.key, shapes).empty()) return false;
   if (device.is_cpu()) return op.has_own_cpu;
-  return kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
+  return op.has_own_cuda && kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
-// Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours does not; nobody has measured which is faster there.
-bool library_has_tiles(std::string_view op, at::ScalarType compute) {
-  return op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16();
+// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch uses and ours do not; nobody
+// has measured which is faster there. Without vectors ours are slower.
+bool library_multiplies_better(std::string_view op, at::ScalarType compute) {
+  const bool tiles = compute == at::kBFloat16 && cpu::has_amx_bf16();
+  return op == "linear" ? tiles || !cpu::has_wide_vectors() : op == "attention" && tiles;
 }
 
 Path resolve(const Operator<Path>& op, const std::string& asked, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
@@ -104,6 +106,7 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
   if (asked == "library") return library;
   if (asked == "fused") {
     if (fused) return Path::kFused;
+    if (device.is_cuda() && !op.has_own_cuda) return library;
     throw InputError(fmt::format("kernels.{}: fused cannot run on {} in {}{}; allowed: reference, library, auto", op.key, device.str(),
                                  c10::toString(compute),
                                  !no_other.empty()  ? no_other
@@ -111,7 +114,7 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
                                                     : ""));
   }
   // auto never picks a CUDA kernel that no GPU has run.
-  if (fused && (device.is_cpu() ? !library_has_tiles(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
+  if (fused && (device.is_cpu() ? !library_multiplies_better(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
   return library;
 }
 

@@ -64,8 +64,9 @@ class FusedRope : public torch::autograd::Function<FusedRope> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     at::Tensor dx = grads[0].contiguous();
-    // The gradient comes fresh from attention's backward and is ours to turn; a shared one is copied first.
-    if (dx.use_count() > 2) dx = dx.clone();
+    // The gradient comes fresh from attention's backward and is ours to turn; a shared one is copied first. LibTorch's caller, `grads` and
+    // dx are the three that have it here.
+    if (dx.use_count() > 3 || dx.storage().use_count() > 1) dx = dx.clone();
     rotate_rows(dx, context->saved_data["heads"].toInt(), saved[0], {saved[1], saved[2]}, -1.0f);
     return {dx, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }

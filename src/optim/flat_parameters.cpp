@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/torch.h>
 
 #include "core/errors.h"
@@ -38,18 +39,21 @@ FlatRange range_of(const ParameterInfo& info, const OptimizerConfig& config) {
 
 using Told = std::shared_ptr<std::function<void(std::size_t)>>;
 
-// Runs once a parameter's gradient is complete: autograd has summed what its calls gave. A bf16 gradient is added to its place in the flat
-// fp32 buffer and freed; an fp32 one is there already.
-class GradientHook : public torch::autograd::PostAccumulateGradHook {
+// Runs once a parameter's gradient is complete: autograd has summed what its calls handed on, which is added to its place in the flat fp32
+// buffer and goes no further. Undefined where all of them have added theirs by themselves (ops::gradient_sum).
+class GradientHook : public torch::autograd::FunctionPreHook {
  public:
   GradientHook(at::Tensor target, std::size_t entry, Told told) : target_(std::move(target)), entry_(entry), told_(std::move(told)) {}
-  void operator()(const torch::autograd::Variable& parameter) override {
-    if (target_.defined()) {
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& grads) override {
+    // A call that runs again asks for gradients of its own: they are to be summed with those of other calls.
+    const auto* asked_for = torch::autograd::get_current_graph_task_exec_info();
+    if (asked_for != nullptr && !asked_for->empty()) return grads;
+    if (grads.at(0).defined()) {
       torch::NoGradGuard no_grad;
-      ops::accumulate_gradient(target_, parameter.grad());
-      parameter.mutable_grad().reset();
+      ops::accumulate_gradient(target_, grads[0]);
     }
     if (*told_) (*told_)(entry_);
+    return {at::Tensor()};
   }
 
  private:
@@ -152,10 +156,10 @@ void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
     const bool in_half = half_.defined() && !entry.stays_fp32;
     set(entry, parameter);
     parameter.set_data(in_half ? view(half_, entry) : master(entry));
-    if (!in_half) parameter.mutable_grad() = view(grad_, entry);  // autograd adds in place
+    parameter.mutable_grad() = view(grad_, entry);  // in fp32, whatever the parameter's type
     if (!parameter.requires_grad()) continue;
-    const at::Tensor target = in_half ? view(grad_, entry) : at::Tensor();
-    torch::autograd::impl::set_post_acc_grad_hooks(parameter, std::make_unique<GradientHook>(target, e, told_));
+    torch::autograd::impl::clear_hooks(parameter);
+    torch::autograd::impl::add_hook(parameter, std::make_unique<GradientHook>(view(grad_, entry), e, told_));
   }
 }
 

@@ -230,15 +230,51 @@ double sum_of_squares(const float* x, std::int64_t count) {
   return sum;
 }
 
-void accumulate_bf16(float* sum, const std::uint16_t* x, std::int64_t count) {
+template <class X>
+void accumulate(float* sum, const X* x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) sum[i] += load(x + i);
 }
 
 #include "ops/cpu/depth_attention.inc"
 
+template <class X>
+void combine_rows(const X* rows, const std::int32_t* place, const float* weights, X* y, std::int64_t begin, std::int64_t end,
+                  std::int64_t k, std::int64_t width) {
+  for (std::int64_t n = begin; n < end; ++n) {
+    const auto weight = [&](std::int64_t j) { return weights == nullptr ? 1.0f : weights[n * k + j]; };
+    const auto row = [&](std::int64_t j) { return rows + place[n * k + j] * width; };
+    std::int64_t i = 0;
+    for (; i + kWide <= width; i += kWide) {
+      Wide sum = weight(0) * load_wide(row(0) + i);
+      for (std::int64_t j = 1; j < k; ++j) sum += weight(j) * load_wide(row(j) + i);
+      store_wide(y + n * width + i, sum);
+    }
+    for (; i < width; ++i) {
+      float sum = weight(0) * load(row(0) + i);
+      for (std::int64_t j = 1; j < k; ++j) sum += weight(j) * load(row(j) + i);
+      store(y + n * width + i, sum);
+    }
+  }
+}
+
+template <class X>
+void combine_rows_backward(const X* dy, const X* rows, const std::int32_t* place, const float* weights, X* d_rows, float* d_weights,
+                           std::int64_t begin, std::int64_t end, std::int64_t k, std::int64_t width) {
+  for (std::int64_t m = begin * k; m < end * k; ++m) {
+    const X* grad = dy + m / k * width;
+    X* to = d_rows + place[m] * width;
+    d_weights[m] = dot(grad, rows + place[m] * width, width);
+    std::int64_t i = 0;
+    for (; i + kWide <= width; i += kWide) store_wide(to + i, weights[m] * load_wide(grad + i));
+    for (; i < width; ++i) store(to + i, weights[m] * load(grad + i));
+  }
+}
+
 #include "ops/cpu/products.inc"
 
 #include "ops/cpu/attention.inc"
+
+#include "ops/cpu/matrices.inc"
 
 template <class X>
 constexpr TypedKernels<X> typed() {
@@ -252,7 +288,15 @@ constexpr TypedKernels<X> typed() {
           depth_attention_backward<X>,
           attention<X>,
           attention_backward<X>,
-          attention_scratch<X>};
+          attention_scratch<X>,
+          combine_rows<X>,
+          combine_rows_backward<X>,
+          accumulate<X>,
+          packed_bytes<X>,
+          pack_left<X>,
+          pack_right<X>,
+          multiply_matrices<X>,
+          kMatrixScratch};
 }
 
 }  // namespace
@@ -262,7 +306,7 @@ constexpr TypedKernels<X> typed() {
 #define MERISTEM_TEXT_(a) #a
 #define MERISTEM_TEXT(a) MERISTEM_TEXT_(a)
 extern const RowKernels MERISTEM_JOIN(kRowKernels_, MERISTEM_CPU_LEVEL);
-const RowKernels MERISTEM_JOIN(kRowKernels_, MERISTEM_CPU_LEVEL){
-    MERISTEM_TEXT(MERISTEM_CPU_LEVEL), typed<float>(), typed<std::uint16_t>(), adamw, sum_of_squares, accumulate_bf16};
+const RowKernels MERISTEM_JOIN(kRowKernels_, MERISTEM_CPU_LEVEL){MERISTEM_TEXT(MERISTEM_CPU_LEVEL), typed<float>(), typed<std::uint16_t>(),
+                                                                 adamw, sum_of_squares};
 
 }  // namespace meristem::ops::cpu

@@ -54,6 +54,18 @@ struct LogSums {
   F& at(std::int64_t token, std::int64_t head) const { return data[token * token_stride + head * head_stride]; }
 };
 
+// C = A B, of which a kernel does a block of kMatrixRows x kMatrixColumns at a time: C goes to `out`, or is added to `sum`, whichever has
+// data. A: rows in place, or packed where that has data; B: packed. A bf16 `depth` of rows in place is even.
+constexpr std::int64_t kMatrixRows = 64, kMatrixColumns = 256;
+template <class X>
+struct MatrixProduct {
+  std::int64_t rows, columns, depth;
+  Rows<const X> left;
+  const void *packed_left, *packed_right;
+  Rows<X> out;
+  Rows<float> sum;
+};
+
 template <class X>
 struct TypedKernels {
   // y = x / rms(x) * w, one rstd a row. x, y: [rows, width].
@@ -86,6 +98,23 @@ struct TypedKernels {
   void (*attention_backward)(const AttentionRows<const X>& in, Rows<const X> out, Rows<const X> d_out, const LogSums<const float>& lse,
                              const AttentionRows<X>& d_in, const AttentionShape& shape, void* scratch);
   std::int64_t (*attention_scratch)(const AttentionShape& shape, bool backward);
+  // Experts (ops/experts.h), tokens [begin, end): y of each is the sum over its k choices of weight times row; choice j of token n has row
+  // place[n k + j]. weights null: ones.
+  void (*combine_rows)(const X* rows, const std::int32_t* place, const float* weights, X* y, std::int64_t begin, std::int64_t end,
+                       std::int64_t k, std::int64_t width);
+  void (*combine_rows_backward)(const X* dy, const X* rows, const std::int32_t* place, const float* weights, X* d_rows, float* d_weights,
+                                std::int64_t begin, std::int64_t end, std::int64_t k, std::int64_t width);
+  // sum += x, element by element.
+  void (*accumulate)(float* sum, const X* x, std::int64_t count);
+  // Bytes of `count` rows or columns of a depth, packed; memory is 64-byte aligned.
+  std::int64_t (*packed_bytes)(std::int64_t count, std::int64_t depth);
+  // Columns [first, last) of A^T, and of B, whole multiples of 32 but for the end. x: [depth, rows]; [depth, columns], or its transpose.
+  void (*pack_left)(Rows<const X> x, std::int64_t depth, std::int64_t rows, std::int64_t first, std::int64_t last, void* memory);
+  void (*pack_right)(Rows<const X> x, bool transposed, std::int64_t depth, std::int64_t columns, std::int64_t first, std::int64_t last,
+                     void* memory);
+  // The block of C from `row` and `column` on. scratch: matrix_scratch bytes, 64-byte aligned.
+  void (*multiply_matrices)(const MatrixProduct<X>& product, std::int64_t row, std::int64_t column, void* scratch);
+  std::int64_t matrix_scratch;
 };
 
 struct RowKernels {
@@ -95,8 +124,6 @@ struct RowKernels {
   // AdamW over count elements; half, where not null, receives the new weights in bf16.
   void (*adamw)(float* p, const float* g, float* m, float* v, std::uint16_t* half, std::int64_t count, const AdamwScalars& s);
   double (*sum_of_squares)(const float* x, std::int64_t count);
-  // sum += (float) x, element by element.
-  void (*accumulate_bf16)(float* sum, const std::uint16_t* x, std::int64_t count);
 };
 
 // The best that this processor runs, or those of use_row_kernels.
@@ -107,6 +134,9 @@ const RowKernels& row_kernels();
 constexpr int kRowKernelLevels = 4;
 void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]);
 void use_row_kernels(const RowKernels& kernels);
+
+// Whether the kernels that run are those of a set with vectors of 8 floats or more.
+bool has_wide_vectors();
 
 // Whether this processor multiplies tiles of bf16 (AMX), which none of our kernels do.
 bool has_amx_bf16();

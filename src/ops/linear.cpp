@@ -1,0 +1,113 @@
+#include "ops/linear.h"
+
+#include <algorithm>
+
+#include <torch/torch.h>
+
+#include "ops/launch.h"
+#include "ops/products.h"
+
+namespace meristem::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Of fewer rows packing the weight costs more than the product.
+constexpr std::int64_t kFewestRows = 32;
+
+at::Tensor dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
+
+// dy^T x: added to the weight's sum, and then undefined; else of the weight's type.
+at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, const at::Tensor& weight_OI) {
+  const at::Tensor sum = gradient_sum(weight_OI);
+  const GroupEnds all{x_NI.size(0)};
+  if (sum.defined()) {
+    add_outer_products(dy_NO, x_NI, all, sum.unsqueeze(0));
+    return {};
+  }
+  const at::Tensor d_weight = weight_OI.scalar_type() == at::kFloat ? at::zeros_like(weight_OI) : at::empty_like(weight_OI);
+  add_outer_products(dy_NO, x_NI, all, d_weight.unsqueeze(0));
+  return d_weight;
+}
+
+class FusedLinear : public torch::autograd::Function<FusedLinear> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight_OI) {
+    RECORD_FUNCTION("meristem::linear", {});
+    const at::Tensor x_NI = dense_rows(x);
+    const at::Tensor y_NO = at::empty({x_NI.size(0), weight_OI.size(0)}, x_NI.options());
+    multiply_rows(x_NI, weight_OI.unsqueeze(0), {x_NI.size(0)}, y_NO);
+    context->save_for_backward({x_NI, weight_OI});
+    return y_NO;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x_NI = saved[0], &weight_OI = saved[1], dy_NO = dense_rows(grads[0]);
+    at::Tensor dx;
+    if (context->needs_input_grad(0)) {
+      dx = at::empty_like(x_NI);
+      multiply_rows_back(dy_NO, weight_OI.unsqueeze(0), {dy_NO.size(0)}, dx);
+    }
+    return {dx, context->needs_input_grad(1) ? weight_gradient(dy_NO, x_NI, weight_OI) : at::Tensor()};
+  }
+};
+
+class FusedEmbedding : public torch::autograd::Function<FusedEmbedding> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight_VD, const at::Tensor& tokens_N) {
+    context->save_for_backward({weight_VD, tokens_N});
+    return at::embedding(weight_VD, tokens_N);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &weight_VD = saved[0], &tokens_N = saved[1], sum = gradient_sum(weight_VD);
+    if (!sum.defined()) return {at::embedding_dense_backward(grads[0], tokens_N, weight_VD.size(0), -1, false), at::Tensor()};
+    const at::Tensor dy_ND = grads[0].contiguous(), tokens = tokens_N.to(at::kLong).contiguous();
+    const auto* token = tokens.data_ptr<std::int64_t>();
+    const std::int64_t count = tokens.numel(), width = weight_VD.size(1);
+    // Each thread has some of the columns, in whole cache lines, and goes through all tokens in order.
+    constexpr std::int64_t kLine = 32;
+    dispatch_cpu(dy_ND.scalar_type(), [&](const auto& kernels, auto type) {
+      const auto* dy = data_of<decltype(type)>(dy_ND);
+      parallel_rows((width + kLine - 1) / kLine, [&](std::int64_t first, std::int64_t last) {
+        const std::int64_t begin = first * kLine, columns = std::min(width, last * kLine) - begin;
+        for (std::int64_t n = 0; n < count; ++n) {
+          kernels.accumulate(sum.data_ptr<float>() + token[n] * width + begin, dy + n * width + begin, columns);
+        }
+      });
+    });
+    return {at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor gradient_sum(const at::Tensor& parameter) {
+  if (!parameter.is_cpu() || !parameter.is_leaf()) return {};
+  const at::Tensor& sum = parameter.grad();
+  const bool takes = sum.defined() && sum.scalar_type() == at::kFloat && sum.is_contiguous() && sum.sizes() == parameter.sizes();
+  return takes ? sum : at::Tensor();
+}
+
+at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at::Tensor& bias_O, Path path) {
+  const std::int64_t out = weight_OI.size(0), in = weight_OI.size(1);
+  if (path == Path::kFused && x_NI.size(0) >= kFewestRows && multiplies(x_NI, in) && multiplies(x_NI, out)) {
+    const at::Tensor y_NO = FusedLinear::apply(x_NI, weight_OI);
+    return bias_O.defined() ? y_NO + bias_O : y_NO;
+  }
+  return bias_O.defined() ? at::linear(x_NI, weight_OI, bias_O) : at::linear(x_NI, weight_OI);
+}
+
+at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Path path) {
+  const bool ours = path == Path::kFused && multiplies(weight_VD, 0);
+  return ours ? FusedEmbedding::apply(weight_VD, tokens_N) : at::embedding(weight_VD, tokens_N);
+}
+
+double product_workspace(double rows, double in, double out, double groups, double element_size) {
+  return element_size * std::max(rows * (in + out), groups * in * out);
+}
+
+}  // namespace meristem::ops

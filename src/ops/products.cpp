@@ -1,0 +1,159 @@
+#include "ops/products.h"
+
+#include <algorithm>
+
+#include <ATen/Functions.h>
+
+#include "ops/launch.h"
+
+namespace meristem::ops {
+namespace {
+
+// The calling thread's memory between calls, so that no step faults pages in anew.
+void* packed_memory(std::size_t which, std::int64_t bytes) {
+  thread_local at::Tensor held[2];
+  at::Tensor& memory = held[which];
+  if (!memory.defined() || memory.numel() < bytes) {
+    memory = at::Tensor();  // what is there is not kept: never both
+    memory = at::empty({bytes}, at::kByte);
+  }
+  return memory.data_ptr();
+}
+constexpr std::size_t kRight = 0, kLeft = 1;
+
+template <class X>
+cpu::Rows<X> rows_at(const at::Tensor& x, std::int64_t row) {
+  return {data_of<std::remove_const_t<X>>(x) + row * x.stride(0), x.stride(0)};
+}
+
+std::int64_t parts_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
+
+// Those of a group's rows, and where its packed matrices begin.
+struct Group {
+  std::int64_t index, begin, rows, right_at = 0, left_at = 0;
+};
+
+// Groups that have rows.
+std::vector<Group> groups_of(const GroupEnds& ends) {
+  std::vector<Group> groups;
+  for (std::size_t g = 0; g < ends.size(); ++g) {
+    const std::int64_t begin = g == 0 ? 0 : ends[g - 1];
+    if (ends[g] > begin) groups.push_back({static_cast<std::int64_t>(g), begin, ends[g] - begin});
+  }
+  return groups;
+}
+
+void check(const at::Tensor& x, const at::Tensor& y) {
+  TORCH_CHECK(x.stride(1) == 1 && y.stride(1) == 1, "products on the CPU: rows have gaps");
+}
+
+// body(group, place) for each part of `size` of what each group has `count(group)` of, by whichever thread is free.
+template <class Count, class Body>
+void for_parts(const std::vector<Group>& groups, std::int64_t size, const Count& count, const Body& body) {
+  std::vector<std::pair<const Group*, std::int64_t>> parts;
+  for (const Group& group : groups) {
+    for (std::int64_t at = 0; at < count(group); at += size) parts.emplace_back(&group, at);
+  }
+  parallel_pieces(std::ssize(parts), [&](std::int64_t i) {
+    const auto& [group, at] = parts[static_cast<std::size_t>(i)];
+    body(*group, at, std::min(count(*group), at + size));
+  });
+}
+
+// All blocks of the groups' products, those of the same columns one after the other. product(group): a MatrixProduct.
+template <class X, class Product>
+void for_blocks(const cpu::TypedKernels<X>& kernels, const std::vector<Group>& groups, const Product& product) {
+  struct Block {
+    const Group* group;
+    std::int64_t row, column;
+  };
+  std::vector<Block> blocks;
+  for (const Group& group : groups) {
+    const auto p = product(group);
+    for (std::int64_t column = 0; column < p.columns; column += cpu::kMatrixColumns) {
+      for (std::int64_t row = 0; row < p.rows; row += cpu::kMatrixRows) blocks.push_back({&group, row, column});
+    }
+  }
+  parallel_pieces(std::ssize(blocks), [&](std::int64_t i) {
+    const Block& block = blocks[static_cast<std::size_t>(i)];
+    kernels.multiply_matrices(product(*block.group), block.row, block.column, thread_scratch(kernels.matrix_scratch));
+  });
+}
+
+// y = x W^T, or where `back`, x W.
+void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& y, bool back) {
+  check(x, y);
+  const std::int64_t depth = x.size(1), columns = y.size(1), row = weight_GOI.stride(1);
+  dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
+    using X = decltype(type);
+    std::vector<Group> groups = groups_of(ends);
+    std::int64_t bytes = 0;
+    for (Group& group : groups) group.right_at = std::exchange(bytes, bytes + kernels.packed_bytes(columns, depth));
+    char* packed = static_cast<char*>(packed_memory(kRight, bytes));
+    for_parts(
+        groups, cpu::kMatrixColumns, [&](const Group&) { return columns; },
+        [&](const Group& group, std::int64_t first, std::int64_t last) {
+          const X* weight = data_of<X>(weight_GOI) + group.index * weight_GOI.stride(0);
+          kernels.pack_right({weight, row}, !back, depth, columns, first, last, packed + group.right_at);
+        });
+    for_blocks<X>(kernels, groups, [&](const Group& group) {
+      return cpu::MatrixProduct<X>{
+          group.rows, columns, depth, rows_at<const X>(x, group.begin), nullptr, packed + group.right_at, rows_at<X>(y, group.begin), {}};
+    });
+  });
+}
+
+}  // namespace
+
+bool multiplies(const at::Tensor& x, std::int64_t depth) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || (x.scalar_type() == at::kBFloat16 && depth % 2 == 0));
+}
+
+void multiply_rows(const at::Tensor& x_MI, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& y_MO) {
+  multiply_by_weights(x_MI, weight_GOI, ends, y_MO, /*back=*/false);
+}
+
+void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& dx_MI) {
+  multiply_by_weights(dy_MO, weight_GOI, ends, dx_MI, /*back=*/true);
+}
+
+void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI) {
+  check(dy_MO, x_MI);
+  const std::int64_t out = dy_MO.size(1), in = x_MI.size(1), row = d_weight_GOI.stride(1);
+  const bool adds = d_weight_GOI.scalar_type() == at::kFloat;
+  dispatch_cpu(x_MI.scalar_type(), [&](const auto& kernels, auto type) {
+    using X = decltype(type);
+    std::vector<Group> groups = groups_of(ends);
+    std::int64_t right_bytes = 0, left_bytes = 0;
+    for (Group& group : groups) {
+      group.right_at = std::exchange(right_bytes, right_bytes + kernels.packed_bytes(in, group.rows));
+      group.left_at = std::exchange(left_bytes, left_bytes + kernels.packed_bytes(out, group.rows));
+    }
+    char *right = static_cast<char*>(packed_memory(kRight, right_bytes)), *left = static_cast<char*>(packed_memory(kLeft, left_bytes));
+    constexpr std::int64_t kPart = 128;
+    const std::int64_t in_parts = parts_of(in, kPart) * kPart;  // the first of each group's columns to pack, then its rows
+    for_parts(
+        groups, kPart, [&](const Group&) { return in_parts + out; },
+        [&](const Group& group, std::int64_t first, std::int64_t last) {
+          if (first < in_parts) {
+            kernels.pack_right(rows_at<const X>(x_MI, group.begin), false, group.rows, in, first, std::min(in, last),
+                               right + group.right_at);
+          } else {
+            kernels.pack_left(rows_at<const X>(dy_MO, group.begin), group.rows, out, first - in_parts, last - in_parts,
+                              left + group.left_at);
+          }
+        });
+    for_blocks<X>(kernels, groups, [&](const Group& group) {
+      cpu::MatrixProduct<X> product{out, in, group.rows, {}, left + group.left_at, right + group.right_at, {}, {}};
+      const std::int64_t at = group.index * d_weight_GOI.stride(0);
+      if (adds) {
+        product.sum = {d_weight_GOI.data_ptr<float>() + at, row};
+      } else {
+        product.out = {data_of<X>(d_weight_GOI) + at, row};
+      }
+      return product;
+    });
+  });
+}
+
+}  // namespace meristem::ops

@@ -1,0 +1,27 @@
+// Products of matrices on the CPU by our own kernels (ops/cpu/matrices.inc), over threads. Rows may come in groups, each with a matrix of
+// its own: experts. A block of a result is one piece of work whatever the number of threads, so that the bits do not depend on it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace meristem::ops {
+
+// Rows sorted by group: group g ends before row ends[g]. All tensors: float32 or bfloat16 on the CPU, with dense rows.
+using GroupEnds = std::vector<std::int64_t>;
+
+// Whether these kernels take products over a depth: pairs of bf16 stand side by side in memory.
+bool multiplies(const at::Tensor& x, std::int64_t depth);
+
+// y_MO of each row's group: x_MI W_g^T. weight_GOI: [G, O, I].
+void multiply_rows(const at::Tensor& x_MI, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& y_MO);
+
+// dx_MI: dy_MO W_g.
+void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& dx_MI);
+
+// d_weight_GOI: the sum over a group's rows of dy^T x. Written where it has the type of x and is no float32; added where it is float32.
+void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI);
+
+}  // namespace meristem::ops
