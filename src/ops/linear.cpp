@@ -68,6 +68,8 @@ class FusedEmbedding : public torch::autograd::Function<FusedEmbedding> {
     const at::Tensor dy_ND = grads[0].contiguous(), tokens = tokens_N.to(at::kLong).contiguous();
     const auto* token = tokens.data_ptr<std::int64_t>();
     const std::int64_t count = tokens.numel(), width = weight_VD.size(1);
+    // Summed by itself first: token by token on top of what is there would lose digits.
+    const at::Tensor own = at::zeros(sum.sizes(), sum.options());
     // Each thread has some of the columns, in whole cache lines, and goes through all tokens in order.
     constexpr std::int64_t kLine = 32;
     dispatch_cpu(dy_ND.scalar_type(), [&](const auto& kernels, auto type) {
@@ -75,10 +77,11 @@ class FusedEmbedding : public torch::autograd::Function<FusedEmbedding> {
       parallel_rows((width + kLine - 1) / kLine, [&](std::int64_t first, std::int64_t last) {
         const std::int64_t begin = first * kLine, columns = std::min(width, last * kLine) - begin;
         for (std::int64_t n = 0; n < count; ++n) {
-          kernels.accumulate(sum.data_ptr<float>() + token[n] * width + begin, dy + n * width + begin, columns);
+          kernels.accumulate(own.data_ptr<float>() + token[n] * width + begin, dy + n * width + begin, columns);
         }
       });
     });
+    sum.add_(own);
     return {at::Tensor(), at::Tensor()};
   }
 };

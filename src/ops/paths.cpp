@@ -89,11 +89,11 @@ bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType co
   return op.has_own_cuda && kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
-// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch uses and ours do not; nobody
-// has measured which is faster there. Without vectors ours are slower.
-bool library_multiplies_better(std::string_view op, at::ScalarType compute) {
-  const bool tiles = compute == at::kBFloat16 && cpu::has_amx_bf16();
-  return op == "linear" ? tiles || !cpu::has_wide_vectors() : op == "attention" && tiles;
+// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours does
+// not; nobody has measured which is faster there. Products of whole matrices are ours only by name until `plan` forecasts their memory
+// within its bounds.
+bool left_to_library(std::string_view op, at::ScalarType compute) {
+  return op == "linear" || (op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16());
 }
 
 Path resolve(const Operator<Path>& op, const std::string& asked, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
@@ -114,7 +114,7 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
                                                     : ""));
   }
   // auto never picks a CUDA kernel that no GPU has run.
-  if (fused && (device.is_cpu() ? !library_multiplies_better(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
+  if (fused && (device.is_cpu() ? !left_to_library(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
   return library;
 }
 

@@ -42,8 +42,6 @@ const RowKernels& row_kernels() { return *current(); }
 
 void use_row_kernels(const RowKernels& kernels) { current() = &kernels; }
 
-bool has_wide_vectors() { return current() != &kRowKernels_baseline; }
-
 bool has_amx_bf16() {
 #if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;

@@ -135,9 +135,6 @@ constexpr int kRowKernelLevels = 4;
 void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]);
 void use_row_kernels(const RowKernels& kernels);
 
-// Whether the kernels that run are those of a set with vectors of 8 floats or more.
-bool has_wide_vectors();
-
 // Whether this processor multiplies tiles of bf16 (AMX), which none of our kernels do.
 bool has_amx_bf16();
 

@@ -2,7 +2,6 @@
 #include "ops/paths.h"
 
 #include "core/errors.h"
-#include "ops/cpu/row_kernels.h"
 #include "support/catch.h"
 
 using namespace meristem;
@@ -67,23 +66,14 @@ TEST_CASE(
   cannot(at::kBFloat16, 96);
 }
 
-TEST_CASE("products are our own on a CPU with vectors, and LibTorch's on a GPU whatever is asked") {
-  const cpu::RowKernels* levels[cpu::kRowKernelLevels];
-  cpu::row_kernels_here(levels);
-  for (const cpu::RowKernels* level : levels) {
-    if (level == nullptr) continue;
-    cpu::use_row_kernels(*level);
-    const Path automatic = resolve_paths(all_of("auto"), at::kCPU, at::kFloat).linear;
-    CHECK(automatic == (std::string(level->name) == "baseline" ? Path::kLibrary : Path::kFused));
-    KernelsConfig asked;
-    asked.linear = "fused";
-    CHECK(resolve_paths(asked, at::kCPU, at::kBFloat16).linear == Path::kFused);
-    if (cpu::has_amx_bf16()) CHECK(resolve_paths(all_of("auto"), at::kCPU, at::kBFloat16).linear == Path::kLibrary);
-  }
-  cpu::use_row_kernels(*levels[0]);
-  CHECK(resolve_paths(all_of("library"), at::kCPU, at::kFloat).linear == Path::kLibrary);
+TEST_CASE("matrix products are our own on a CPU where asked for by name, and LibTorch's on a GPU whatever is asked") {
+  KernelsConfig asked;
+  CHECK(resolve_paths(asked, at::kCPU, at::kBFloat16).linear == Path::kLibrary);
+  asked.linear = "fused";
+  for (const auto type : {at::kFloat, at::kBFloat16}) CHECK(resolve_paths(asked, at::kCPU, type).linear == Path::kFused);
+  CHECK_THROWS_WITH(resolve_paths(asked, at::kCPU, at::kDouble), Catch::Contains("kernels.linear: fused cannot run on cpu"));
+  CHECK(resolve_paths(asked, kGpu, at::kBFloat16, {yes, yes}).linear == Path::kLibrary);
   CHECK(resolve_paths(all_of("fused"), kGpu, at::kBFloat16, {yes, yes}).linear == Path::kLibrary);
-  CHECK(resolve_paths(all_of("auto"), kGpu, at::kBFloat16, {yes, yes}).linear == Path::kLibrary);
 }
 
 TEST_CASE("what the reference alone computes is never left to another path") {
