@@ -89,8 +89,8 @@ bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType co
   return op.has_own_cuda && kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
-// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours does
-// not; nobody has measured which is faster there. Products of whole matrices are ours only by name until `plan` forecasts their memory
+// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours
+// does not; nobody has measured which is faster there. Products of whole matrices are ours only by name until `plan` forecasts their memory
 // within its bounds.
 bool left_to_library(std::string_view op, at::ScalarType compute) {
   return op == "linear" || (op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16());
