@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <ATen/DeviceAccelerator.h>
 #include <torch/torch.h>
 
 #include "meristem_kernels/cross_entropy.h"
@@ -140,9 +141,25 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
 
 }  // namespace
 
+std::int64_t cross_entropy_logits(std::int64_t free_bytes) {
+  constexpr std::int64_t kFewest = 128 << 20, kMost = std::int64_t{1} << 30;
+  return std::clamp(free_bytes / 8 / 2, kFewest, kMost);
+}
+
+namespace {
+
+// The first call is in a first micro-batch, behind all blocks: what is free then is free in later ones too.
+std::int64_t gpu_logits(at::Device device) {
+  if (at::globalContext().deterministicAlgorithms()) return cross_entropy_logits(0);
+  static const std::int64_t logits = cross_entropy_logits(static_cast<std::int64_t>(at::accelerator::getMemoryInfo(device.index()).first));
+  return logits;
+}
+
+}  // namespace
+
 std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Device device) {
-  // Elements held at once: 32 MiB in fp32; on a GPU 256 MiB in bf16, so that the matrix products have thousands of rows.
-  const std::int64_t logits = device.is_cpu() ? 8 << 20 : 128 << 20;
+  // Elements held at once: 32 MiB in fp32; on a GPU 256 MiB and more in bf16, so that the matrix products have thousands of rows.
+  const std::int64_t logits = device.is_cpu() ? 8 << 20 : gpu_logits(device);
   // Each chunk reads and writes the weight's gradient, as large as the logits of `width` tokens: of several times as many, or that is where
   // the time goes.
   const std::int64_t least = device.is_cpu() ? std::max<std::int64_t>(128, 2 * width) : 128;

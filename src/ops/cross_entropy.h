@@ -20,7 +20,12 @@ struct CrossEntropy {
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden_ND, const at::Tensor& weight_VD, const at::Tensor& targets_N, Path path,
                                   double logit_cap = 0, Path products = Path::kLibrary);
 
-// Tokens whose logits are held at once for a vocabulary, with hidden states of `width`.
+// Logits that a GPU with so many free bytes holds at once in bf16: an eighth of these bytes' worth, at least 128 Mi, at most 1 Gi.
+std::int64_t cross_entropy_logits(std::int64_t free_bytes);
+
+// Tokens whose logits are held at once for a vocabulary, with hidden states of `width`. On a GPU the first call of a process looks how much
+// memory is free, and every later one goes by that, so that steps and captured graphs have the same chunks; where deterministic algorithms
+// are asked for, memory plays no part.
 std::int64_t cross_entropy_chunk(std::int64_t vocab, std::int64_t width, at::Device device = at::kCPU);
 
 }  // namespace meristem::ops

@@ -23,6 +23,13 @@ Result run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
 
 }  // namespace
 
+TEST_CASE("a GPU holds logits by the memory that is free, within bounds") {
+  CHECK(ops::cross_entropy_logits(0) == 128 << 20);
+  CHECK(ops::cross_entropy_logits(std::int64_t{2} << 30) == 128 << 20);
+  CHECK(ops::cross_entropy_logits(std::int64_t{8} << 30) == 512 << 20);
+  CHECK(ops::cross_entropy_logits(std::int64_t{100} << 30) == 1 << 30);
+}
+
 TEST_CASE("chunked cross-entropy agrees with the full logits, with ignored tokens and several chunks") {
   torch::manual_seed(1);
   // A vocabulary that makes chunks of 128 tokens: 300 tokens are three.
