@@ -30,8 +30,16 @@ endif()
 target_link_options(meristem_torch INTERFACE -Wl,-rpath,${torch_lib} -Wl,--allow-shlib-undefined)
 if(MERISTEM_LINK_CUDA)
   find_package(CUDAToolkit REQUIRED)
-  # libtorch_cuda registers its kernels when it is loaded; nothing here refers to it by symbol, so the linker must keep it.
+  # libtorch_cuda registers its kernels when it is loaded; nothing here refers to it by symbol, so the linker must keep it. For the linker
+  # alone: what is compiled is the same with and without CUDA, so the compiler cache serves both builds. A file that includes CUDA's own
+  # headers says so itself, with meristem_cuda_source.
   target_link_libraries(meristem_torch INTERFACE
-    -Wl,--no-as-needed ${torch_lib}/libtorch_cuda.so ${torch_lib}/libc10_cuda.so -Wl,--as-needed CUDA::cudart)
-  target_compile_definitions(meristem_torch INTERFACE USE_C10D_NCCL)
+    -Wl,--no-as-needed ${torch_lib}/libtorch_cuda.so ${torch_lib}/libc10_cuda.so -Wl,--as-needed $<LINK_ONLY:CUDA::cudart>)
 endif()
+
+# meristem_cuda_source(FILE [INCLUDE folder] [DEFINITIONS …]): a file of a LINK build that includes CUDA's headers.
+function(meristem_cuda_source file)
+  cmake_parse_arguments(arg "" "" "INCLUDE;DEFINITIONS" ${ARGN})
+  set_source_files_properties(${file} PROPERTIES INCLUDE_DIRECTORIES "${arg_INCLUDE};${CUDAToolkit_INCLUDE_DIRS}"
+    COMPILE_DEFINITIONS "${arg_DEFINITIONS}" SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()

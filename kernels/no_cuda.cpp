@@ -26,6 +26,8 @@ bool available() { return false; }
 
 std::string device_name() { return {}; }
 
+int compute_capability() { return 0; }
+
 void adamw(const AdamwBuffers&, const AdamwRange*, int, const AdamwConstants&, const float*, const float*, const float*, Stream) {
   refuse("adamw");
 }

@@ -4,14 +4,17 @@
 
 namespace meristem::kernels {
 
-bool available() {
-  int device = 0, major = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+int compute_capability() {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
     cudaGetLastError();  // no device is an answer, not an error for the next call to find
-    return false;
+    return 0;
   }
-  return major >= 8;
+  return 10 * major + minor;
 }
+
+bool available() { return compute_capability() >= 80; }
 
 std::string device_name() {
   int device = 0;

@@ -41,6 +41,7 @@ class Program:
         ready = self.answer()
         self.parameters, self.peak_flops, self.ready_bytes = ready["parameters"], ready.get("peak_flops"), self.memory("VmHWM")
         self.seconds, self.loss, self.gpu_idle, self.profile = [], None, None, None
+        self.alone, self.final = [], {}  # seconds before there was a peer; what it said of memory
 
     def answer(self):
         """The next JSON line; what else a program says is passed on."""
@@ -74,7 +75,10 @@ class Program:
         return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:")), None)
 
     def measure_idle(self, updates):
-        self.gpu_idle = self.ask(f"idle {updates}")["gpu_idle"]
+        answer = self.ask(f"idle {updates}")
+        self.gpu_idle = answer.get("gpu_idle")
+        if self.gpu_idle is None:
+            sys.stderr.write(f"{self.name}: idle: {answer.get('failed')}\n")
 
     def measure_profile(self, updates):
         self.profile = self.ask(f"profile {updates}")
@@ -84,47 +88,77 @@ class Program:
         self.child.stdin.close()
         self.child.wait()
 
+    def times(self):
+        return self.seconds or self.alone
+
     def kill(self):
         if self.child.poll() is None:
             self.child.kill()
             self.child.wait()
 
     def report(self, tokens):
-        return {"program": self.name, "parameters": self.parameters, "median_seconds": statistics.median(self.seconds),
-                "tokens_per_second": tokens / statistics.median(self.seconds), "seconds": self.seconds, "last_loss": self.loss,
+        median = statistics.median(self.times())
+        return {"program": self.name, "parameters": self.parameters, "median_seconds": median, "tokens_per_second": tokens / median,
+                "seconds": self.times(), "last_loss": self.loss, "peak_bytes": self.memory("VmHWM"),
                 "ready_bytes": self.ready_bytes, "peak_flops": self.peak_flops, "gpu_idle": self.gpu_idle, "profile": self.profile, **self.final}
 
 
-def alternate(programs, warmup, rounds):
-    """One step each a round; who begins moves on by one each round."""
+def alternate(programs, warmup, rounds, each=lambda: None):
+    """One step each a round; who begins moves on by one each round. `each`: after a timed round."""
     for number in range(-warmup, rounds):
         first = number % len(programs)
         for program in programs[first:] + programs[:first]:
             program.step(timed=number >= 0)
+        if number >= 0:
+            each()
 
 
 def ratio_to(ours, peer):
     """How many times faster than the peer: the median over rounds of its time over ours, and the middle half of the rounds."""
-    ratios = sorted(theirs / mine for mine, theirs in zip(ours.seconds, peer.seconds))
+    ratios = sorted(theirs / mine for mine, theirs in zip(ours.times(), peer.times()))
     return {"median": statistics.median(ratios), "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]]}
 
 
-def compare(arguments, precision):
+def start_ours(arguments, common, environment):
+    for mode in arguments.ours:
+        name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
+        yield Program(name, [arguments.binary, "step", *common, "--kernels", arguments.kernels, *extra], environment)
+
+
+def start_peers(arguments, common, environment):
+    for mode in arguments.modes:
+        command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
+        # The peer waits as its own library does, not as scripts/meristem has ours wait.
+        alone = {name: value for name, value in environment.items() if name != "GOMP_SPINCOUNT"}
+        yield Program(f"transformers {mode}", command, alone)
+
+
+def measure_ours_first(arguments, programs, keep):
+    """Ours have their numbers, the idle share among them, before a peer is even started: no trouble of its is ours."""
+    alternate(programs, arguments.warmup, max(2, arguments.rounds // 3))
+    keep(programs)
+    for program in programs if arguments.idle else ():
+        program.measure_idle(arguments.idle)
+    for program in programs:
+        program.alone, program.final = program.seconds, program.ask("memory")
+    keep(programs)
+    for program in programs:
+        program.seconds = []
+
+
+def compare(arguments, precision, keep=lambda programs: None):
     shape = [word for name in SHAPE for word in (f"--{name}", str(getattr(arguments, name.replace("-", "_"))))]
     common = [*shape, "--precision", precision, "--device", arguments.device]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     programs = []
     try:
-        for mode in arguments.ours:
-            name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
-            programs.append(Program(name, [arguments.binary, "step", *common, "--kernels", arguments.kernels, *extra], environment))
-        for mode in arguments.modes:
-            command = [sys.executable, str(HERE / "peer.py"), "--serve", *common, "--mode", mode]
-            # The peer waits as its own library does, not as scripts/meristem has ours wait.
-            alone = {name: value for name, value in environment.items() if name != "GOMP_SPINCOUNT"}
-            programs.append(Program(f"transformers {mode}", command, alone))
-        alternate(programs, arguments.warmup, arguments.rounds)
-        if arguments.idle:
+        programs += start_ours(arguments, common, environment)
+        if arguments.ours_first:
+            measure_ours_first(arguments, programs, keep)
+        for peer in start_peers(arguments, common, environment):
+            programs.append(peer)
+        alternate(programs, arguments.warmup, arguments.rounds, each=lambda: keep(programs) if arguments.ours_first else None)
+        if arguments.idle and not arguments.ours_first:
             for program in programs[:len(arguments.ours)]:
                 program.measure_idle(arguments.idle)
         if arguments.profile:
@@ -134,10 +168,15 @@ def compare(arguments, precision):
     finally:
         for program in programs:
             program.kill()
-    tokens = arguments.batch * arguments.sequence
-    reports = [program.report(tokens) for program in programs]
-    for report, program in zip(reports[1:], programs[1:]):
-        report["ours_over_this"] = ratio_to(programs[0], program)
+    return comparison_of(arguments, precision, programs)
+
+
+def comparison_of(arguments, precision, programs):
+    """Of those programs that have times; the first is ours."""
+    measured = [program for program in programs if program.times()]
+    reports = [program.report(arguments.batch * arguments.sequence) for program in measured]
+    for report, program in zip(reports[1:], measured[1:]):
+        report["ours_over_this"] = ratio_to(measured[0], program)
     return {"precision": precision, "programs": reports}
 
 
@@ -199,6 +238,14 @@ def falls_short(result, least):
     return short
 
 
+def write_whole(path, result):
+    """The file is the old one or the new one, whenever somebody ends this process. Nowhere where the result goes to the standard output."""
+    if path and path != "-":
+        unfinished = Path(f"{path}.unfinished")
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(unfinished, path)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench/cpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="6M", help="of the model and its batch: " + "; ".join(
@@ -220,6 +267,7 @@ def parse_arguments():
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
     parser.add_argument("--require", type=float, metavar="R", help="fail where we are not R times as fast, or need more memory")
+    parser.add_argument("--ours-first", action="store_true", help="measure ours before a peer is started, and write --json after each round")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--binary", default=os.environ.get("MERISTEM_BENCH"), help="the meristem-bench program (default: MERISTEM_BENCH)")
     arguments = parser.parse_args()
@@ -244,7 +292,11 @@ def measure(arguments, shape):
     for name, value in shape.items():
         setattr(arguments, name.replace("-", "_"), value)
     result = {"shape": shape, "processor": processor(), "threads": arguments.threads, "rounds": arguments.rounds, "device": arguments.device,
-              "comparisons": [compare(arguments, precision) for precision in arguments.precisions]}
+              "comparisons": []}
+    for precision in arguments.precisions:
+        done = list(result["comparisons"])
+        result["comparisons"].append(compare(arguments, precision, lambda programs, name=precision, before=done: write_whole(
+            arguments.json, {**result, "comparisons": [*before, comparison_of(arguments, name, programs)]})))
     if arguments.architectures or arguments.matrix:
         result["architectures"] = [{"precision": precision, **row} for precision in arguments.precisions
                                    for row in architectures.measure(arguments.binary, shape, precision, arguments.rounds, arguments.threads)]
@@ -268,11 +320,10 @@ def main():
         results.append(measure(arguments, shape))
         if arguments.json != "-":
             show(arguments, results[-1])
-    answer = json.dumps(results if arguments.matrix else results[0], indent=1)
+    answer = results if arguments.matrix else results[0]
     if arguments.json == "-":
-        print(answer)
-    elif arguments.json:
-        Path(arguments.json).write_text(answer + "\n")
+        print(json.dumps(answer, indent=1))
+    write_whole(arguments.json, answer)
     short = [line for result in results for line in falls_short(result, arguments.require)] if arguments.require is not None else []
     for line in short:
         print(f"falls short: {line}", file=sys.stderr)

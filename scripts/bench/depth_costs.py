@@ -9,10 +9,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOOP_BOUND, DEPTH_ATTENTION_BOUND, GPU_BOUND = 1.05, 1.25, 1.05
+# A GPU's models at a size that a CPU does in no time, by what runs there.
+TINY = ["model.vocab_size=256", "model.width=64", "model.attention.heads=4", "model.attention.kv_heads=2", "model.feed_forward.inner=128",
+        "data.sequence_length=32", "batch.tokens=64", "batch.micro_sequences=2", "kernels.attention=auto", "kernels.cross_entropy=auto"]
 
 
-def measure(config, precision, rounds):
-    command = [os.environ["MERISTEM_BENCH"], "variants", str(HERE / config), f"precision.compute={precision}", "--rounds", str(rounds)]
+def measure(config, precision, rounds, overrides=()):
+    command = [os.environ["MERISTEM_BENCH"], "variants", str(HERE / config), f"precision.compute={precision}", *overrides, "--rounds", str(rounds)]
     lanes = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return {name.removeprefix("cost-"): lane for name, lane in lanes.items()}
 
@@ -33,7 +36,7 @@ def depth_attention_rows(lanes, bound=DEPTH_ATTENTION_BOUND):
         yield name, lane, without["step_seconds"] * lane["train_flops_per_token"] / without["train_flops_per_token"], bound
 
 
-def costs(rounds, gpu):
+def costs(rounds, gpu, tiny):
     """(precision, model, its lane, promised seconds, bound) of every model."""
     if gpu:
         tables = [("bf16", "depth_attention_costs_gpu.yaml", lambda lanes: depth_attention_rows(lanes, GPU_BOUND))]
@@ -41,7 +44,7 @@ def costs(rounds, gpu):
         tables = [(precision, config, rows) for precision in ("fp32", "bf16")
                   for config, rows in (("loop_costs.yaml", loop_rows), ("depth_attention_costs.yaml", depth_attention_rows))]
     for precision, config, rows in tables:
-        for found in rows(measure(config, precision, rounds)):
+        for found in rows(measure(config, precision, rounds, TINY if tiny else ())):
             yield precision, *found
 
 
@@ -49,11 +52,12 @@ def main(argv):
     parser = argparse.ArgumentParser(prog="scripts/bench/depth_costs", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--gpu", action="store_true", help="depth attention at a GPU's size, by our CUDA kernels, one JSON line a model")
+    parser.add_argument("--tiny", action="store_true", help="with --gpu: the same at a size for a CPU, to rehearse it")
     arguments = parser.parse_args(argv)
     if not arguments.gpu:
         print("| compute | model | calls | step | promised | step / promised | bound |\n|---|---|---|---|---|---|---|")
     good = True
-    for precision, name, lane, promised, bound in costs(arguments.rounds, arguments.gpu):
+    for precision, name, lane, promised, bound in costs(arguments.rounds, arguments.gpu, arguments.tiny):
         ratio = lane["step_seconds"] / promised
         good = good and ratio <= bound
         if arguments.gpu:

@@ -1,35 +1,62 @@
 #!/usr/bin/env python3
 """Makes docs/results/gpu.md and kernels/proven.json from what scripts/gpu_check measured.
 
-  scripts/bench/gpu_publish.py build/gpu_check/results/gpu_check.json
+  scripts/bench/gpu_publish.py FOLDER/gpu_check.json
 
-The page gets the tables between its two marker lines; what stands around them stays. A kernel gets an entry in proven.json, which lets `auto`
-pick it, where its tests passed on the GPU, compute-sanitizer found nothing, and no kernel of LibTorch's for the same work was faster.
+The page gets the tables between its two marker lines; what stands around them stays. A kernel gets an entry in proven.json for each mask kind and
+head dim, which lets `auto` pick it there, where its tests passed on the GPU, compute-sanitizer watched it and found nothing, and no kernel of
+LibTorch's for the same work was faster.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_goals import rows_of, speed_against_library  # noqa: E402
+from gpu_parts import WATCHED  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
-# kernel: its tests on the GPU; the benchmarks that show whether it pays; the peers among them that `auto` would have otherwise
-KERNELS = {
-    "adamw": (["test_kernels_on_gpu"], ["adamw_step"], ["_fused_adamw_ and a copy"]),
-    "attention": (["test_attention_on_gpu"], ["attention_forward", "attention_backward"], ["flash", "default"]),
-    "rms_norm": (["test_kernels_on_gpu"], ["rms_norm_forward", "rms_norm_backward"], ["_fused_rms_norm"]),
-    "rope": (["test_kernels_on_gpu"], ["rope_forward"], ["reference"]),
-    "swiglu": (["test_kernels_on_gpu"], ["swiglu_forward", "swiglu_backward"], ["reference"]),
-    "cross_entropy": (["test_kernels_on_gpu"], ["cross_entropy"], ["eager", "chunks of ATen"]),
-    "depth_attention": (["test_depth_attention_on_gpu"], [], []),
-    "experts": (["test_experts_on_gpu"], [], []),
-    "graph": (["test_graph_on_gpu"], [], []),
-}
+@dataclass(frozen=True)
+class Claim:
+    """What a proof says: this kernel, for this mask and head dim, is right on the device, and faster than what `auto` would have otherwise."""
+
+    kernel: str
+    tests: tuple      # of gpu_parts.TESTS, which must have passed
+    sanitizer: tuple  # parts in which compute-sanitizer must have found nothing
+    subjects: tuple   # benchmarks, all of them; their lines have `case`
+    mask: str = ""    # causal, window, packed, joint; empty: the kernel knows no masks
+    head_dim: int = 0  # 0: any
+
+    def case(self):
+        return {key: value for key, value in (("mask", self.mask), ("head_dim", self.head_dim)) if value}
+
+    def name(self):
+        return " ".join([self.kernel, *map(str, self.case().values())])
+
+
+def watched(what):
+    return tuple(f"sanitizer/{tool}_{name}" for tool, name in WATCHED if name in (what, "conformance"))
+
+
+def dense(kernel, *subjects):
+    return Claim(kernel, (kernel,), watched("dense"), subjects)
+
+
+# Mask kinds are claimed apart, so that our attention is chosen where it wins. A model whose mask is of two kinds needs both claims.
+CLAIMS = [Claim("attention", (f"attention_{mask}_{dim}", "attention_far"), watched("attention"), (f"{subject}_forward", f"{subject}_backward"), mask, dim)
+          for mask, subject in (("causal", "attention"), ("window", "attention_window"), ("packed", "attention_packed")) for dim in (64, 128)]
+CLAIMS += [Claim("depth_attention", ("depth_attention",), watched("depth_attention"), ("depth_attention_forward", "depth_attention_backward"), "", dim)
+           for dim in (64, 128)]
+CLAIMS += [Claim("depth_attention", ("depth_attention", f"attention_causal_{dim}"), watched("attention") + watched("depth_attention"),
+                 ("attention_joint_forward", "attention_joint_backward"), "joint", dim) for dim in (64, 128)]
+CLAIMS += [dense("adamw", "adamw_step"), dense("rms_norm", "rms_norm_forward", "rms_norm_backward"), dense("rope", "rope_forward"),
+           dense("swiglu", "swiglu_forward", "swiglu_backward"), dense("cross_entropy", "cross_entropy"),
+           Claim("experts", ("experts", "operators"), watched("experts"), ("experts_forward", "experts_backward")), Claim("graph", ("graph",), (), ("step_30M",))]
 
 
 def graph_speed(result):
@@ -38,30 +65,27 @@ def graph_speed(result):
     return eager["ours_over_this"]["median"] if eager and eager.get("ours_over_this") else None
 
 
-def verdict(kernel, result):
-    """(proven, why not)"""
-    tests, subjects, peers = KERNELS[kernel]
-    counts = result["tests"] or {"passed": []}
-    missing = [test for test in tests if test not in counts["passed"]]
-    if missing:
-        return False, f"{', '.join(missing)} has not passed"
-    for part in result["sections"]:
-        if part["name"] == "sanitizer" and part["state"] not in ("passed", "skipped"):
-            return False, f"compute-sanitizer: {part['state']}"
-    speed = graph_speed(result) if kernel == "graph" else speed_against_library(result, subjects, peers)
-    if (subjects or kernel == "graph") and speed is None:
+def verdict(claim, result):
+    """(proven, why not). What was skipped proves nothing, and only what is not about speed says whether a kernel is right."""
+    states = {part["name"]: part for part in result["sections"]}
+    for name in ("conformance", *(f"tests/{test}" for test in claim.tests), *claim.sanitizer):
+        part = states.get(name, {"state": "not run", "note": ""})
+        if part["state"] != "passed":
+            return False, f"{name}: {part['state']}{': ' + part['note'] if part['note'] else ''}"
+    if not claim.subjects:
+        return True, ""
+    speed = graph_speed(result) if claim.kernel == "graph" else speed_against_library(result, claim.subjects, **claim.case())
+    if speed is None:
         return False, "its speed was not measured"
-    if speed is not None and speed < 1:
-        return False, f"{speed:.2f} times as fast as what auto picks without it"
-    return True, ""
+    return (True, "") if speed >= 1 else (False, f"{speed:.2f} times as fast as what auto picks without it")
 
 
 def proofs(result, before):
-    """The entries after this result: of a kernel and device, the newest counts, and one that fails now is gone."""
-    kept = [proof for proof in before if proof["device"] != result["gpu"] or proof["kernel"] not in KERNELS]
-    new = [{"kernel": kernel, "device": result["gpu"], "date": result["date"], "commit": result["commit"]}
-           for kernel in KERNELS if verdict(kernel, result)[0]]
-    return kept + new
+    """The entries after this result: of a claim and device, the newest counts, and one that fails now is gone."""
+    kernels = {claim.kernel for claim in CLAIMS}
+    kept = [proof for proof in before if proof["device"] != result["gpu"] or proof["kernel"] not in kernels]
+    where = {"dtype": "bf16", "device": result["gpu"], "date": result["date"], "commit": result["commit"]}  # all that is measured is bf16
+    return kept + [{"kernel": claim.kernel, **claim.case(), **where} for claim in CLAIMS if verdict(claim, result)[0]]
 
 
 def markdown(result):
@@ -72,10 +96,10 @@ def markdown(result):
     lines += ["", "| measured | case | ours | found | goal | | |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {row['what']} | {row['case']} | {row['ours']} | {row['found']} | {row['goal']} | {mark[row['met']]} | {row['note']} |"
               for row in rows_of(result)]
-    lines += ["", "| kernel | `auto` may pick it | why not |", "|---|---|---|"]
-    for kernel in KERNELS:
-        proven, why = verdict(kernel, result)
-        lines.append(f"| {kernel} | {'yes' if proven else 'no'} | {why} |")
+    lines += ["", "| kernel, mask, head dim | `auto` may pick it | why not |", "|---|---|---|"]
+    for claim in CLAIMS:
+        proven, why = verdict(claim, result)
+        lines.append(f"| {claim.name()} | {'yes' if proven else 'no'} | {why} |")
     return lines
 
 
@@ -91,7 +115,7 @@ def read_result(path):
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SystemExit(f"gpu_publish: error: {path}: {error}") from error
-    if not isinstance(result, dict) or not result.get("gpu") or "sections" not in result:
+    if not isinstance(result, dict) or not result.get("gpu") or "sections" not in result or result.get("rehearsal"):
         raise SystemExit(f"gpu_publish: error: {path}: not a result of scripts/gpu_check on a GPU")
     return result
 

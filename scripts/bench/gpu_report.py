@@ -1,10 +1,12 @@
-#!/usr/bin/env python3
-"""The last part of scripts/gpu_check: gathers what its parts left into gpu_check.json and prints it as a table."""
+"""What scripts/gpu_check found: gathered from the logs of its parts after each of them, written to its output folder, and told as a table."""
 
-import argparse
 import datetime
+import io
 import json
+import os
 import sys
+import tarfile
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def step_of(path):
         result = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    (comparison,) = result["comparisons"]
+    comparison = result["comparisons"][-1]
     peak = next((report["peak_flops"] for report in comparison["programs"] if report.get("peak_flops")), None)
     rows = []
     for report in comparison["programs"]:
@@ -42,30 +44,6 @@ def step_of(path):
             "programs": rows}
 
 
-def test_counts(path):
-    """{"passed", "failed", "skipped": names} of a JUnit file; None where there is none."""
-    try:
-        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
-    except (OSError, ElementTree.ParseError):
-        return None
-    counts = {"passed": [], "failed": [], "skipped": []}
-    for case in cases:
-        status = case.get("status", "run")
-        kind = "failed" if case.find("failure") is not None or status == "fail" else "passed" if status == "run" else "skipped"
-        counts[kind].append(case.get("name"))
-    return counts
-
-
-def sections_of(path):
-    """What became of each part: [{name, state, seconds, note}]."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return []
-    names = ("name", "state", "seconds", "note")
-    return [dict(zip(names, (line.split("\t") + [""] * 4)[:4])) for line in lines]
-
-
 def lines_of(path):
     """The JSON lines of a benchmark; one that was cut off is left out."""
     lines = []
@@ -75,65 +53,112 @@ def lines_of(path):
         return lines
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
             continue
+        lines += [found] if isinstance(found, dict) else []
     return lines
 
 
-def gather(folder, gpu, seconds, commit):
-    return {"gpu": gpu, "date": datetime.date.today().isoformat(), "commit": commit, "seconds": seconds,
-            "sections": sections_of(folder / "sections.tsv"), "tests": test_counts(folder / "tests.xml"),
-            "ranks": test_counts(folder / "ranks.xml"), "other_tests": test_counts(folder / "other_tests.xml"), "operators": lines_of(folder / "operators.jsonl"),
-            "depth_steps": lines_of(folder / "depth_steps.jsonl"),
-            "steps": {name: step_of(folder / f"{name}.json") for name in STEPS}}
+class Results:
+    """What the parts of a run found so far, and the three files that tell it: all numbers, the printed report, and an archive of every log. They
+    are replaced after each part, and while a long one runs, so that a check which is cut off has lost nothing but what was under way."""
+
+    FILES = ("gpu_check.json", "gpu_check.txt", "gpu_check.tar.gz")
+    MOST_LOG = 400_000  # bytes of one log in the archive: its end says what went wrong
+
+    def __init__(self, out, work, gpu, commit, rehearsal=False, full=False):
+        self.out, self.work, self.full, self.unwritten, self.begin = out, work, full, "", time.monotonic()
+        self.facts = {"gpu": gpu, "date": datetime.date.today().isoformat(), "commit": commit, "rehearsal": rehearsal}
+        self.sections = []
+
+    def seconds(self):
+        return time.monotonic() - self.begin
+
+    def note(self, part, state, seconds, note):
+        self.sections.append({"name": part.name, "state": state, "seconds": seconds, "note": note, "counts": part.counts})
+
+    def gather(self):
+        lines = [line for log in sorted(self.work.glob("operators.*.log")) for line in lines_of(log)]
+        return {**self.facts, "seconds": round(self.seconds(), 1), "sections": self.sections, "tests": test_counts(self.sections),
+                "operators": [line for line in lines if "subject" in line], "depth_steps": [line for line in lines_of(self.work / "depth_steps.log") if "ratio" in line],
+                "steps": {name: step_of(self.work / f"{name}.json") for name in STEPS},
+                "recorded": {log.stem: log.read_text(errors="replace")[:20_000] for log in sorted(self.work.glob("*.log"))
+                             if log.stem.startswith(("probes.", "conformance", "bandwidths"))}}
+
+    def keep(self):
+        """A folder that takes nothing more ends no check: its last results stay, and the new ones are printed at the end."""
+        result = self.gather()
+        try:
+            self.write("gpu_check.json", json.dumps(result, indent=1).encode())
+            self.write("gpu_check.txt", ("\n".join(describe(result)) + "\n").encode())
+            self.write("gpu_check.tar.gz", self.archive())
+            self.unwritten = ""
+        except OSError as error:
+            self.unwritten = f"{self.out}: {error.strerror}"
+
+    def write(self, name, content):
+        """Whole or not at all."""
+        unfinished = Path("/dev/full") if self.full and self.sections else self.out / f".{name}"
+        try:
+            with open(unfinished, "wb") as file:
+                file.write(content)
+            os.replace(unfinished, self.out / name)
+        finally:
+            if unfinished.parent == self.out:
+                unfinished.unlink(missing_ok=True)
+
+    def archive(self):
+        (self.work / "tests.xml").write_text(junit(self.sections))
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+            for path in sorted(self.work.iterdir()):
+                if path.is_file():
+                    content = path.read_bytes()[-self.MOST_LOG:]
+                    entry = tarfile.TarInfo(path.name)
+                    entry.size, entry.mtime = len(content), int(path.stat().st_mtime)
+                    tar.addfile(entry, io.BytesIO(content))
+        return packed.getvalue()
+
+
+def tests_of(sections):
+    return [part for part in sections if part["name"].startswith(("tests/", "conformance"))]
+
+
+def test_counts(sections):
+    """{"passed", "failed", "skipped": names}"""
+    counts = {"passed": [], "failed": [], "skipped": []}
+    for part in tests_of(sections):
+        counts[part["state"] if part["state"] in counts else "failed"].append(part["name"].removeprefix("tests/"))
+    return counts
+
+
+def junit(sections):
+    suite = ElementTree.Element("testsuite", name="gpu_check")
+    for part in tests_of(sections):
+        case = ElementTree.SubElement(suite, "testcase", name=part["name"], time=str(part["seconds"]))
+        if part["state"] != "passed":
+            ElementTree.SubElement(case, "skipped" if part["state"] == "skipped" else "failure", message=f"{part['state']}: {part['note']}")
+    return ElementTree.tostring(suite, encoding="unicode")
 
 
 def table(rows):
     mark = {True: "met", False: "NOT MET", None: ""}
-    lines = [(row["what"], row["case"], row["found"], row["goal"], mark[row["met"]]) for row in rows]
-    widths = [max((len(line[column]) for line in lines), default=0) for column in range(5)]
+    lines = [(row["what"], row["case"], row["found"], row["goal"], mark[row["met"]], row["note"]) for row in rows]
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(6)]
     return [" ".join(f"{cell:{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines]
 
 
-def test_lines(name, counts):
-    if counts is None:
-        return [f"{name}: no result"]
-    line = f"{name}: {len(counts['passed'])} passed, {len(counts['failed'])} failed, {len(counts['skipped'])} skipped or not run"
-    return [line] + [f"  {kind}: {', '.join(counts[kind])}" for kind in ("failed", "skipped") if counts[kind]]
-
-
 def describe(result):
-    lines = [f"{result['gpu']}, {result['seconds']:.0f} s in all, commit {result['commit'][:12]}"]
-    lines += [f"  {part['name']:12} {part['state']:12} {part['seconds']:>5} s  {part['note']}".rstrip() for part in result["sections"]]
+    lines = [f"{result['gpu']}, {result['seconds']:.0f} s in all, commit {result['commit'][:12]}{', a rehearsal' if result['rehearsal'] else ''}"]
+    lines += [f"  {part['name']:34} {part['state']:12} {part['seconds']:>6} s  {part['note']}".rstrip() for part in result["sections"]]
     lines += table(rows_of(result)) or ["operators and steps: no result"]
-    for name in ("tests", "ranks", "other_tests"):
-        lines += test_lines(name, result[name])
-    return lines
+    counts = result["tests"]
+    lines.append(f"tests: {len(counts['passed'])} passed, {len(counts['failed'])} failed, {len(counts['skipped'])} skipped or not run")
+    return lines + [f"  {kind}: {', '.join(counts[kind])}" for kind in ("failed", "skipped") if counts[kind]]
 
 
 def is_good(result):
-    """Every part passed or was skipped, every GPU test ran and passed."""
-    tests = result["tests"]
-    return bool(tests and tests["passed"] and not tests["failed"] and not tests["skipped"]
-                and all(part["state"] in ("passed", "skipped") for part in result["sections"]))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--gpu", required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--commit", default="unknown")
-    arguments = parser.parse_args()
-    result = gather(arguments.folder, arguments.gpu, arguments.seconds, arguments.commit)
-    target = arguments.folder / "gpu_check.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
-    text = "\n".join(describe(result))
-    (arguments.folder / "gpu_check.txt").write_text(text + "\n")
-    print(f"\n{text}\n{target}")
-    return 0 if is_good(result) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """Every part that counts passed or was skipped; every GPU test that ran passed, and some did."""
+    states = [part["state"] for part in result["sections"] if part["counts"]]
+    return bool(states) and all(state in ("passed", "skipped") for state in states)

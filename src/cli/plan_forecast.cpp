@@ -31,17 +31,21 @@ double positive(const char* option, double value) {
   throw InputError(fmt::format("{}: found {}; allowed: more than 0", option, number_text(value)));
 }
 
+constexpr const char* kUsualGpu = "h100";
+
+// "H100", as drivers name it among other words.
+std::string upper(std::string word) {
+  std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return word;
+}
+
 Cluster cluster_of(const ForecastOptions& options, const RunConfig& config) {
-  const std::string word = options.gpu.value_or("h100");
+  const std::string word = options.gpu.value_or(kUsualGpu);
   const auto gpu = choice_of<Gpu>(word);
   if (!gpu) throw InputError(fmt::format("--gpu: found {}; allowed: {}", printable(word), fmt::join(all_words<Gpu>(), ", ")));
   Cluster cluster = meristem::cluster_of(*gpu);
   const bool cpu = gpu == Gpu::kCpu;
-  if (!cpu) {
-    std::string name = word;
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-    cluster.peak_flops = peak_bf16_flops(name).value();
-  }
+  if (!cpu) cluster.peak_flops = peak_bf16_flops(upper(word)).value();
   cluster.links.network = positive("--gbps", *options.gbps) * kBytesPerGbit * (cpu ? kTcpPayload : 1);
   if (options.node_size) {
     if (*options.node_size < 1) throw InputError(fmt::format("--node-size: found {}; allowed: 1 and more", *options.node_size));
@@ -198,9 +202,16 @@ void check_forecast_options(const ForecastOptions& options) {
 
 Forecast forecast_of(RunConfig config, const ForecastOptions& options) {
   const Cluster cluster = cluster_of(options, config);
-  // Of the GPUs that were named, not of this machine: `auto` takes our own kernel where a GPU has run it.
-  if (cluster.gpu != Gpu::kCpu && config.kernels.attention == "auto")
-    config.kernels.attention = ops::kernel_proven("attention") ? "fused" : "library";
+  // Of the GPUs that were named, not of this machine: `auto` takes our own kernel where such a GPU has run it.
+  if (cluster.gpu != Gpu::kCpu && config.kernels.attention == "auto") {
+    const AttentionConfig& attention = config.model.attention;
+    const ops::KernelUse use{"attention", config.precision.compute == Precision::kBf16 ? at::kBFloat16 : at::kFloat,
+                             config.data.document_mask ? "packed"
+                             : attention.window > 0    ? "window"
+                                                       : "causal",
+                             attention.head_dim};
+    config.kernels.attention = ops::is_proven(ops::proofs(), use, upper(options.gpu.value_or(kUsualGpu))) ? "fused" : "library";
+  }
   const Timeline timeline(config);
   const ModelRegistry registry = builtin_registry();
   RunScale scale(config, timeline, registry, cluster);

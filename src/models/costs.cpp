@@ -10,16 +10,19 @@ namespace meristem {
 namespace {
 
 // What a call keeps depends on the paths of attention and products: on this machine's device, unless the config says which.
-ops::Path path_of(const RunConfig& config, std::string KernelsConfig::*asked, ops::Path ops::Paths::*path) {
+ops::Path path_of(const RunConfig& config, std::string KernelsConfig::*asked, ops::Path ops::Paths::*path, bool in_windows = false) {
   if (config.kernels.*asked == "fused") return ops::Path::kFused;  // wherever the run will be
   KernelsConfig kernels;
   kernels.*asked = config.kernels.*asked;
   ops::ModelShapes shapes;
   shapes.width = config.model.width;
   shapes.head_dim = config.model.attention.head_dim;
+  shapes.packed = config.data.document_mask;
+  shapes.windows = config.model.attention.window > 0;
   shapes.score_cap = config.model.attention.score_cap > 0;
   const at::ScalarType compute = config.precision.compute == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-  return ops::resolve_paths(kernels, pick_device(), compute, {}, shapes).*path;
+  const ops::Paths found = ops::resolve_paths(kernels, pick_device(), compute, {}, shapes);
+  return in_windows ? found.attention_of(config.model.attention.window) : found.*path;
 }
 
 std::shared_ptr<Model> build_without_storage(const RunConfig& config, const ModelRegistry& registry, std::int64_t blocks) {
@@ -28,6 +31,8 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   ModelBuild build;
   build.placement.device = at::kMeta;
   build.paths.attention = path_of(config, &KernelsConfig::attention, &ops::Paths::attention);
+  if (config.model.attention.window > 0)
+    build.paths.attention_in_windows = path_of(config, &KernelsConfig::attention, &ops::Paths::attention, /*in_windows=*/true);
   return registry.make(model, build, config.data.sequence_length);
 }
 

@@ -77,7 +77,10 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
-  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_of(call.block), *call.documents, paths_.attention);
+  if (depth_ != Depth::kJoint) {
+    const ops::HeadShape shape = shape_of(call.block);
+    return ops::causal_attention(qkv_NC, shape, *call.documents, paths_.attention_of(shape.window));
+  }
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
   if (call.observer != nullptr && entries > 0) {
@@ -100,7 +103,7 @@ at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k
       seen[i] = appended(seen[i], more);
     }
   }
-  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape, paths_.attention);
+  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape, paths_.attention_of(shape.window));
   return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape, paths_.depth_attention);
 }
 
@@ -133,7 +136,7 @@ CallCost AttentionImpl::cost(const CallPlace& place) const {
   const double kv = static_cast<double>(shape_.kv_columns()), entries = static_cast<double>(place.depth_index);
   // residual input, its norm, the packed projection, the attention's output
   cost.saved_elements = width + norm_->saved_elements() + columns + query;
-  if (paths_.attention == ops::Path::kFused || depth_ == Depth::kJoint) {
+  if (paths_.attention_of(config_.window_of(place.block)) == ops::Path::kFused || depth_ == Depth::kJoint) {
     cost.saved_fp32 = static_cast<double>(shape_.heads);  // its log-sum-exp
   } else if (shape_.heads != shape_.kv_heads) {
     cost.saved_elements += 2 * query;  // keys and values repeated for each query head

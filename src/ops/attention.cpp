@@ -1,5 +1,6 @@
 #include "ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <torch/custom_class.h>
@@ -71,6 +72,31 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
   return out.transpose(1, 2).reshape({-1, shape.query_columns()});
 }
 
+at::Tensor offsets_of(const std::vector<std::int64_t>& lengths, at::Device device) { return Documents{lengths}.on(device).offsets; }
+
+// Rows of the documents' texts, each behind its beginning, and their lengths. Forward alone: the index is made on the host.
+std::pair<at::Tensor, std::vector<std::int64_t>> rows_with_beginnings(const Documents& documents) {
+  std::vector<std::int64_t> starts{0}, rows, lengths;
+  for (const std::int64_t length : documents.lengths) starts.push_back(starts.back() + length);
+  const auto append = [&](std::size_t d) {
+    for (std::int64_t i = starts[d]; i < starts[d + 1]; ++i) rows.push_back(i);
+  };
+  for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
+    const std::size_t before = rows.size();
+    if (const auto beginning = documents.beginning_of(d)) append(static_cast<std::size_t>(*beginning));
+    append(d);
+    lengths.push_back(static_cast<std::int64_t>(rows.size() - before));
+  }
+  return {at::tensor(rows, at::kLong), lengths};
+}
+
+std::int64_t longest_of(const std::vector<std::int64_t>& lengths) { return *std::max_element(lengths.begin(), lengths.end()); }
+
+// cuDNN, which LibTorch prefers on Hopper, is the fastest there, for shapes that it has planned for.
+bool cudnn_is_faster(const Documents& documents, const HeadShape& shape) {
+  return documents.whole_rows && shape.window == 0 && kernels::compute_capability() >= 90;
+}
+
 // A call as the autograd function keeps it.
 struct AttentionCall : torch::CustomClassHolder {
   const AttentionPasses* passes = nullptr;
@@ -117,12 +143,61 @@ at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_
   return FusedAttention::apply(qkv_NC, call);
 }
 
+bool flash_takes(at::ScalarType type, const HeadShape& shape) {
+  return (type == at::kBFloat16 || type == at::kHalf) && shape.head_dim % 8 == 0 && shape.head_dim <= 256 && shape.score_cap == 0;
+}
+
+FlashResult flash_of_library(const FlashCall& call) {
+  const auto found =
+      at::_flash_attention_forward(call.q_NHK, call.k_MGK, call.v_MGK, call.q_offsets, call.k_offsets, call.longest_q, call.longest_k,
+                                   /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, std::optional<double>(), call.window,
+                                   call.window ? std::optional<std::int64_t>(0) : std::nullopt);
+  return {std::get<0>(found), std::get<1>(found)};
+}
+
+at::Tensor flash_attention(Flash flash, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents) {
+  const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
+  const auto heads = [&](const at::Tensor& x, std::int64_t count) { return x.unflatten(1, {count, shape.head_dim}); };
+  FlashCall call;
+  call.q_NHK = heads(parts[0], shape.heads);
+  call.k_MGK = heads(parts[1], shape.kv_heads);
+  call.v_MGK = heads(parts[2], shape.kv_heads);
+  call.q_offsets = call.k_offsets = documents.on(qkv_NC.device()).offsets;
+  call.longest_q = call.longest_k = documents.longest > 0 ? documents.longest : longest_of(documents.lengths);
+  if (!documents.beginnings.empty()) {
+    const auto [rows, lengths] = rows_with_beginnings(documents);
+    const at::Tensor there = rows.to(qkv_NC.device());
+    call.k_MGK = call.k_MGK.index_select(0, there);
+    call.v_MGK = call.v_MGK.index_select(0, there);
+    call.k_offsets = offsets_of(lengths, qkv_NC.device());
+    call.longest_k = longest_of(lengths);
+  }
+  if (shape.window > 0 && shape.window < call.longest_k) call.window = shape.window - 1;
+  return flash(call).out_NHK.flatten(1);
+}
+
+at::Tensor flash_cached_attention(Flash flash, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape) {
+  const auto heads = [&](const at::Tensor& x, std::int64_t count) { return x.unflatten(1, {count, shape.head_dim}); };
+  FlashCall call{heads(q, shape.heads),
+                 heads(k, shape.kv_heads),
+                 heads(v, shape.kv_heads),
+                 offsets_of({q.size(0)}, q.device()),
+                 offsets_of({k.size(0)}, q.device()),
+                 q.size(0),
+                 k.size(0),
+                 {}};
+  if (shape.window > 0 && shape.window < k.size(0)) call.window = shape.window - 1;
+  return flash(call).out_NHK.flatten(1);
+}
+
 Documents Documents::on(at::Device device) const {
   if (offsets.defined()) return *this;
   const at::Tensor made = at::zeros({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
   auto* starts = made.data_ptr<std::int32_t>();
   for (std::size_t i = 0; i < lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(lengths[i]);
-  return {lengths, made.to(device), beginnings};
+  Documents there = *this;
+  there.offsets = made.to(device);
+  return there;
 }
 
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
@@ -132,6 +207,9 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
   TORCH_CHECK(documents.beginnings.empty() || !at::GradMode::is_enabled(), "attention: shared beginnings are for forward passes alone");
   if (path == Path::kFused && qkv_NC.is_cpu()) return fused_attention(kAttentionPassesCpu, qkv_NC, shape, documents);
   if (path == Path::kFused && documents.beginnings.empty()) return fused_attention(kAttentionPassesCuda, qkv_NC, shape, documents);
+  if (path != Path::kReference && qkv_NC.is_cuda() && flash_takes(qkv_NC.scalar_type(), shape) && !cudnn_is_faster(documents, shape)) {
+    return flash_attention(flash_of_library, qkv_NC, shape, documents);
+  }
   const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
   if (documents.is_uniform() && documents.beginnings.empty()) {
     return attend_block(parts[0], parts[1], parts[2], shape, static_cast<std::int64_t>(documents.lengths.size()), path);
@@ -152,6 +230,10 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
 }
 
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
+  if (path != Path::kReference && q.is_cuda() &&
+      flash_takes(q.scalar_type(), shape)) {  // its keys grow by one a token: never a plan for each
+    return flash_cached_attention(flash_of_library, q, k, v, shape);
+  }
   return attend_block(q, k, v, shape, 1, path);
 }
 

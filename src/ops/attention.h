@@ -23,6 +23,10 @@ struct Documents {
   // Of each document the one whose tokens stand before its own, so that several share a beginning which is computed once; -1: none. Empty:
   // no document has one. Forward alone. A beginning has none itself.
   std::vector<std::int64_t> beginnings = {};
+  // No document is longer; 0: the lengths say so. A captured graph knows no lengths.
+  std::int64_t longest = 0;
+  // Each document is a whole row of a run's batches, so their shape comes again and again. A library may then plan ahead for it.
+  bool whole_rows = false;
 
   // With offsets on `device`: those of the batch, else made from the lengths, a copy from the host. A model asks once a batch.
   Documents on(at::Device device) const;
@@ -44,7 +48,9 @@ struct Documents {
 
 // Returns [N, H*K] of the same type; causal within each document. Differentiable in qkv_NC. kFused: on a CPU fp32 and bf16 and even
 // head dims, on a GPU bf16 and head dims 64 and 128; reads documents.offsets and the projection in place by its strides; saves qkv, the
-// result and its log-sum-exp; gradients are deterministic, on a GPU where LibTorch is asked for that (run.deterministic).
+// result and its log-sum-exp; gradients are deterministic, on a GPU where LibTorch is asked for that (run.deterministic). kLibrary on a
+// GPU: one call of LibTorch's flash attention for all documents, with windows and shared key heads; cuDNN, which plans anew for each shape
+// that it sees, only where whole_rows says that the shape stays.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
 // Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include <proven_kernels.h>
+#include <nlohmann/json.hpp>
 #include "core/errors.h"
 #include "meristem_kernels/depth_attention.h"
 #include "meristem_kernels/device.h"
@@ -96,8 +97,23 @@ bool left_to_library(std::string_view op, at::ScalarType compute) {
   return op == "linear" || (op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16());
 }
 
+// Whether everything that the model asks of the operator's kernel is proven. A mask of two kinds needs both.
+bool proven(std::string_view op, const CudaKernels& kernels, at::ScalarType compute, const ModelShapes& shapes, bool in_windows) {
+  std::vector<std::string_view> masks;
+  if (op == "attention") {
+    if (in_windows) masks.emplace_back("window");
+    if (shapes.packed) masks.emplace_back("packed");
+    if (masks.empty()) masks.emplace_back("causal");
+    return std::all_of(masks.begin(), masks.end(),
+                       [&](std::string_view mask) { return kernels.proven({op, compute, mask, shapes.head_dim}); });
+  }
+  if (op != "depth_attention" || !shapes.depth) return kernels.proven({op, compute});
+  if (!kernels.proven({op, compute, shapes.joint ? "joint" : "", shapes.depth->head_dim})) return false;
+  return !shapes.joint || !shapes.packed || kernels.proven({"attention", compute, "packed", shapes.head_dim});
+}
+
 Path resolve(const Operator<Path>& op, const std::string& asked, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
-             const ModelShapes& shapes) {
+             const ModelShapes& shapes, bool in_windows = false) {
   const bool fused = fused_exists(op, device, compute, kernels, shapes);
   if (asked == "reference") return Path::kReference;
   // Where LibTorch has no single operator, its composition of operators, the reference, is its path.
@@ -113,8 +129,9 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
                                  : device.is_cuda() ? cuda_limit(op.key, compute, shapes)
                                                     : ""));
   }
-  // auto never picks a CUDA kernel that no GPU has run.
-  if (fused && (device.is_cpu() ? !left_to_library(op.key, compute) : kernels.proven(op.key))) return Path::kFused;
+  // auto never picks a CUDA kernel that this kind of GPU has not run at this work.
+  if (fused && (device.is_cpu() ? !left_to_library(op.key, compute) : proven(op.key, kernels, compute, shapes, in_windows)))
+    return Path::kFused;
   return library;
 }
 
@@ -122,14 +139,48 @@ Path resolve(const Operator<Path>& op, const std::string& asked, at::Device devi
 
 bool cuda_kernel_linked(std::string_view) { return kernels::available(); }
 
-bool kernel_proven(std::string_view op) { return std::find(kProvenKernels.begin(), kProvenKernels.end(), op) != kProvenKernels.end(); }
+std::vector<Proof> parse_proofs(const std::string& text) {
+  std::vector<Proof> found;
+  try {
+    for (const auto& entry : nlohmann::json::parse(text).at("proofs")) {
+      for (const char* key : {"date", "commit"}) entry.at(key).get<std::string>();  // nothing is believed that nobody can look up
+      found.push_back({entry.at("kernel"), entry.value("mask", ""), entry.at("dtype"), entry.at("device"), entry.value("head_dim", 0)});
+      const Proof& proof = found.back();
+      if (proof.device.empty() || (proof.dtype != "bf16" && proof.dtype != "fp32"))
+        throw InputError(fmt::format("device '{}', dtype '{}'; allowed: a name; bf16, fp32", proof.device, proof.dtype));
+    }
+  } catch (const std::exception& error) {
+    throw InputError(fmt::format("kernels/proven.json: entry {}: {}", found.size(), error.what()));
+  }
+  return found;
+}
+
+const std::vector<Proof>& proofs() {
+  static const std::vector<Proof> found = parse_proofs(kProvenJson);
+  return found;
+}
+
+bool is_proven(const std::vector<Proof>& proofs, const KernelUse& use, std::string_view device) {
+  const std::string_view dtype = use.compute == at::kBFloat16 ? "bf16" : use.compute == at::kFloat ? "fp32" : "";
+  return !device.empty() && std::any_of(proofs.begin(), proofs.end(), [&](const Proof& proof) {
+    return proof.kernel == use.kernel && proof.mask == use.mask && proof.dtype == dtype &&
+           (proof.head_dim == 0 || proof.head_dim == use.head_dim) && proof.device.find(device) != std::string::npos;
+  });
+}
+
+bool kernel_proven(const KernelUse& use) { return is_proven(proofs(), use, kernels::device_name()); }
 
 Paths resolve_paths(const KernelsConfig& config, at::Device device, at::ScalarType compute, const CudaKernels& kernels,
                     const ModelShapes& shapes) {
   Paths paths;
   for (std::size_t i = 0; i < kOperators<Path>.size(); ++i) {
     const std::string& asked = config.*kOperators<std::string>[i].of;
-    paths.*kOperators<Path>[i].of = resolve(kOperators<Path>[i], asked, device, compute, kernels, shapes);
+    const Operator<Path>& op = kOperators<Path>[i];
+    paths.*op.of = resolve(op, asked, device, compute, kernels, shapes);
+    if (std::string_view(op.key) == "attention" && shapes.windows) {
+      const Path in_windows = resolve(op, asked, device, compute, kernels, shapes, /*in_windows=*/true);
+      if (in_windows != paths.attention) paths.attention_in_windows = in_windows;
+    }
   }
   return paths;
 }
@@ -138,6 +189,8 @@ std::string describe(const Paths& paths) {
   std::string text;
   for (const auto& op : kOperators<Path>) {
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", op.key, path_name(paths.*op.of));
+    if (std::string_view(op.key) == "attention" && paths.attention_in_windows)
+      text += fmt::format(" ({} in windows)", path_name(*paths.attention_in_windows));
   }
   return text;
 }

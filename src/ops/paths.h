@@ -4,13 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "core/kernels_config.h"
+#include "meristem_kernels/device.h"
 
 namespace meristem {
 
@@ -30,6 +33,9 @@ enum class Path { kReference, kLibrary, kFused };
 struct Paths : PerOperator<Path> {
   Paths() : PerOperator<Path>{} {}
   static Paths reference() { return {}; }
+  // Attention's path in blocks that look through a window, where it is another: kernels are proven for each kind of mask.
+  std::optional<Path> attention_in_windows = {};
+  Path attention_of(std::int64_t window) const { return window > 0 ? attention_in_windows.value_or(attention) : attention; }
 };
 
 // Query heads and the key/value heads that they share, how far back a token looks, and whether scores are capped.
@@ -51,18 +57,43 @@ struct ModelShapes {
   std::int64_t experts = 0;
   std::int64_t normed_width = 0;  // of the widest row of a norm, where that is wider than width
   bool score_cap = false;         // of attention, which the reference alone computes
+  bool packed = false;            // several documents in a sequence, of which none sees another
+  bool windows = false;           // in some blocks attention looks through a window
   bool geglu = false;             // in SwiGLU's place, which the reference alone computes
 };
 
-// Whether this build holds CUDA kernels that the device can run, and which of them a GPU has run and passed (kernels/proven.json, compiled
-// in).
+// A kernel at its work. mask: "causal", "window", "packed" or "joint" (with depth); empty where the kernel knows no masks. head_dim: 0
+// where it does not matter.
+struct KernelUse {
+  std::string_view kernel;
+  at::ScalarType compute = at::kBFloat16;
+  std::string_view mask = {};
+  std::int64_t head_dim = 0;
+};
+
+// An entry of kernels/proven.json: on this device the kernel has passed its tests, compute-sanitizer found nothing, and it was faster than
+// what would run without it. dtype: "bf16" or "fp32". Device: as its driver names it.
+struct Proof {
+  std::string kernel, mask, dtype, device;
+  std::int64_t head_dim = 0;  // 0: any
+};
+
+// Of the file's text. InputError where it is not as scripts/bench/gpu_publish.py writes it.
+std::vector<Proof> parse_proofs(const std::string& text);
+// kernels/proven.json, compiled in.
+const std::vector<Proof>& proofs();
+// Whether one of them is of this use, on a device whose name holds `device`.
+bool is_proven(const std::vector<Proof>& proofs, const KernelUse& use, std::string_view device);
+
+// Whether this build holds CUDA kernels that the device can run, and whether a proof allows this use of one here.
 bool cuda_kernel_linked(std::string_view op);
-bool kernel_proven(std::string_view op);
+bool kernel_proven(const KernelUse& use);
 
 // The two questions as a value, so that a test can answer them otherwise.
 struct CudaKernels {
   bool (*linked)(std::string_view op) = cuda_kernel_linked;
-  bool (*proven)(std::string_view op) = kernel_proven;
+  std::function<bool(const KernelUse&)> proven = kernel_proven;
+  int (*capability)() = kernels::compute_capability;
 };
 
 // Resolves `kernels:` of a config. InputError where `fused` is asked for and cannot run: the message says what can. CUDA kernels

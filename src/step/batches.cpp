@@ -51,6 +51,8 @@ DeviceBatch to_device(const HostBatch& host, at::Device device) {
   for (std::size_t i = 1; i < host.boundaries.size(); ++i) {
     out.batch.documents.lengths.push_back(host.boundaries[i] - host.boundaries[i - 1]);
   }
+  out.batch.documents.whole_rows = one_document_a_sequence(host);
+  out.batch.documents.longest = host.length;
   return out;
 }
 
@@ -70,8 +72,12 @@ StaticInputs& InputPipeline::inputs_of(const HostBatch& batch) {
   buffers.shape = shape;
   buffers.words = torch::empty({words_of(batch)}, torch::dtype(torch::kInt).device(device_));
   buffers.inputs = views_of(batch, buffers.words, document_capacity(batch) + 1);
-  // Lengths are the host's: with documents they change from batch to batch, and only what reads the offsets may run.
-  if (uniform) buffers.inputs.batch.documents.lengths = ops::Documents::uniform(batch.sequences, batch.length).lengths;
+  // Lengths are the host's: with documents they change from batch to batch, and only what reads the offsets may run. No document goes
+  // beyond its row.
+  ops::Documents& documents = buffers.inputs.batch.documents;
+  documents.longest = batch.length;
+  documents.whole_rows = uniform;
+  if (uniform) documents.lengths = ops::Documents::uniform(batch.sequences, batch.length).lengths;
   return buffers;
 }
 

@@ -71,7 +71,7 @@ struct GraphDevice {
 GraphDevice cuda_graph_device(at::Device device);
 
 // Why a run's updates cannot be captured, or nothing.
-std::string why_no_graph(const RunConfig& config, at::Device device, const ops::Paths& paths);
+std::string why_no_graph(const RunConfig& config, at::Device device, const ops::Paths& paths, const ops::CudaKernels& kernels = {});
 
 // kernels.graph of a config on a device. InputError where it is `on` and cannot be; `auto` needs a GPU's proof.
 bool uses_graph(const RunConfig& config, at::Device device, const ops::Paths& paths, const ops::CudaKernels& kernels = {});

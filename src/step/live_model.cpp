@@ -25,6 +25,8 @@ ops::ModelShapes shapes_of(const RunConfig& config, const Timeline& timeline) {
     shapes.joint = model.depth_attention->kind == DepthAttentionKind::kJoint;
     shapes.entries = timeline.most_calls();
   }
+  shapes.packed = config.data.document_mask;
+  shapes.windows = model.attention.window > 0;
   shapes.score_cap = model.attention.score_cap > 0;
   shapes.geglu = model.feed_forward.kind == FeedForwardKind::kGeglu;
   if (model.feed_forward.kind == FeedForwardKind::kExperts) shapes.experts = model.feed_forward.count;

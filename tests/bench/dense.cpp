@@ -1,9 +1,10 @@
-// RMSNorm, RoPE, SwiGLU, cross-entropy, AdamW.
+// RMSNorm, RoPE, SwiGLU, cross-entropy, experts, AdamW.
 #include <fmt/format.h>
 
 #include "bench/harness.h"
 #include "ops/adamw.h"
 #include "ops/cross_entropy.h"
+#include "ops/experts.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/swiglu.h"
@@ -34,8 +35,9 @@ void bench_rms_norm(Bench& bench) {
       forward.push_back({"_fused_rms_norm", [=] { at::_fused_rms_norm(plain, {width}, w_half, 1e-5); }});
       backward.push_back({"_fused_rms_norm", [=] { at::_fused_rms_norm_backward(dy, plain, {width}, rstd, w_half, {true, true}); }});
     }
-    bench.compare("rms_norm_forward", fmt::format("{} x {}", rows, width), forward);
-    bench.compare("rms_norm_backward", fmt::format("{} x {}", rows, width), backward);
+    const auto elements = static_cast<double>(rows * width);
+    bench.compare("rms_norm_forward", fmt::format("{} x {}", rows, width), forward, {{"bytes", 4 * elements}});
+    bench.compare("rms_norm_backward", fmt::format("{} x {}", rows, width), backward, {{"bytes", 6 * elements}});
   }
 }
 
@@ -47,7 +49,8 @@ void bench_rope(Bench& bench) {
   const ops::RopeTable table = ops::make_rope_table(2048, head_dim, 10000, bench.fp32());
   bench.compare("rope_forward", fmt::format("{} x {} x {}", tokens, heads, head_dim),
                 {{our_name(path), [&] { ops::rope(x, heads, positions, table, path); }},
-                 {"reference", [&] { ops::rope(x, heads, positions, table, ops::Path::kReference); }}});
+                 {"reference", [&] { ops::rope(x, heads, positions, table, ops::Path::kReference); }}},
+                {{"bytes", 4.0 * static_cast<double>(tokens * heads * head_dim)}});
 }
 
 void bench_swiglu(Bench& bench) {
@@ -57,9 +60,11 @@ void bench_swiglu(Bench& bench) {
   const at::Tensor ours = ops::swiglu(x, path), reference = ops::swiglu(x, ops::Path::kReference);
   const auto name = fmt::format("{} x {}", tokens, inner);
   bench.compare("swiglu_forward", name,
-                {{our_name(path), [&] { ops::swiglu(x, path); }}, {"reference", [&] { ops::swiglu(x, ops::Path::kReference); }}});
+                {{our_name(path), [&] { ops::swiglu(x, path); }}, {"reference", [&] { ops::swiglu(x, ops::Path::kReference); }}},
+                {{"bytes", 6.0 * static_cast<double>(tokens * inner)}});
   bench.compare("swiglu_backward", name,
-                {{our_name(path), [&] { run_backward(ours, {x}, dy); }}, {"reference", [&] { run_backward(reference, {x}, dy); }}});
+                {{our_name(path), [&] { run_backward(ours, {x}, dy); }}, {"reference", [&] { run_backward(reference, {x}, dy); }}},
+                {{"bytes", 10.0 * static_cast<double>(tokens * inner)}});
 }
 
 void bench_cross_entropy(Bench& bench) {
@@ -75,12 +80,36 @@ void bench_cross_entropy(Bench& bench) {
     const auto library = [&] {
       torch::autograd::grad({ops::linear_cross_entropy(hidden, weight, targets, ops::Path::kLibrary).loss_sum}, {hidden, weight});
     };
-    nlohmann::json fields;
+    const auto logits = static_cast<double>(tokens * vocab);
+    nlohmann::json fields{{"bytes", 12 * logits}, {"flops", 6 * static_cast<double>(width) * logits}};
     fields["peak_bytes"][our_name(path)] = bench.peak_bytes(ours);
     fields["peak_bytes"]["eager"] = bench.peak_bytes(eager);
     bench.compare("cross_entropy", fmt::format("{} x {} x {}, forward and backward", tokens, width, vocab),
                   {{our_name(path), ours}, {"eager", eager}, {"chunks of ATen", library}}, fields);
   }
+}
+
+// Sorting, moving and summing are ours; the products are the library's in both.
+void bench_experts(Bench& bench) {
+  const bool tiny = bench.settings().tiny;
+  const ops::Path path = our_path("experts", bench);
+  const std::int64_t tokens = tiny ? 32 : 16384, width = tiny ? 64 : 1024, inner = tiny ? 64 : 512, experts = tiny ? 4 : 16, chosen = 4;
+  const auto matrix = [&](at::IntArrayRef sizes) { return (torch::randn(sizes, bench.bf16()) * 0.02).requires_grad_(); };
+  const at::Tensor x = torch::randn({tokens, width}, bench.bf16()).requires_grad_(), dy = torch::randn({tokens, width}, bench.bf16());
+  const at::Tensor scores = torch::rand({tokens, experts}, bench.fp32());
+  const auto [weights, choice] = scores.topk(chosen, 1);
+  const ops::ExpertWeights all{matrix({experts, 2 * inner, width}), matrix({experts, width, inner})};
+  const auto mixture = [&](ops::Path by) { return ops::expert_mixture(x, choice, weights, all, by, our_path("swiglu", bench)); };
+  const at::Tensor ours = mixture(path), theirs = mixture(ops::Path::kLibrary);
+  const auto rows = static_cast<double>(tokens * chosen);
+  const double flops = 6 * rows * static_cast<double>(width * inner);
+  const auto name = fmt::format("{} of {} experts, {} x {} x {}", chosen, experts, tokens, width, inner);
+  const std::vector<at::Tensor> inputs{x, all.gate_up, all.down};
+  bench.compare("experts_forward", name, {{our_name(path), [&] { mixture(path); }}, {"library", [&] { mixture(ops::Path::kLibrary); }}},
+                {{"flops", flops}, {"bytes", 8 * rows * static_cast<double>(width)}});
+  bench.compare("experts_backward", name,
+                {{our_name(path), [&] { run_backward(ours, inputs, dy); }}, {"library", [&] { run_backward(theirs, inputs, dy); }}},
+                {{"flops", 2 * flops}, {"bytes", 16 * rows * static_cast<double>(width)}});
 }
 
 void bench_adamw(Bench& bench) {
@@ -99,7 +128,8 @@ void bench_adamw(Bench& bench) {
                           {our_name(path), [&] { ops::adamw_step(flat, whole, lr, scale, {}, path); }}, 30.0 * static_cast<double>(count));
   bench.compare("adamw_step", fmt::format("{} parameters", count),
                 {{our_name(path), [&] { ops::adamw_step(flat, whole, lr, scale, {}, path); }},
-                 {"_fused_adamw_ and a copy", [&] { ops::adamw_step(flat, whole, lr, scale, {}, ops::Path::kLibrary); }}});
+                 {"_fused_adamw_ and a copy", [&] { ops::adamw_step(flat, whole, lr, scale, {}, ops::Path::kLibrary); }}},
+                {{"bytes", 30.0 * static_cast<double>(count)}});
   bench.compare_with_copy("gradient_norm", fmt::format("{} parameters", count),
                           {our_name(path), [&] { ops::gradient_norm(flat.grad, path); }}, 4.0 * static_cast<double>(count));
 }

@@ -73,8 +73,10 @@ void Bench::compare(const std::string& subject, const std::string& name, const s
   print(line);
 }
 
-void Bench::compare_with_copy(const std::string& subject, const std::string& name, const Program& ours, double bytes) {
+void Bench::compare_with_copy(const std::string& subject, const std::string& name, const Program& ours, double bytes,
+                              nlohmann::json fields) {
   nlohmann::json line{{"subject", subject}, {"case", name}, {"ours", ours.name}, {"bytes", bytes}};
+  if (fields.is_object()) line.update(fields);
   try {
     const double copy = copy_bandwidth(), seconds = medians({ours}).front();
     line["seconds"][ours.name] = seconds;
@@ -108,7 +110,7 @@ std::int64_t Bench::peak_bytes(const std::function<void()>& run) const {
 
 ops::Path our_path(std::string_view op, const Bench& bench) {
   if (bench.settings().device.is_cuda()) return ops::cuda_kernel_linked(op) ? ops::Path::kFused : ops::Path::kLibrary;
-  return op == "attention" ? ops::Path::kLibrary : ops::Path::kFused;
+  return op == "attention" || op == "experts" ? ops::Path::kLibrary : ops::Path::kFused;
 }
 
 std::string our_name(ops::Path path) { return "meristem " + std::string(ops::path_name(path)); }

@@ -36,10 +36,12 @@ class Bench {
 
   // Median seconds of each; the first to run moves on by one each round, and before each run the caches are emptied.
   std::vector<double> medians(const std::vector<Program>& programs);
-  // Times them and prints {"subject", "case", "seconds": {name: median}, …fields}. The first is ours.
+  // Times them and prints {"subject", "case", "seconds": {name: median}, …fields}. The first is ours. "bytes" and "flops" of its work let
+  // scripts/bench/gpu_roofline.py say what it should take; "mask" and "head_dim" are what a proof is for.
   void compare(const std::string& subject, const std::string& name, const std::vector<Program>& programs, nlohmann::json fields = {});
   // As compare, with a copy as the peer: "bytes" moved in all and "copy_share", the bandwidth of ours over the copy's.
-  void compare_with_copy(const std::string& subject, const std::string& name, const Program& ours, double bytes);
+  void compare_with_copy(const std::string& subject, const std::string& name, const Program& ours, double bytes,
+                         nlohmann::json fields = {});
   // Bytes that tensors hold at most while it runs, above what they hold before; 0 on the CPU.
   std::int64_t peak_bytes(const std::function<void()>& run) const;
 
@@ -63,11 +65,14 @@ void run_backward(const at::Tensor& output, const std::vector<at::Tensor>& input
 
 // One file a group of subjects.
 void bench_attention(Bench& bench);
+void bench_attention_window(Bench& bench);
 void bench_attention_packed(Bench& bench);
+void bench_attention_joint(Bench& bench);
 void bench_rms_norm(Bench& bench);
 void bench_rope(Bench& bench);
 void bench_swiglu(Bench& bench);
 void bench_cross_entropy(Bench& bench);
+void bench_experts(Bench& bench);
 void bench_adamw(Bench& bench);
 void bench_depth_attention(Bench& bench);
 

@@ -11,10 +11,17 @@
 namespace meristem::bench {
 namespace {
 
-const std::map<std::string, void (*)(Bench&)> kSubjects{{"attention", bench_attention}, {"attention_packed", bench_attention_packed},
-                                                        {"rms_norm", bench_rms_norm},   {"cross_entropy", bench_cross_entropy},
-                                                        {"adamw", bench_adamw},         {"depth_attention", bench_depth_attention},
-                                                        {"rope", bench_rope},           {"swiglu", bench_swiglu}};
+const std::map<std::string, void (*)(Bench&)> kSubjects{{"attention", bench_attention},
+                                                        {"attention_packed", bench_attention_packed},
+                                                        {"attention_window", bench_attention_window},
+                                                        {"attention_joint", bench_attention_joint},
+                                                        {"rms_norm", bench_rms_norm},
+                                                        {"cross_entropy", bench_cross_entropy},
+                                                        {"experts", bench_experts},
+                                                        {"adamw", bench_adamw},
+                                                        {"depth_attention", bench_depth_attention},
+                                                        {"rope", bench_rope},
+                                                        {"swiglu", bench_swiglu}};
 
 struct OperatorArguments {
   Settings settings;

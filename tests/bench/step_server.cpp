@@ -1,5 +1,5 @@
 // An update on request, for benchmarks that alternate with another program: reads "step", "idle N" (the GPU's idle share over N updates),
-// "profile N" (where the host's time goes over N updates) and "quit" lines, answers JSON lines.
+// "profile N" (where the host's time goes over N updates), "memory" and "quit" lines, answers JSON lines.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -162,16 +162,16 @@ class StepServer {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return fmt::format("{{\"seconds\":{},\"loss\":{}}}", number_text(seconds), number_text(results.at(0).loss));
   }
-  // Updates one after the other, as a run makes them between two lines of its log.
+  // Updates one after the other, as a run makes them between two lines of its log. {"failed": why} where the profiler did not answer, whose
+  // trouble is not that of the steps.
   std::string idle(int updates) {
-    if (!device_.is_cuda()) throw InputError(fmt::format("step: idle: found the device {}; allowed: a GPU", device_.str()));
-    finish_device(device_);
-    const double share = gpu_idle_share([&] {
-      for (int i = 0; i < updates; ++i) update();
-      updater_.finish();
-      finish_device(device_);
-    });
-    return fmt::format("{{\"gpu_idle\":{}}}", number_text(share));
+    try {
+      if (!device_.is_cuda()) throw InputError(fmt::format("found the device {}; allowed: a GPU", device_.str()));
+      return idle_answer(updates);
+    } catch (const std::exception& error) {
+      const std::string why = error.what();
+      return nlohmann::json{{"failed", why.substr(0, why.find('\n'))}}.dump();
+    }
   }
   // Milliseconds of an update by operator, the most expensive first, and the rate of products.
   std::string profile(int updates) {
@@ -192,6 +192,15 @@ class StepServer {
   std::string memory() const { return fmt::format("{{\"peak_bytes\":{}{}}}", process_memory().peak_bytes, device_peak_field(device_)); }
 
  private:
+  std::string idle_answer(int updates) {
+    finish_device(device_);
+    const double share = gpu_idle_share([&] {
+      for (int i = 0; i < updates; ++i) update();
+      updater_.finish();
+      finish_device(device_);
+    });
+    return fmt::format("{{\"gpu_idle\":{}}}", number_text(share));
+  }
   void update() {
     updater_.queue([&](std::int64_t) { return batch_; },
                    {++number_, DepthPlan::plain(live_.blocks()), config_.optimizer.lr, 1, batch_.sequences});
@@ -215,12 +224,14 @@ int serve(const StepArguments& a) {
     int updates = 0;
     if (line == "step") {
       std::cout << server.step() << std::endl;
+    } else if (line == "memory") {
+      std::cout << server.memory() << std::endl;
     } else if (std::sscanf(line.c_str(), "idle %d", &updates) == 1 && updates > 0) {
       std::cout << server.idle(updates) << std::endl;
     } else if (std::sscanf(line.c_str(), "profile %d", &updates) == 1 && updates > 0) {
       std::cout << server.profile(updates) << std::endl;
     } else {
-      throw InputError(fmt::format("step: found '{}'; allowed: step, idle N, profile N, quit", line));
+      throw InputError(fmt::format("step: found '{}'; allowed: step, idle N, profile N, memory, quit", line));
     }
   }
   std::cout << server.memory() << std::endl;
@@ -231,7 +242,7 @@ int serve(const StepArguments& a) {
 
 void add_step(CLI::App& app, Action& run) {
   auto a = std::make_shared<StepArguments>();
-  CLI::App* command = app.add_subcommand("step", "Single updates on request, over standard input: step, idle N, profile N, quit");
+  CLI::App* command = app.add_subcommand("step", "Single updates on request, over standard input: step, idle N, profile N, memory, quit");
   command->add_option("--layers", a->layers, "");
   command->add_option("--width", a->width, "");
   command->add_option("--inner", a->inner, "");

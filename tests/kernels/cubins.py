@@ -10,6 +10,8 @@
         the wait that it relies on. What a kernel writes 16 bytes at a time is written by stores of 16 bytes: nvcc likes to cut them into four.
         Loads that a kernel asks for side by side are in flight together, none waiting for a store that does not concern it.
         This the CPU layer cannot see: it is about the device side's asm.
+    cubins.py instructions NVCC PROGRAM NAME...
+        The program's code for sm_90a has each of the instructions: a probe of what the compiler left out would answer for nothing.
     cubins.py symbols NM LIBRARY STAND_IN
         Both define the same functions of meristem::kernels, so that a caller links with either; and the library has nothing of the CPU layer.
 """
@@ -326,6 +328,17 @@ def check_disassembly(nvcc, library):
     return failed or seen != NARROW_STORES.keys()
 
 
+def check_instructions(nvcc, program, *names):
+    code = [instruction for (_, architecture), lines in disassembly(find_cuobjdump(nvcc), program).items() if architecture == "sm_90a" for _, instruction in lines]
+    # A name may have a part: MUFU.EX2 is found in MUFU.EX2.FTZ.
+    counts = {name: sum(re.search(rf"(^|\s){re.escape(name)}(\.|\s|$)", instruction) is not None for instruction in code) for name in names}
+    print(f"{len(code)} instructions:", " ".join(f"{name} {count}" for name, count in counts.items()))
+    missing = [name for name, count in counts.items() if count == 0]
+    if missing:
+        print(f"FAILED: {program}: no {', '.join(missing)}")
+    return bool(missing)
+
+
 def functions(nm, library):
     """External functions of the namespace, without what nvcc makes of kernels."""
     listed = run(nm, "-C", "--defined-only", "--extern-only", library).splitlines()
@@ -353,6 +366,8 @@ def main():
         return self_test()
     if command == "disassembly":
         return check_disassembly(*given)
+    if command == "instructions":
+        return check_instructions(*given)
     if command == "symbols":
         return check_symbols(*given)
     return check_resources(*given[:3], update="--update" in given)

@@ -7,4 +7,6 @@ bool available() { return true; }
 
 std::string device_name() { return "the kernels' CPU layer"; }
 
+int compute_capability() { return 90; }
+
 }  // namespace meristem::kernels

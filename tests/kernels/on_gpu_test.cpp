@@ -48,32 +48,46 @@ std::string wrong_attention(const AttentionProblem<GpuMemory>& p) {
   return check_forward(p, references).wrong + check_backward(p, references).wrong;
 }
 
-}  // namespace
-
-TEST_CASE("attention on the GPU agrees with the reference, and with itself to the bit", "[attention]") {
-  using Problem = AttentionProblem<GpuMemory>;
-  check_twice<Problem>(together(attention_cases(), random_attention_cases(40), many_heads()), wrong_attention,
-                       [](const Problem& a, const Problem& b, const auto& visit) {
-                         visit(a.out, b.out);
-                         visit(a.d_qkv, b.d_qkv);
-                       });
+// What a mask is, for the proof of its kernel: a window, documents, neither ("causal"; full masks among them), or both.
+bool has_mask(const AttentionCase& one, const std::string& mask) {
+  const bool window = one.window_left >= 0 || one.window_right > 0, packed = one.lengths.size() > 1;
+  return mask == "window" ? window : mask == "packed" ? packed : !window && !packed;
 }
 
-// In the order that blocks happen to come: the result of each run agrees with the reference, not with another run's last bits.
-TEST_CASE("attention that adds dQ up on the GPU agrees with the reference", "[attention]") {
-  require_gpu();
-  for (AttentionCase one : together(attention_cases(), random_attention_cases(40), many_heads())) {
-    INFO(one.name);
+void check_attention(const std::string& mask, int head_dim) {
+  using Problem = AttentionProblem<GpuMemory>;
+  std::vector<AttentionCase> cases;
+  for (AttentionCase& one : together(attention_cases(), random_attention_cases(120), many_heads())) {
+    if (has_mask(one, mask) && one.head_dim == head_dim) cases.push_back(std::move(one));
+  }
+  REQUIRE(cases.size() >= 8);
+  check_twice<Problem>(cases, wrong_attention, [](const Problem& a, const Problem& b, const auto& visit) {
+    visit(a.out, b.out);
+    visit(a.d_qkv, b.d_qkv);
+  });
+  // What adds dQ up in the order that blocks happen to come: each run agrees with the reference, not with another run's last bits.
+  for (AttentionCase one : cases) {
+    INFO(one.name << ", adding dQ up");
     one.tiled = true;
     for (int run = 0; run < 2; ++run) {
-      AttentionProblem<GpuMemory> problem(one);
+      Problem problem(one);
       problem.run();
       CHECK(wrong_attention(problem) == "");
     }
   }
 }
 
-TEST_CASE("offsets beyond 2^31 elements on the GPU", "[attention]") {
+}  // namespace
+
+// Each agrees with the reference, and with itself to the bit.
+TEST_CASE("causal attention, head dim 64", "[attention][causal][d64]") { check_attention("causal", 64); }
+TEST_CASE("causal attention, head dim 128", "[attention][causal][d128]") { check_attention("causal", 128); }
+TEST_CASE("attention in windows, head dim 64", "[attention][window][d64]") { check_attention("window", 64); }
+TEST_CASE("attention in windows, head dim 128", "[attention][window][d128]") { check_attention("window", 128); }
+TEST_CASE("attention in documents, head dim 64", "[attention][packed][d64]") { check_attention("packed", 64); }
+TEST_CASE("attention in documents, head dim 128", "[attention][packed][d128]") { check_attention("packed", 128); }
+
+TEST_CASE("offsets beyond 2^31 elements on the GPU", "[attention][far]") {
   require_gpu();
   CHECK(wrong_far_rows<GpuMemory>(false) == "");
   CHECK(wrong_far_rows<GpuMemory>(true) == "");
@@ -108,4 +122,13 @@ TEST_CASE("expert dispatch on the GPU agrees with the reference, and with itself
         visit(a.d_rows, b.d_rows);
         visit(a.d_weights, b.d_weights);
       });
+}
+
+TEST_CASE("a small dispatch, for compute-sanitizer", "[experts][small]") {
+  require_gpu();
+  for (const ExpertCase& one : random_expert_cases(4)) {
+    ExpertProblem<GpuMemory> problem(one);
+    problem.run();
+    CHECK(check_experts(problem).wrong == "");
+  }
 }

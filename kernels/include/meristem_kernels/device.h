@@ -21,4 +21,7 @@ bool available();
 // The current device as its driver names it ("NVIDIA H100 80GB HBM3"); empty without one.
 std::string device_name();
 
+// Of the current device, ten times the major number and the minor one: 80, 90; 0 without one.
+int compute_capability();
+
 }  // namespace meristem::kernels

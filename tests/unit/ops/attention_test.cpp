@@ -5,6 +5,7 @@
 
 #include <c10/core/CPUAllocator.h>
 
+#include "ops/attention_passes.h"
 #include "support/catch.h"
 #include "support/tolerance.h"
 #include "unit/ops/check_fused.h"
@@ -214,4 +215,84 @@ TEST_CASE("packed short documents need memory in proportion to their tokens, nev
                << kTokens * kTokens * 4);
   CHECK(counted.largest() <= qkv_bytes);
   CHECK(counted.peak() <= 8 * qkv_bytes);  // a fp32 T x T of one head would be 43
+}
+
+namespace {
+
+int flash_calls = 0;
+
+// In the place of LibTorch's flash attention, which is for GPUs: what its arguments say, document by document.
+ops::FlashResult flash_stand_in(const ops::FlashCall& call) {
+  ++flash_calls;
+  REQUIRE((call.q_offsets.scalar_type() == at::kInt && call.k_offsets.scalar_type() == at::kInt));
+  REQUIRE(call.q_offsets.size(0) == call.k_offsets.size(0));
+  REQUIRE((call.q_NHK.stride(2) == 1 && call.k_MGK.stride(2) == 1 && call.v_MGK.stride(2) == 1));
+  REQUIRE((call.q_offsets[-1].item<int>() == call.q_NHK.size(0) && call.k_offsets[-1].item<int>() == call.k_MGK.size(0)));
+  std::vector<at::Tensor> out, log_sum_exp;
+  for (std::int64_t d = 0; d + 1 < call.q_offsets.size(0); ++d) {
+    const auto rows = [&](const at::Tensor& x, const at::Tensor& offsets) {
+      const auto begin = offsets[d].item<std::int64_t>(), end = offsets[d + 1].item<std::int64_t>();
+      return x.narrow(0, begin, end - begin).transpose(0, 1);
+    };
+    const at::Tensor q = rows(call.q_NHK, call.q_offsets), k = rows(call.k_MGK, call.k_offsets), v = rows(call.v_MGK, call.k_offsets);
+    REQUIRE((q.size(1) <= call.longest_q && k.size(1) <= call.longest_k));
+    if (q.size(1) == 0) continue;
+    const std::int64_t group = q.size(0) / k.size(0), before = k.size(1) - q.size(1);
+    at::Tensor seen = at::ones({q.size(1), k.size(1)}, at::kBool).tril(before);
+    if (call.window) seen = seen.triu(before - *call.window);
+    const at::Tensor scores = at::matmul(q, k.repeat_interleave(group, 0).transpose(1, 2)) / std::sqrt(static_cast<double>(q.size(2))),
+                     hidden = scores.masked_fill(seen.logical_not(), -INFINITY);
+    out.push_back(at::matmul(hidden.softmax(-1), v.repeat_interleave(group, 0)).transpose(0, 1));
+    log_sum_exp.push_back(hidden.logsumexp(-1));
+  }
+  return {at::cat(out), at::cat(log_sum_exp, 1)};
+}
+
+}  // namespace
+
+TEST_CASE("LibTorch's flash attention is asked once for all documents, and for what the reference computes") {
+  torch::manual_seed(7);
+  const Documents padded{{}, torch::tensor({0, 9, 10, 24, 24, 24}, torch::kInt), {}, 16};  // as a captured graph has them
+  for (const HeadShape& shape : {HeadShape{4, 2, 8}, HeadShape{2, 2, 8, 5}, HeadShape{3, 1, 8, 24}}) {
+    const at::Tensor qkv = torch::randn({24, shape.columns()}, torch::kDouble),
+                     weight = torch::randn({24, shape.query_columns()}, torch::kDouble);
+    for (const auto& [asked, means] :
+         {std::pair{Documents{{9, 1, 14}}, Documents{{9, 1, 14}}}, std::pair{padded, Documents{{9, 1, 14}}},
+          std::pair{Documents::uniform(3, 8), Documents::uniform(3, 8)}, std::pair{Documents{{24}}, Documents{{24}}}}) {
+      flash_calls = 0;
+      const at::Tensor leaf = qkv.clone().requires_grad_(), out = ops::flash_attention(flash_stand_in, leaf, shape, asked);
+      (out * weight).sum().backward();
+      CHECK(flash_calls == 1);
+      CHECK(test::max_error(out, ops::causal_attention(qkv, shape, means, Path::kReference)) < 1e-12);
+      CHECK(test::max_error(leaf.grad(), gradient(qkv, shape, means, Path::kReference, weight)) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("flash attention over shared beginnings, and over cached keys") {
+  torch::manual_seed(8);
+  const torch::NoGradGuard no_grad;
+  for (const HeadShape& shape : {HeadShape{4, 2, 8}, HeadShape{2, 1, 8, 6}}) {
+    const at::Tensor qkv = torch::randn({20, shape.columns()}, torch::kDouble);
+    const Documents documents{{8, 3, 4, 5}, {}, {-1, 0, 0, -1}};
+    flash_calls = 0;
+    const at::Tensor out = ops::flash_attention(flash_stand_in, qkv, shape, documents);
+    CHECK(flash_calls == 1);
+    CHECK(test::max_error(out, ops::causal_attention(qkv, shape, documents, Path::kReference)) < 1e-12);
+    const auto parts = qkv.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
+    for (const std::int64_t queries : {1, 3}) {
+      const at::Tensor q = parts[0].narrow(0, 20 - queries, queries);
+      CHECK(test::max_error(ops::flash_cached_attention(flash_stand_in, q, parts[1], parts[2], shape),
+                                 ops::cached_attention(q, parts[1], parts[2], shape, Path::kReference)) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("what LibTorch's flash attention takes") {
+  CHECK(ops::flash_takes(at::kBFloat16, {2, 1, 64}));
+  CHECK(ops::flash_takes(at::kHalf, {2, 1, 256, 100}));
+  CHECK_FALSE(ops::flash_takes(at::kFloat, {2, 1, 64}));
+  CHECK_FALSE(ops::flash_takes(at::kBFloat16, {2, 1, 60}));
+  CHECK_FALSE(ops::flash_takes(at::kBFloat16, {2, 1, 264}));
+  CHECK_FALSE(ops::flash_takes(at::kBFloat16, {2, 1, 64, 0, 30}));
 }

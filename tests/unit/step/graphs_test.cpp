@@ -180,6 +180,7 @@ TEST_CASE("documents share buffers up to a power of two; the rest are empty at t
   CHECK(first.shape == "4x16, 8 documents");
   CHECK(holds(first.inputs.batch.documents.offsets, {0, 5, 30, 64, 64, 64, 64, 64, 64}));
   CHECK(first.inputs.batch.documents.lengths.empty());
+  CHECK((first.inputs.batch.documents.longest == 16 && !first.inputs.batch.documents.whole_rows));
   const StaticInputs& second = pipeline.load(seven);
   CHECK(&second == &first);
   CHECK(holds(second.inputs.batch.documents.offsets, {0, 1, 2, 3, 4, 5, 40, 64, 64}));
@@ -189,11 +190,16 @@ TEST_CASE("documents share buffers up to a power of two; the rest are empty at t
   many.back() = 64;
   CHECK(pipeline.load(with_documents(8, many)).shape == "4x16, 16 documents");
   CHECK(pipeline.load(test::rows(0, 4)).shape == "4x16");
+  CHECK(pipeline.load(test::rows(0, 4)).inputs.batch.documents.whole_rows);
+  CHECK(to_device(test::rows(0, 4), at::kCPU).batch.documents.whole_rows);
+  CHECK_FALSE(to_device(three, at::kCPU).batch.documents.whole_rows);
 }
 
 TEST_CASE("kernels.graph: off, on and auto") {
-  const auto yes = [](std::string_view) { return true; };
-  const auto no = [](std::string_view) { return false; };
+  const auto linked = [](std::string_view) { return true; };
+  const auto yes = [](const ops::KernelUse&) { return true; };
+  const auto no = [](const ops::KernelUse&) { return false; };
+  int (*capability)() = [] { return 90; };
   const at::Device gpu(at::kCUDA, 0);
   ops::Paths paths;
   paths.adamw = ops::Path::kLibrary;
@@ -201,7 +207,7 @@ TEST_CASE("kernels.graph: off, on and auto") {
   config.data.document_mask = false;
   const auto graph = [&](const std::string& asked, at::Device device, bool proven) {
     config.kernels.graph = asked;
-    return uses_graph(config, device, paths, proven ? ops::CudaKernels{yes, yes} : ops::CudaKernels{yes, no});
+    return uses_graph(config, device, paths, proven ? ops::CudaKernels{linked, yes, capability} : ops::CudaKernels{linked, no, capability});
   };
   CHECK_FALSE(graph("off", gpu, true));
   CHECK(graph("on", gpu, false));
@@ -214,9 +220,27 @@ TEST_CASE("kernels.graph: off, on and auto") {
   CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("optimizer.skip_spikes"));
   config.optimizer.skip_spikes = false;
   config.data.document_mask = true;
-  CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("data.document_mask needs kernels.attention: fused"));
+  CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("data.document_mask needs kernels.attention: fused"));  // the reference
   paths.attention = ops::Path::kFused;
   CHECK(graph("on", gpu, true));
+  paths.attention_in_windows = ops::Path::kReference;
+  CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("data.document_mask needs kernels.attention: fused"));
+  paths.attention_in_windows = std::nullopt;
+  // LibTorch's flash attention reads the documents on the device, where it takes the heads.
+  paths.attention = ops::Path::kLibrary;
+  config.model.attention.head_dim = 64;
+  CHECK(graph("on", gpu, true));
+  config.model.attention.head_dim = 60;
+  CHECK_FALSE(graph("auto", gpu, true));
+  config.model.attention.head_dim = 64;
+  config.precision.compute = Precision::kFp32;
+  CHECK_FALSE(graph("auto", gpu, true));
+  config.precision.compute = Precision::kBf16;
   config.model.feed_forward.kind = FeedForwardKind::kExperts;
   CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("experts need kernels.experts: fused"));
+  paths.experts = ops::Path::kFused;
+  CHECK(graph("on", gpu, true));
+  capability = [] { return 80; };
+  CHECK_THROWS_WITH(graph("on", gpu, true), Catch::Contains("experts' products wait for the host on a device of compute capability 8.0"));
+  CHECK_FALSE(graph("auto", gpu, true));
 }
