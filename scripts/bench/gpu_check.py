@@ -43,7 +43,7 @@ class Programs:
         """Programs that were linked elsewhere find the libraries of this machine's LibTorch."""
         if not self.packed or torch is None:
             return {}
-        folders = [torch / "lib", *sorted((torch.parent / "nvidia").glob("*/lib"))]
+        folders = [torch / "lib", *sorted((torch.parent / "nvidia").glob("*/lib")), self.folder.parent / "lib"]
         return {"LD_LIBRARY_PATH": ":".join(map(str, [*folders, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]))}
 
 

@@ -96,14 +96,16 @@ class OnGpu:
     def measured(self, subject):
         return self.operators([subject], "--seconds-each", "0.3")
 
-    def watched(self, tool, what):
+    def small(self, what):
+        """What compute-sanitizer is to watch: much slower under it, so each kernel once and at small sizes."""
         if what == "conformance":
-            command = self.conformance()
-        elif what == "experts":
-            command = self.test("test_experts_on_gpu", "[small]")
-        else:
-            command = self.operators(OF_SANITIZER[what], "--tiny", "--once")
-        return [self.sanitizer, "--tool", tool, "--error-exitcode", "9", "--launch-timeout", "60", *command]
+            return self.conformance()
+        if what == "experts":
+            return self.test("test_experts_on_gpu", "[small]")
+        return self.operators(OF_SANITIZER[what], "--tiny", "--once")
+
+    def watched(self, tool, what):
+        return [self.sanitizer, "--tool", tool, "--error-exitcode", "9", "--launch-timeout", "60", *self.small(what)]
 
     def step(self, name):
         size, ours, peers, warmup, rounds, _ = STEPS[name]
@@ -138,7 +140,7 @@ class Rehearsed(OnGpu):
         return super().operators(subjects, "--device", "cpu", *(["--tiny"] if "--tiny" not in more else []), *more)
 
     def watched(self, tool, what):
-        return super().watched(tool, what)[6:]  # without the sanitizer
+        return self.small(what)
 
     def step(self, name):
         _, _, peers, _, _, _ = STEPS[name]

@@ -36,9 +36,10 @@ std::uint64_t random_u64(std::uint64_t key, std::uint64_t index) {
 
 double random_uniform(std::uint64_t key, std::uint64_t index) { return static_cast<double>(random_u64(key, index) >> 11) * 0x1p-53; }
 
-void fill_normal(float* out, std::int64_t count, double std, std::uint64_t key) {
+void fill_normal(float* out, std::int64_t count, double std, std::uint64_t key, std::int64_t first) {
+  if (first % 4 != 0) throw std::invalid_argument("fill_normal: the first element is a multiple of 4");
   for (std::int64_t base = 0; base < count; base += 4) {
-    const auto words = philox(key, static_cast<std::uint64_t>(base / 4));
+    const auto words = philox(key, static_cast<std::uint64_t>((first + base) / 4));
     std::array<double, 4> normal{};
     for (std::size_t pair = 0; pair < 2; ++pair) {
       // (word + 1) / 2^32 lies in (0, 1], so the logarithm is finite.

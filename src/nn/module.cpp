@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <ATen/Parallel.h>
+
 #include "core/counter_rng.h"
 
 namespace meristem::nn {
@@ -44,12 +46,25 @@ std::vector<ParameterInfo> Module::parameter_infos() const {
   return out;
 }
 
+namespace {
+
+// 22 ns an element: drawn one after the other, 1.7 billion of them take 37 s.
+void fill_in_parallel(const at::Tensor& value, double std, std::uint64_t key) {
+  auto* out = value.data_ptr<float>();
+  const std::int64_t count = value.numel();
+  at::parallel_for(0, (count + 3) / 4, 1 << 12, [&](std::int64_t begin, std::int64_t end) {
+    fill_normal(out + 4 * begin, std::min(4 * end, count) - 4 * begin, std, key, 4 * begin);
+  });
+}
+
+}  // namespace
+
 NamedTensors initial_values(const Module& module, std::uint64_t seed) {
   NamedTensors values;
   for (const ParameterInfo& info : module.parameter_infos()) {
     at::Tensor value = torch::full(info.tensor.sizes(), info.role == Role::kNorm ? 1.0 : 0.0, torch::kFloat);
     if (info.init_std > 0) {
-      fill_normal(value.data_ptr<float>(), value.numel(), info.init_std, stream_key(seed, "init/" + info.name));
+      fill_in_parallel(value, info.init_std, stream_key(seed, "init/" + info.name));
     }
     values.add(info.name, value);
   }

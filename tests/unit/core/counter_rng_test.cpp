@@ -81,3 +81,13 @@ TEST_CASE("places look random: each is taken about equally often over keys") {
   }
   CHECK(chi_square < 150);  // 81 degrees of freedom: 150 has a probability below 1e-5
 }
+
+TEST_CASE("a tensor drawn in pieces is the tensor drawn at once") {
+  std::vector<float> whole(103), pieces(103);
+  meristem::fill_normal(whole.data(), 103, 0.5, 11);
+  for (const auto& [first, count] : {std::pair{60, 43}, std::pair{0, 8}, std::pair{8, 52}}) {
+    meristem::fill_normal(pieces.data() + first, count, 0.5, 11, first);
+  }
+  CHECK(whole == pieces);
+  CHECK_THROWS_AS(meristem::fill_normal(pieces.data(), 4, 1, 11, 2), std::invalid_argument);
+}
