@@ -115,12 +115,17 @@ class Runner:
 
     def __init__(self, work, deadline, keep):
         self.work, self.deadline, self.keep, self.child = work, deadline, keep, None
+        self.spent = {}  # seconds, by group
 
     def run(self, part):
         """(state, seconds, note)"""
         left = self.deadline - time.monotonic()
         if left < LEAST_SECONDS:
             return "skipped", 0, "no time left; --minutes gives more"
+        of_group = gpu_parts.GROUPS.get(part.group(), left)
+        left = min(left, of_group - self.spent.get(part.group(), 0))
+        if left < min(LEAST_SECONDS, part.seconds):
+            return "skipped", 0, f"the {of_group} s of {part.group()} are spent"
         seconds, begin, log = min(part.seconds, left), time.monotonic(), self.work / f"{part.stem()}.log"
         with open(log, "wb") as output:
             try:
@@ -131,6 +136,7 @@ class Runner:
             code = self.wait(begin + seconds)
         self.end()
         taken = round(time.monotonic() - begin, 1)
+        self.spent[part.group()] = self.spent.get(part.group(), 0) + taken
         text = log.read_text(errors="replace")
         if code is None:
             return "out of time", taken, f"ended after {seconds:.0f} s"
@@ -202,7 +208,7 @@ def parse_arguments():
 
 
 def wanted(name, only):
-    return not only or any(name == word or name.startswith(word + "/") for word in only)
+    return not only or any(name == word or name.startswith(f"{word}/") for word in only)
 
 
 def choose(listed, only, plants):

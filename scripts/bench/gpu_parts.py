@@ -60,6 +60,10 @@ OF_SANITIZER = {"attention": [subject for subject in SUBJECTS if subject.startsw
                 "depth_attention": ["depth_attention"]}
 
 
+# Seconds of all parts of a group together: what is worth less has its turn, too, when each of them takes as long as it may.
+GROUPS = {"tests": 100, "operators": 80, "sanitizer": 80, "probes": 15}
+
+
 @dataclass
 class Part:
     name: str
@@ -67,6 +71,9 @@ class Part:
     command: list
     environment: dict = field(default_factory=dict)
     counts: bool = True  # False: what it answers is only recorded
+
+    def group(self):
+        return self.name.partition("/")[0]
 
     def stem(self):
         return self.name.replace("/", ".")

@@ -20,7 +20,8 @@ std::uint64_t random_u64(std::uint64_t key, std::uint64_t index);
 // Element `index` of the stream as a uniform double in [0, 1).
 double random_uniform(std::uint64_t key, std::uint64_t index);
 
-// Fills out[0, count) with Normal(0, std) by Box-Muller, as the elements from `first` on, a multiple of 4; element i depends on (key, i) alone.
+// Fills out[0, count) with Normal(0, std) by Box-Muller, as the elements from `first` on, a multiple of 4; element i depends on (key, i)
+// alone.
 void fill_normal(float* out, std::int64_t count, double std, std::uint64_t key, std::int64_t first = 0);
 
 // A pseudo-random permutation of 0 .. size-1 that is computed, not stored: a Feistel network over the next power of two, walked until it

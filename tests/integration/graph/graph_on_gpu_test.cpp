@@ -13,11 +13,19 @@ using namespace meristem;
 
 namespace {
 
-RunConfig small_gpu_run(const std::string& graph) {
+RunConfig small_gpu_run(const std::string& graph, bool documents = false) {
   RunConfig config = test::small_run("bf16");
-  config.data.document_mask = false;
+  config.data.document_mask = documents;
   config.kernels.graph = graph;
+  config.kernels.attention = documents ? "library" : "auto";  // LibTorch's flash attention, with the documents' starts on the device
   return config;
+}
+
+// Rows as they come, or with a document that ends inside the first.
+HostBatch batch_of(const RunConfig& config, std::int64_t from, std::int64_t count) {
+  HostBatch batch = test::rows(from, count);
+  if (config.data.document_mask) batch.boundaries.insert(batch.boundaries.begin() + 1, static_cast<std::int32_t>(3 + from % 9));
+  return batch;
 }
 
 struct Trace {
@@ -48,7 +56,7 @@ Trace train(const RunConfig& config) {
     }
     const std::int64_t blocks = live->blocks();
     const DepthPlan plan = n % 3 == 0 ? DepthPlan::parse("0, 1, 1") : DepthPlan::plain(blocks);
-    updater->queue([&](std::int64_t count) { return test::rows((at += count) - count, count); },
+    updater->queue([&](std::int64_t count) { return batch_of(config, (at += count) - count, count); },
                    {n, n >= 9 ? DepthPlan::plain(blocks) : plan, 1e-2, 2, 4, n % 4 == 0});
     if (n % 4 == 0) keep(updater->finish());
   }
@@ -63,7 +71,10 @@ TEST_CASE("graphs on a GPU compute what plain steps there compute", "[gpu]") {
     std::puts("skipped: no GPU");
     std::exit(4);  // what CTest shows as skipped
   }
-  const Trace plain = train(small_gpu_run("off")), again = train(small_gpu_run("off")), graphs = train(small_gpu_run("on"));
+  const bool documents = GENERATE(false, true);
+  INFO((documents ? "documents" : "whole rows"));
+  const Trace plain = train(small_gpu_run("off", documents)), again = train(small_gpu_run("off", documents)),
+              graphs = train(small_gpu_run("on", documents));
   REQUIRE((plain.results.size() == 12 && graphs.results.size() == 12));
   // Kernels that add atomically may differ from run to run, by so much.
   double noise = 1e-6;

@@ -1,6 +1,7 @@
 // The operators whose fused path on a CUDA device is a kernel of ours, as autograd functions: against the reference on the CPU in fp64.
 #include "kernels/on_gpu.h"
 #include "ops/adamw.h"
+#include "ops/attention.h"
 #include "ops/cross_entropy.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
@@ -65,4 +66,25 @@ TEST_CASE("the fused gradient norm on a GPU is that of the CPU", "[gpu]") {
   const at::Tensor flat = torch::randn({100003});
   const double want = flat.to(torch::kDouble).norm().item<double>();
   CHECK(ops::gradient_norm(flat.to(kGpuOfTest), Path::kFused).item<double>() == Approx(want).epsilon(1e-6));
+}
+
+TEST_CASE("LibTorch's flash attention on a GPU, asked once for all documents, agrees with the reference", "[gpu]") {
+  test::require_gpu();
+  torch::manual_seed(4);
+  for (const ops::HeadShape& shape : {ops::HeadShape{4, 2, 64}, ops::HeadShape{2, 2, 32, 40}, ops::HeadShape{3, 1, 128}}) {
+    for (const ops::Documents& documents : {ops::Documents{{100, 1, 33, 250}}, ops::Documents::uniform(3, 128)}) {
+      std::int64_t tokens = 0;
+      for (const std::int64_t length : documents.lengths) tokens += length;
+      const at::Tensor qkv = torch::randn({tokens, shape.columns()}).to(torch::kBFloat16).to(torch::kDouble),
+                       weight = torch::randn({tokens, shape.query_columns()}).to(torch::kBFloat16).to(torch::kDouble);
+      const auto attend = [&](at::ScalarType type, Path path, at::Device device) {
+        return test::evaluate([&](const auto& in, Path by) { return ops::causal_attention(in[0], shape, documents, by); }, {qkv}, type,
+                              path, weight, device);
+      };
+      const auto exact = attend(torch::kDouble, Path::kReference, at::kCPU), plain = attend(torch::kBFloat16, Path::kReference, kGpuOfTest),
+                 flash = attend(torch::kBFloat16, Path::kLibrary, kGpuOfTest);
+      CHECK(test::compare(flash.output.cpu(), plain.output.cpu(), exact.output, 2).holds());
+      CHECK(test::compare(flash.grads[0].cpu(), plain.grads[0].cpu(), exact.grads[0], 3).holds());
+    }
+  }
 }

@@ -26,7 +26,10 @@ for line in sys.stdin:
     if line == "quit\\n": break
     open(log, "a").write(name if line.strip() == "step" else line.strip())
     if line.startswith("idle "):
-        print(json.dumps({"gpu_idle": 0.02}), flush=True)
+        print(json.dumps({"failed": "no profiler"} if name == "unseen" else {"gpu_idle": 0.02}), flush=True)
+        continue
+    if line.strip() == "memory":
+        print(json.dumps({"peak_bytes": 7, "device_peak_bytes": 5}), flush=True)
         continue
     if line.startswith("profile "):
         print(json.dumps({"product_flops": 2e11, "operators": [["small", 1.0, 3], ["large", 9.0, 2]]}), flush=True)
@@ -67,6 +70,45 @@ class Driver(unittest.TestCase):
         a.quit()
         self.assertEqual(self.log.read_text(), "aidle 10")
         self.assertEqual(a.report(tokens=6)["gpu_idle"], 0.02)
+
+    def test_an_idle_share_that_cannot_be_had_is_no_failure(self):
+        a = self.program("unseen", 1)
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            a.measure_idle(10)
+        self.assertIsNone(a.gpu_idle)
+        self.assertIn("no profiler", said.getvalue())
+        a.quit()
+
+    def compare_first(self, peers):
+        """The command with --ours-first, over programs that stand in; its JSON file, and what it ended with."""
+        out = Path(self.log.parent) / "out.json"
+        arguments = ["compare.py", "--binary", sys.executable, "--precisions", "bf16", "--ours-first", "--idle", "3", "--warmup", "1", "--rounds", "3",
+                     "--modes", "compile", "--json", str(out)]
+        with unittest.mock.patch.object(compare, "start_ours", lambda *_: iter([self.program("ours", 1)])), \
+                unittest.mock.patch.object(compare, "start_peers", peers), unittest.mock.patch("sys.argv", arguments), \
+                contextlib.redirect_stdout(io.StringIO()):
+            try:
+                code = compare.main()
+            except SystemExit as ended:
+                code = str(ended)
+        return json.loads(out.read_text())["comparisons"][0]["programs"], code
+
+    def test_ours_are_measured_and_kept_before_a_peer_is_started(self):
+        def no_peer(*_):
+            raise SystemExit("bench: transformers compile ended early")
+            yield
+
+        programs, code = self.compare_first(no_peer)
+        self.assertIn("ended early", code)
+        self.assertEqual([(program["program"], program["seconds"], program["gpu_idle"]) for program in programs], [("ours", [1, 1], 0.02)])
+        self.assertEqual(programs[0]["device_peak_bytes"], 5)
+
+    def test_with_a_peer_the_rounds_beside_it_count(self):
+        programs, code = self.compare_first(lambda *_: iter([self.program("peer", 3)]))
+        self.assertEqual(code, 0)
+        self.assertEqual([program["seconds"] for program in programs], [[1, 1, 1], [3, 3, 3]])
+        self.assertEqual(programs[1]["ours_over_this"]["median"], 3)
+        self.assertEqual(self.log.read_text().count("idle 3"), 1)
 
     def test_a_profile_is_asked_for_and_its_most_expensive_operator_stands_first(self):
         a = self.program("a", 1)

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 import unittest
+import unittest.mock
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -159,6 +160,12 @@ class Running(Scratch):
     def test_what_has_no_time_left_is_skipped(self):
         results = self.fates({"late": (20, ["true"])}, minutes=0.05)
         self.assertEqual([(part["state"], part["note"]) for part in results.sections], [("skipped", "no time left; --minutes gives more")])
+
+    def test_a_group_takes_no_more_than_its_share(self):
+        with unittest.mock.patch.dict(gpu_parts.GROUPS, {"sanitizer": 6}):
+            results = self.fates({"sanitizer/a": (3, "hang"), "sanitizer/b": (20, ["sleep", "100"]), "sanitizer/c": (20, ["true"]), "probes/d": (20, ["true"])})
+        self.assertEqual([part["state"] for part in results.sections], ["out of time", "skipped", "skipped", "passed"])
+        self.assertEqual(results.sections[1]["note"], "the 6 s of sanitizer are spent")
 
     def test_a_long_part_leaves_what_it_has(self):
         results = gpu_report.Results(self.folder, self.folder, "NVIDIA X", "c0ffee")
