@@ -83,7 +83,7 @@ class Results:
         return {**self.facts, "seconds": round(self.seconds(), 1), "sections": self.sections, "tests": test_counts(self.sections),
                 "operators": [line for line in lines if "subject" in line], "depth_steps": [line for line in lines_of(self.work / "depth_steps.log") if "ratio" in line],
                 "steps": {name: step_of(self.work / f"{name}.json") for name in STEPS},
-                "recorded": {log.stem: log.read_text(errors="replace")[:20_000] for log in sorted(self.work.glob("*.log"))
+                "recorded": {log.stem: log.read_text(errors="replace")[-20_000:] for log in sorted(self.work.glob("*.log"))
                              if log.stem.startswith(("probes.", "conformance", "bandwidths"))}}
 
     def keep(self):

@@ -142,7 +142,8 @@ bool cuda_kernel_linked(std::string_view) { return kernels::available(); }
 std::vector<Proof> parse_proofs(const std::string& text) {
   std::vector<Proof> found;
   try {
-    for (const auto& entry : nlohmann::json::parse(text).at("proofs")) {
+    const auto file = nlohmann::json::parse(text);
+    for (const auto& entry : file.at("proofs")) {
       for (const char* key : {"date", "commit"}) entry.at(key).get<std::string>();  // nothing is believed that nobody can look up
       found.push_back({entry.at("kernel"), entry.value("mask", ""), entry.at("dtype"), entry.at("device"), entry.value("head_dim", 0)});
       const Proof& proof = found.back();

@@ -283,7 +283,7 @@ TEST_CASE("flash attention over shared beginnings, and over cached keys") {
     for (const std::int64_t queries : {1, 3}) {
       const at::Tensor q = parts[0].narrow(0, 20 - queries, queries);
       CHECK(test::max_error(ops::flash_cached_attention(flash_stand_in, q, parts[1], parts[2], shape),
-                                 ops::cached_attention(q, parts[1], parts[2], shape, Path::kReference)) < 1e-12);
+                            ops::cached_attention(q, parts[1], parts[2], shape, Path::kReference)) < 1e-12);
     }
   }
 }

@@ -130,7 +130,7 @@ class Running(Scratch):
     def test_each_part_has_its_fate_and_loses_no_other(self):
         shell = lambda text: (20, ["sh", "-c", text])  # noqa: E731
         results = self.fates({"conformance": shell("true"), "tests/bad": shell("echo because; exit 3"), "tests/slow": (2, "hang"), "tests/killed": (20, "kill"),
-                              "tests/absent": shell("echo 'skipped: no tool'; exit 4"), "tests/none": (20, ["/no/such/program"]), "tests/last": shell("true")})
+                              "tests/absent": shell("echo 'skipped: no tool'; exit 4"), "tests/none": (20, ["/no/such/program"]), "tests/empty": shell("echo 'No tests ran'"), "tests/last": shell("true")})
         states = {part["name"]: (part["state"], part["note"]) for part in results.sections}
         self.assertEqual(states["conformance"], ("passed", ""))
         self.assertEqual(states["tests/bad"], ("failed", "exit code 3: because"))
@@ -138,15 +138,16 @@ class Running(Scratch):
         self.assertEqual(states["tests/killed"], ("failed", "signal 9: first"))
         self.assertEqual(states["tests/absent"], ("skipped", "skipped: no tool"))
         self.assertEqual(states["tests/none"][0], "failed")
+        self.assertEqual(states["tests/empty"], ("failed", "no test has this tag"))
         self.assertEqual(states["tests/last"], ("passed", ""))
         self.assertLess(sum(part["seconds"] for part in results.sections), 20)
         written = json.loads((self.folder / "out" / "gpu_check.json").read_text())
-        self.assertEqual(written["tests"], {"passed": ["conformance", "last"], "failed": ["bad", "slow", "killed", "none"], "skipped": ["absent"]})
+        self.assertEqual(written["tests"], {"passed": ["conformance", "last"], "failed": ["bad", "slow", "killed", "none", "empty"], "skipped": ["absent"]})
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()), sorted(gpu_report.Results.FILES))
         with tarfile.open(self.folder / "out" / "gpu_check.tar.gz") as tar:
             self.assertIn(b"because", tar.extractfile("tests.bad.log").read())
             suite = ElementTree.fromstring(tar.extractfile("tests.xml").read())
-        self.assertEqual(len(suite.findall("testcase/failure")), 4)
+        self.assertEqual(len(suite.findall("testcase/failure")), 5)
 
     def test_nobody_survives_its_part(self):
         before = time.monotonic()
