@@ -32,7 +32,7 @@ class Programs:
     """The programs of a folder that scripts/gpu_pack made, or of a build."""
 
     def __init__(self, folder, packed):
-        self.folder, self.packed = folder, packed
+        self.folder, self.packed = folder.resolve(), packed  # parts run in a folder of their own
 
     def __call__(self, name):
         if self.packed:
