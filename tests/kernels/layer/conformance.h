@@ -165,6 +165,12 @@ MERISTEM_KERNEL(32, 1) memory_kernel(const MERISTEM_GRID_CONSTANT Words words) {
   output(words, 192 + lane, device::as_word(device::lds<float>(sum)));
   device::atomic_add(device::gptr<float>(reinterpret_cast<float*>(words.out)) + 224, static_cast<float>(lane) / 8);
   output(words, 256 + lane, static_cast<std::uint32_t>(device::count_bits(input(words, lane))));
+  device::atomic_add_2(device::gptr<float>(reinterpret_cast<float*>(words.out)) + 288, static_cast<float>(lane) / 8, 1);
+  device::cp_async_4(mine, in + (64 + lane), lane % 3 != 0);
+  device::cp_async_commit();
+  device::cp_async_wait<0>();
+  device::warp_sync();
+  output(words, 320 + lane, device::lds<std::uint32_t>(mine));
 }
 
 // Each lane's 16 bytes as a row of the four matrices, and back.
