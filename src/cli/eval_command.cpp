@@ -24,10 +24,8 @@ namespace meristem::cli {
 namespace {
 
 std::vector<std::int32_t> token_ids(const JsonCursor& list) {
-  std::vector<std::int32_t> ids;
-  for (const JsonCursor& id : list.items())
-    ids.push_back(static_cast<std::int32_t>(id.integer(0, std::numeric_limits<std::int32_t>::max())));
-  return ids;
+  const auto ids = list.integers(0, std::numeric_limits<std::int32_t>::max());
+  return {ids.begin(), ids.end()};
 }
 
 // Lines {"context": [ids], "choices": [[ids], …]}.

@@ -198,9 +198,17 @@ std::int64_t JsonCursor::integer(std::int64_t min, std::int64_t max) const {
   return found;
 }
 
-std::vector<std::int64_t> JsonCursor::integers(std::int64_t min) const {
+std::vector<std::int64_t> JsonCursor::integers(std::int64_t min, std::int64_t max) const {
+  expect(value_->is_array(), "an array");
   std::vector<std::int64_t> out;
-  for (const JsonCursor& item : items()) out.push_back(item.integer(min));
+  out.reserve(value_->size());
+  JsonCursor item(*value_, origin_);  // one for all: lists of ids are long
+  for (const Json& value : *value_) {
+    item.value_ = &value;
+    const bool plain = value.is_number_unsigned() && value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::max<std::int64_t>(max, 0));
+    if (!plain || value.get<std::int64_t>() < min) item.path_ = fmt::format("{}[{}]", path_, out.size());
+    out.push_back(item.integer(min, max));
+  }
   return out;
 }
 

@@ -38,7 +38,8 @@ class JsonCursor {
   double number() const;
   std::int64_t integer(std::int64_t min = std::numeric_limits<std::int64_t>::min(),
                        std::int64_t max = std::numeric_limits<std::int64_t>::max()) const;
-  std::vector<std::int64_t> integers(std::int64_t min = std::numeric_limits<std::int64_t>::min()) const;
+  std::vector<std::int64_t> integers(std::int64_t min = std::numeric_limits<std::int64_t>::min(),
+                                     std::int64_t max = std::numeric_limits<std::int64_t>::max()) const;
   std::vector<double> numbers() const;
 
   [[noreturn]] void fail(const std::string& what) const;  // DamagedError that names this place

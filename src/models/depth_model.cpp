@@ -52,8 +52,9 @@ void DepthModel::make_room_for(const Batch& batch) {
   const ops::Documents& documents = batch.documents;
   std::int64_t longest = 0;
   for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
-    const auto before = documents.beginning_of(d);
-    longest = std::max(longest, documents.lengths[d] + (before ? documents.lengths[static_cast<std::size_t>(*before)] : 0));
+    std::int64_t tokens = documents.lengths[d];
+    for (const std::size_t b : documents.before(d)) tokens += documents.lengths[b];
+    longest = std::max(longest, tokens);
   }
   grow_rope_table(longest);
 }
@@ -69,6 +70,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
+  const at::Tensor* const asked_A = call.asked_A;
   record(h_ND);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
@@ -78,6 +80,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
     call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
     reads(call.block);
+    call.asked_A = r + 1 == plan.num_calls() ? asked_A : nullptr;
     const at::Tensor input_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND, input_ND);
     h_ND = run_call(input_ND, call.block, call);
@@ -106,20 +109,25 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  const at::Tensor h_ND = run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled());
-  return at::GradMode::is_enabled() ? loss_of(h_ND, batch.targets_N) : loss_where_asked(h_ND, batch.targets_N);
+  if (!at::GradMode::is_enabled()) return loss_where_asked(batch, plan, call);
+  return loss_of(run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/true), batch.targets_N);
 }
 
 nn::LossSums DepthModel::loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
   return nn::head_loss(norm_->forward(h_ND), head_weight(), targets_N, config_.logit_cap, build_.paths);
 }
 
-// In scoring few tokens have a target, and the head is as expensive as some blocks. Training would pay for it with a wait for the device.
-nn::LossSums DepthModel::loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
-  const at::Tensor asked = targets_N.ge(0).nonzero().squeeze(1);
-  if (asked.numel() == targets_N.numel()) return loss_of(h_ND, targets_N);
-  const nn::LossSums some = loss_of(h_ND.index_select(0, asked), targets_N.index_select(0, asked));
-  return {some.loss_sum, at::zeros(targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
+// In scoring few tokens have a target, and the head is as expensive as some blocks; of the last call the others need no more than their keys
+// and values. Training would pay for it with a wait for the device.
+nn::LossSums DepthModel::loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call) {
+  const at::Tensor asked = batch.targets_N.ge(0).nonzero().squeeze(1);
+  if (asked.numel() == batch.targets_N.numel()) return loss_of(run(batch.tokens_N, plan, call, nullptr), batch.targets_N);
+  // What a token keeps of its way through the depth is there for all rows, and whoever records the stream wants all of it.
+  if (!config_.depth_attention && stream_rms_ == nullptr) call.asked_A = &asked;
+  at::Tensor h_ND = run(batch.tokens_N, plan, call, nullptr);
+  if (h_ND.size(0) != asked.numel()) h_ND = h_ND.index_select(0, asked);
+  const nn::LossSums some = loss_of(h_ND, batch.targets_N.index_select(0, asked));
+  return {some.loss_sum, at::zeros(batch.targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
 }
 
 at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {

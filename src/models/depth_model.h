@@ -31,9 +31,10 @@ class DepthModel : public Model {
   nn::CallCost injection_cost() const override;
 
  private:
+  // The stream [N, D] behind the last call, or the rows of call.asked_A alone.
   at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads = false);
   nn::LossSums loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
-  nn::LossSums loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
+  nn::LossSums loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
   void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }

@@ -73,7 +73,10 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
-  if (depth_ != Depth::kJoint) return ops::causal_attention(qkv_NC, shape_of(call.block), *call.documents, paths_.attention);
+  if (depth_ != Depth::kJoint) {
+    return ops::causal_attention(qkv_NC, shape_of(call.block), call.asked_A == nullptr ? *call.documents : call.documents->read_at(*call.asked_A),
+                                 paths_.attention);
+  }
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
   return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.documents, paths_.depth_attention,
@@ -110,7 +113,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
     call.memory->keys.push_back(parts[1]);
     call.memory->values.push_back(value);
   }
-  return output_->forward(attended);
+  return output_->forward(call.asked_A == nullptr ? attended : attended.index_select(0, *call.asked_A));
 }
 
 CallCost AttentionImpl::cost(const CallPlace& place) const {

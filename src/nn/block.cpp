@@ -21,6 +21,7 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
     call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
     const at::Tensor update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
+    if (update_ND.size(0) != h_ND.size(0)) h_ND = h_ND.index_select(0, *call.asked_A);
     switch (norm_) {
       case Norm::kPre: h_ND = h_ND + update_ND; break;
       case Norm::kPost:

@@ -20,7 +20,7 @@ class BlockImpl : public Module {
   // Mixers by name ("attention", "feed_forward"), in the order in which they run. The name is part of the parameters' names.
   BlockImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths,
             std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
-  // h_ND -> h_ND, of the residual type.
+  // h_ND -> h_ND, of the residual type; where the call asks for some rows alone, either those or all.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
   CallCost cost(const CallPlace& place) const;
   std::vector<ModelPart> parts() const;  // its mixers, in order

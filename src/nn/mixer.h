@@ -53,6 +53,9 @@ struct CallContext {
   std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
   DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
   DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  // int64, ascending: the only rows of the call's result that anybody reads; null: all. Sequence attention, to which the others are of use,
+  // may return these alone, and so does the block from there on.
+  const at::Tensor* asked_A = nullptr;
   at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
@@ -123,7 +126,7 @@ struct CallPlace {
 
 class Mixer : public Module {
  public:
-  // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
+  // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type; see CallContext::asked_A.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
   virtual CallCost cost(const CallPlace& place) const = 0;
   // Its class in an export by code, without its name in the block.

@@ -122,7 +122,22 @@ Documents Documents::on(at::Device device) const {
   const at::Tensor made = at::zeros({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
   auto* starts = made.data_ptr<std::int32_t>();
   for (std::size_t i = 0; i < lengths.size(); ++i) starts[i + 1] = starts[i] + static_cast<std::int32_t>(lengths[i]);
-  return {lengths, made.to(device), beginnings};
+  return {lengths, made.to(device), beginnings, unread};
+}
+
+Documents Documents::read_at(const at::Tensor& rows) const {
+  Documents marked = *this;
+  marked.unread.clear();
+  if (!rows.is_cpu()) return marked;  // the host would wait, and no kernel there asks
+  const auto* next = rows.data_ptr<std::int64_t>();
+  const auto* const last = next + rows.numel();
+  std::int64_t end = 0;
+  for (const std::int64_t length : lengths) {
+    end += length;
+    marked.unread.push_back(next == last || *next >= end ? 1 : 0);
+    while (next != last && *next < end) ++next;
+  }
+  return marked;
 }
 
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
@@ -142,9 +157,12 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
   std::vector<at::Tensor> out;
   out.reserve(q.size());
   for (std::size_t i = 0; i < q.size(); ++i) {
-    const auto beginning = documents.beginning_of(i);
+    const auto before = documents.before(i);
     const auto seen = [&](const std::vector<at::Tensor>& x) {
-      return beginning ? at::cat({x[static_cast<std::size_t>(*beginning)], x[i]}) : x[i];
+      std::vector<at::Tensor> rows;
+      for (const std::size_t b : before) rows.push_back(x[b]);
+      rows.push_back(x[i]);
+      return at::cat(rows);
     };
     out.push_back(attend_block(q[i], seen(k), seen(v), shape, 1, path));
   }

@@ -20,12 +20,17 @@ struct Documents {
   // int32 [documents + 1 or more], on the batch's device: the documents' starts, then N, as often as wanted (empty documents). Our own
   // kernels read them. Undefined until the batch brings them along or on() makes them.
   at::Tensor offsets = {};
-  // Of each document the one whose tokens stand before its own, so that several share a beginning which is computed once; -1: none. Empty:
-  // no document has one. Forward alone. A beginning has none itself.
+  // Of each document the earlier one whose tokens stand before its own, and before those what stands before that one, so that several share
+  // a beginning which is computed once; -1: none. Empty: no document has one. Forward alone.
   std::vector<std::int64_t> beginnings = {};
+  // Forward alone, of each document: whether nobody reads its rows of the result, which may then hold anything. Empty: all are read.
+  std::vector<char> unread = {};
 
   // With offsets on `device`: those of the batch, else made from the lengths, a copy from the host. A model asks once a batch.
   Documents on(at::Device device) const;
+
+  // The same, where of the result these rows alone are read: int64, ascending.
+  Documents read_at(const at::Tensor& rows) const;
 
   static Documents uniform(std::int64_t count, std::int64_t length) {
     return {std::vector<std::int64_t>(static_cast<std::size_t>(count), length)};
@@ -36,9 +41,12 @@ struct Documents {
     }
     return !lengths.empty();
   }
-  // Of document d; empty where nothing stands before it.
-  std::optional<std::int64_t> beginning_of(std::size_t d) const {
-    return beginnings.empty() || beginnings[d] < 0 ? std::nullopt : std::optional(beginnings[d]);
+  // What stands before document d, in the order of the text.
+  std::vector<std::size_t> before(std::size_t d) const {
+    std::vector<std::size_t> documents;
+    for (std::int64_t b = beginnings.empty() ? -1 : beginnings[d]; b >= 0; b = beginnings[static_cast<std::size_t>(b)])
+      documents.insert(documents.begin(), static_cast<std::size_t>(b));
+    return documents;
   }
 };
 

@@ -245,10 +245,10 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const 
     const std::int64_t begin = begins[d], length = documents.lengths[d];
     const auto own = [&](std::size_t i) { return parts[i].narrow(0, begin, length); };
     const auto seen = [&](std::size_t i) {
-      const auto before = documents.beginning_of(d);
-      if (!before) return own(i);
-      const auto b = static_cast<std::size_t>(*before);
-      return at::cat({parts[i].narrow(0, begins[b], documents.lengths[b]), own(i)});
+      std::vector<at::Tensor> rows;
+      for (const std::size_t b : documents.before(d)) rows.push_back(parts[i].narrow(0, begins[b], documents.lengths[b]));
+      rows.push_back(own(i));
+      return at::cat(rows);
     };
     out.push_back(joint_softmax(own(0), seen(1), seen(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
   }

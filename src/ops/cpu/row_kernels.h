@@ -34,17 +34,23 @@ struct DepthGradient {
 };
 
 // Attention of one document for the query heads that share one key head (ops/attention.h): q holds group * head_dim columns a row, k and v
-// head_dim. window: 0, or how many tokens one sees. prior: tokens before the document's own, which all of these see, as far as the window
-// goes; forward alone.
+// head_dim. window: 0, or how many tokens one sees. prior: tokens before the document's own, all pieces together, which all of these see,
+// as far as the window goes; forward alone.
 struct AttentionShape {
   std::int64_t tokens, group, head_dim, window;
   float scale;
   std::int64_t prior = 0;
 };
 template <class X>
+struct PriorRows {
+  Rows<X> k, v;
+  std::int64_t tokens;
+};
+template <class X>
 struct AttentionRows {
   Rows<X> q, k, v;
-  Rows<X> prior_k = {}, prior_v = {};
+  const PriorRows<X>* prior = nullptr;
+  std::int64_t priors = 0;  // pieces
 };
 // The logarithm of the softmax's sum for a token and a head of the group.
 template <class F>

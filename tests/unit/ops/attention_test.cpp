@@ -100,22 +100,28 @@ TEST_CASE("our own attention agrees with the reference at every level of this pr
 TEST_CASE("documents that share a beginning attend as whole texts, on every path") {
   torch::NoGradGuard no_grad;
   torch::manual_seed(7);
-  const std::vector<std::int64_t> lengths{150, 3, 70, 1, 20, 9};
-  const std::vector<std::int64_t> beginnings{-1, 0, 0, -1, -1, 4};
+  const std::vector<std::int64_t> lengths{150, 3, 70, 1, 20, 9, 5, 600};
+  const std::vector<std::int64_t> beginnings{-1, 0, 0, -1, -1, 4, 2, 6};  // the last one behind three others
   for (const HeadShape& shape : {HeadShape{4, 2, 32}, HeadShape{2, 1, 16, 40}}) {
-    const at::Tensor qkv = torch::randn({253, shape.columns()}, torch::kDouble);
+    const at::Tensor qkv = torch::randn({858, shape.columns()}, torch::kDouble);
     const auto documents = qkv.split_with_sizes(lengths);
     std::vector<at::Tensor> expected;
     for (std::size_t d = 0; d < lengths.size(); ++d) {
-      const at::Tensor text =
-          beginnings[d] < 0 ? documents[d] : at::cat({documents[static_cast<std::size_t>(beginnings[d])], documents[d]});
+      at::Tensor text = documents[d];
+      for (std::int64_t b = beginnings[d]; b >= 0; b = beginnings[static_cast<std::size_t>(b)])
+        text = at::cat({documents[static_cast<std::size_t>(b)], text});
       const at::Tensor out = ops::causal_attention(text, shape, Documents{{text.size(0)}}, Path::kReference);
       expected.push_back(out.narrow(0, text.size(0) - lengths[d], lengths[d]));
     }
     const Documents given = Documents{lengths, {}, beginnings}.on(at::kCPU);
     for (const Path path : {Path::kReference, Path::kLibrary})
       CHECK(test::max_error(ops::causal_attention(qkv, shape, given, path), at::cat(expected)) < 1e-12);
+    const at::Tensor rows = torch::tensor(std::vector<std::int64_t>{152, 222, 253, 857});
     test::for_each_cpu_level([&] {
+      const at::Tensor all = ops::causal_attention(qkv.to(torch::kFloat), shape, given, Path::kFused),
+                       some = ops::causal_attention(qkv.to(torch::kFloat), shape, given.read_at(rows), Path::kFused);
+      CHECK(torch::equal(all.index_select(0, rows), some.index_select(0, rows)));
+      CHECK(given.read_at(rows).unread == std::vector<char>{1, 0, 0, 1, 1, 1, 0, 0});
       CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kFloat), shape, given, Path::kFused), at::cat(expected)) < 2e-6);
       CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kBFloat16), shape, given, Path::kFused), at::cat(expected)) < 5e-2);
     });
