@@ -31,17 +31,11 @@ std::vector<std::int32_t> token_ids(const JsonCursor& list) {
 // Lines {"context": [ids], "choices": [[ids], …]}.
 std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
   std::vector<ChoiceItem> items;
-  std::size_t line = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string origin = fmt::format("{}:{}", path, ++line);
-    const nlohmann::json value = parse_json_strict(std::string_view(text).substr(begin, end - begin), origin);
-    const JsonCursor item(value, origin);
+  for_each_json_line(text, path, [&](const JsonCursor& item, const std::string&) {
     item.allow_only({"context", "choices"});
     items.push_back({token_ids(item.at("context")), {}});
     for (const JsonCursor& choice : item.at("choices").items()) items.back().choices.push_back(token_ids(choice));
-    begin = end + 1;
-  }
+  });
   if (items.empty()) throw InputError(fmt::format("{}: has no item", path));
   return items;
 }

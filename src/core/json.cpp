@@ -218,6 +218,18 @@ std::vector<double> JsonCursor::numbers() const {
   return out;
 }
 
+void for_each_json_line(std::string_view text, const std::string& path,
+                        const std::function<void(const JsonCursor& line, const std::string& origin)>& body) {
+  std::size_t line = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string origin = fmt::format("{}:{}", path, ++line);
+    const nlohmann::json value = parse_json_strict(text.substr(begin, end - begin), origin);
+    body(JsonCursor(value, origin), origin);
+    begin = end + 1;
+  }
+}
+
 void JsonCursor::fail(const std::string& what) const {
   throw DamagedError(path_.empty() ? fmt::format("{}: {}", origin_, what) : fmt::format("{}: {}: {}", origin_, path_, what));
 }

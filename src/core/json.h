@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -51,5 +52,9 @@ class JsonCursor {
 
   void expect(bool holds, std::string_view expected) const;
 };
+
+// Calls body(value, "PATH:LINE") for each line of `text`, of the file `path`.
+void for_each_json_line(std::string_view text, const std::string& path,
+                        const std::function<void(const JsonCursor& line, const std::string& origin)>& body);
 
 }  // namespace meristem

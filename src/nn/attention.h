@@ -21,6 +21,7 @@ class AttentionImpl : public Mixer {
   AttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "Attention", ""}; }
 
  private:

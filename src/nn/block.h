@@ -29,6 +29,8 @@ class BlockImpl : public Module {
   void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
+  at::Tensor decode_one_by_one(Mixer& mixer, const at::Tensor& h_ND, const CallContext& call) const;
+
   std::vector<std::shared_ptr<Mixer>> mixers_;
   std::vector<std::string> names_;  // of the mixers
   std::vector<RmsNorm> norms_;      // one a mixer where the norm is `post` or `both`, of its output, or `sandwich`, of the sum

@@ -21,6 +21,7 @@ class DepthAttentionImpl : public Mixer {
   DepthAttentionImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "DepthAttention", ""}; }
 
  private:

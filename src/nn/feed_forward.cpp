@@ -77,7 +77,7 @@ ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_
   constexpr double kFloor = 1e-9;  // of the sum that weights are divided by
   const at::Tensor u_ND = normed_ND.to(router_keys_.scalar_type());
   const at::Tensor q = router_->forward(u_ND) + encoding_of(depth);
-  const at::Tensor x_NE = at::linear(q, router_keys_);
+  const at::Tensor x_NE = ops::are_few_rows(q, router_keys_) ? ops::multiply_few_rows(q, router_keys_) : at::linear(q, router_keys_);
   Choice choice;
   choice.chosen_Nk = std::get<1>((x_NE.detach() + balance_bias_).topk(config_.active, 1));
   const at::Tensor gates_Nk = x_NE.gather(1, choice.chosen_Nk).sigmoid();

@@ -13,6 +13,7 @@ class FeedForwardImpl : public Mixer {
   FeedForwardImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "FeedForward", ""}; }
 
  private:
@@ -38,6 +39,7 @@ class ExpertsImpl : public Mixer {
   ExpertsImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths, double output_std = kInitStd);
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "Experts", ""}; }
   std::int64_t experts() const override { return config_.count; }
   void balance(const at::Tensor& counts_E, const at::Tensor& updated) override;

@@ -6,6 +6,7 @@
 #include "config/model_config.h"
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
+#include "ops/few_rows.h"
 #include "ops/rms_norm.h"
 
 namespace meristem::nn {
@@ -29,7 +30,10 @@ class LinearImpl : public Module {
     if (bias_.defined()) mark_ends_mixer("bias");
   }
   // x: [N, in] of the weight's type -> [N, out].
-  at::Tensor forward(const at::Tensor& x) const { return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_); }
+  at::Tensor forward(const at::Tensor& x) const {
+    if (ops::are_few_rows(x, weight_)) return ops::multiply_few_rows(x, weight_, bias_);
+    return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_);
+  }
   const at::Tensor& weight() const { return weight_; }
 
  private:
@@ -94,7 +98,7 @@ inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, c
 
 // [N, V] of the compute type.
 inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_VD, double logit_cap) {
-  const at::Tensor logits = at::linear(h_ND, weight_VD);
+  const at::Tensor logits = ops::are_few_rows(h_ND, weight_VD) ? ops::multiply_few_rows(h_ND, weight_VD) : at::linear(h_ND, weight_VD);
   return logit_cap > 0 ? (logits / logit_cap).tanh() * logit_cap : logits;
 }
 

@@ -169,8 +169,17 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
   return at::cat(out);
 }
 
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
-  return attend_block(q, k, v, shape, 1, path);
+at::Tensor cached_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                            Path path) {
+  if (path == Path::kFused && q_NC.is_cpu()) {
+    const at::Tensor out = at::empty({q_NC.size(0), shape.query_columns()}, q_NC.options());
+    cached_attention_cpu(q_NC, kept, shape, documents, out);
+    return out;
+  }
+  std::vector<at::Tensor> out;
+  const auto q = q_NC.split_with_sizes(documents.lengths);
+  for (std::size_t d = 0; d < q.size(); ++d) out.push_back(attend_block(q[d], kept[d].keys, kept[d].values, shape, 1, path));
+  return out.size() == 1 ? out[0] : at::cat(out);
 }
 
 }  // namespace meristem::ops

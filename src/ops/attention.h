@@ -55,9 +55,15 @@ struct Documents {
 // result and its log-sum-exp; gradients are deterministic, on a GPU where LibTorch is asked for that (run.deterministic).
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
-// Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a
-// window no further back than that. No gradient.
-// Our own kernel is for whole sequences: kFused decodes by the library.
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
+// What is kept of one sequence: keys and values of its last S tokens, [S, G*K] each, rows without gaps.
+struct KeptRows {
+  at::Tensor keys, values;
+};
+
+// Decoding: the t new tokens of each document, whose queries are its rows of q_NC [N, H*K], are the last of the S >= t that its sequence
+// keeps; query i sees them up to key S - t + i, and with a window no further back than that. Returns [N, H*K]. No gradient. kFused on a CPU: one
+// token of each document is our own kernel for it, whose bits do not depend on the other documents; on a GPU it is the library.
+at::Tensor cached_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                            Path path);
 
 }  // namespace meristem::ops

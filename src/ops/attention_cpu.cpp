@@ -154,7 +154,62 @@ void backward_cpu(const at::Tensor& qkv_NC, const HeadShape& shape, const Docume
   });
 }
 
+// One document's new tokens under one key head.
+struct CachedPiece {
+  std::int64_t first_token, tokens, kv_head;
+  const KeptRows* kept;
+};
+
+template <class X>
+void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece, const at::Tensor& q_NC, const HeadShape& shape,
+                   const at::Tensor& out, float* lse) {
+  const std::int64_t rows = piece.kept->keys.size(0), dim = shape.head_dim, group = shape.heads / shape.kv_heads, column = piece.kv_head * dim;
+  const cpu::Rows<const X> q = rows_at<const X>(q_NC, piece.first_token, column * group);
+  const cpu::Rows<X> to = rows_at<X>(out, piece.first_token, column * group);
+  cpu::AttentionShape sizes{piece.tokens, group, dim, shape.window, static_cast<float>(1 / std::sqrt(static_cast<double>(dim)))};
+  const auto from = [&](std::int64_t row) {
+    return cpu::PriorRows<const X>{rows_at<const X>(piece.kept->keys, row, column), rows_at<const X>(piece.kept->values, row, column), 0};
+  };
+  if (piece.tokens == 1) {
+    const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, rows - shape.window);
+    kernels.attention_row(q.data, from(first).k, from(first).v, rows - first, to.data, sizes, scratch_of(cpu::attention_row_scratch(sizes, rows)));
+    return;
+  }
+  sizes.prior = rows - piece.tokens;
+  cpu::PriorRows<const X> prior = from(0), own = from(sizes.prior);
+  prior.tokens = sizes.prior;
+  const cpu::AttentionRows<const X> in{q, own.k, own.v, &prior, sizes.prior > 0 ? 1 : 0};
+  kernels.attention(in, to, {lse + piece.kv_head * group * q_NC.size(0) + piece.first_token, 1, q_NC.size(0)}, sizes,
+                    scratch_of(kernels.attention_scratch(sizes, false)));
+}
+
 }  // namespace
+
+void cached_attention_cpu(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                          const at::Tensor& out) {
+  RECORD_FUNCTION("meristem::cached_attention", {});
+  constexpr std::int64_t kAlone = 1 << 14;  // products; with fewer, waking a thread costs more
+  std::vector<CachedPiece> pieces;
+  std::int64_t token = 0, work = 0;
+  for (std::size_t d = 0; d < kept.size(); token += documents.lengths[d++]) {
+    work += documents.lengths[d] * kept[d].keys.size(0) * shape.query_columns();
+    for (std::int64_t g = 0; g < shape.kv_heads; ++g) pieces.push_back({token, documents.lengths[d], g, &kept[d]});
+  }
+  const bool some_long = token > static_cast<std::int64_t>(kept.size());
+  const at::Tensor lse = some_long ? at::empty({shape.heads, token}, q_NC.options().dtype(at::kFloat)) : at::Tensor();
+  dispatch_cpu(q_NC.scalar_type(), [&](const auto& kernels, auto type) {
+    using X = decltype(type);
+    const auto attend = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        attend_cached<X>(kernels, pieces[static_cast<std::size_t>(i)], q_NC, shape, out, static_cast<float*>(data_or_null(lse)));
+    };
+    if (work < kAlone) {
+      attend(0, std::ssize(pieces));
+    } else {
+      parallel_rows(std::ssize(pieces), attend);
+    }
+  });
+}
 
 const AttentionPasses kAttentionPassesCpu{check_columns, with_dense_rows, forward_cpu, backward_cpu};
 

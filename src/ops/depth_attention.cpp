@@ -255,10 +255,18 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const 
   return at::cat(out);
 }
 
-at::Tensor cached_joint_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Entries& keys, const Entries& values,
-                                  const HeadShape& shape, Path) {
-  check_entries(q, keys, values, shape);
-  return joint_softmax(q, k, v, keys, values, shape);
+at::Tensor cached_joint_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const Entries& keys, const Entries& values,
+                                  const HeadShape& shape, const Documents& documents, Path) {
+  check_entries(q_NC, keys, values, shape);
+  std::vector<at::Tensor> out;
+  std::int64_t begin = 0;
+  for (std::size_t d = 0; d < kept.size(); ++d) {
+    const std::int64_t length = documents.lengths[d];
+    out.push_back(joint_softmax(q_NC.narrow(0, begin, length), kept[d].keys, kept[d].values, narrowed(keys, begin, length),
+                                narrowed(values, begin, length), shape));
+    begin += length;
+  }
+  return out.size() == 1 ? out[0] : at::cat(out);
 }
 
 }  // namespace meristem::ops

@@ -39,8 +39,8 @@ at::Tensor depth_attention(const at::Tensor& q, const std::vector<at::Tensor>& k
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                            const HeadShape& shape, const Documents& documents, Path path, const SharedEntries& shared = {});
 
-// Decoding: cached_attention with the t queries' own depth entries, [t, G*K] each. No gradient.
-at::Tensor cached_joint_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<at::Tensor>& keys,
-                                  const std::vector<at::Tensor>& values, const HeadShape& shape, Path path);
+// Decoding: cached_attention with the queries' own depth entries, [N, G*K] each. No gradient.
+at::Tensor cached_joint_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const std::vector<at::Tensor>& keys,
+                                  const std::vector<at::Tensor>& values, const HeadShape& shape, const Documents& documents, Path path);
 
 }  // namespace meristem::ops

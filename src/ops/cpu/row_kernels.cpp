@@ -240,6 +240,8 @@ void accumulate_bf16(float* sum, const std::uint16_t* x, std::int64_t count) {
 
 #include "ops/cpu/attention.inc"
 
+#include "ops/cpu/few_rows.inc"
+
 template <class X>
 constexpr TypedKernels<X> typed() {
   return {rms_norm<X>,
@@ -252,7 +254,9 @@ constexpr TypedKernels<X> typed() {
           depth_attention_backward<X>,
           attention<X>,
           attention_backward<X>,
-          attention_scratch<X>};
+          attention_scratch<X>,
+          few_rows<X>,
+          attention_row<X>};
 }
 
 }  // namespace

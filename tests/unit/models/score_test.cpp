@@ -94,7 +94,10 @@ class Counted : public Model {
     return model_->loss(batch, plan);
   }
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) override { return model_->logits(batch, plan); }
-  at::Tensor decode(const at::Tensor& t, const DepthPlan& plan, DecodeCache& cache) override { return model_->decode(t, plan, cache); }
+  at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
+                    const std::vector<DecodeCache*>& caches) override {
+    return model_->decode(tokens_N, lengths, plan, caches);
+  }
   void begin_update(const DepthPlan& plan) override { model_->begin_update(plan); }
   at::Tensor expert_counts() const override { return model_->expert_counts(); }
   void after_step(const at::Tensor& updated, const at::Tensor& counts) override { model_->after_step(updated, counts); }

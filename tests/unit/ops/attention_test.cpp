@@ -186,16 +186,39 @@ TEST_CASE("with a window a token sees so many tokens and no more, in texts of ma
 
 TEST_CASE("decoding with cached keys equals the whole sequence at once") {
   torch::manual_seed(3);
-  const HeadShape shape = GENERATE(HeadShape{4, 2, 8}, HeadShape{4, 2, 8, 3});
-  const at::Tensor qkv = torch::randn({10, shape.columns()}, torch::kDouble);
-  const auto parts = qkv.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 10), Path::kReference);
-  for (const Path path : {Path::kReference, Path::kLibrary}) {
-    for (const auto& [begin, count] : {std::pair<int, int>{0, 10}, {4, 3}, {9, 1}, {3, 2}}) {
-      const at::Tensor out = ops::cached_attention(parts[0].narrow(0, begin, count), parts[1].narrow(0, 0, begin + count),
-                                                   parts[2].narrow(0, 0, begin + count), shape, path);
-      CHECK(test::max_error(out, whole.narrow(0, begin, count)) < 1e-12);
-    }
+  const HeadShape shape = GENERATE(HeadShape{4, 2, 8}, HeadShape{4, 2, 8, 3}, HeadShape{3, 1, 80}, HeadShape{2, 2, 22, 40});
+  const at::Tensor qkv = torch::randn({200, shape.columns()}, torch::kDouble);
+  const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 200), Path::kReference);
+  // Several texts, each the first so many tokens of this one, of which the last so many are new.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> all_new{{10, 10}, {200, 1}, {7, 3}, {1, 1}, {5, 2}, {130, 1}, {150, 70}}, each_one{{10, 1}, {200, 1}, {1, 1}};
+  for (const auto& texts : {all_new, each_one}) {
+    const auto decode = [&](at::ScalarType type, Path path, const std::vector<std::pair<std::int64_t, std::int64_t>>& some) {
+      const at::Tensor typed = qkv.to(type);
+      const auto parts = typed.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
+      std::vector<at::Tensor> queries;
+      std::vector<ops::KeptRows> kept;
+      Documents documents;
+      for (const auto& [seen, count] : some) {
+        queries.push_back(parts[0].narrow(0, seen - count, count));
+        kept.push_back({parts[1].narrow(0, 0, seen).contiguous(), parts[2].narrow(0, 0, seen).contiguous()});
+        documents.lengths.push_back(count);
+      }
+      return ops::cached_attention(at::cat(queries), kept, shape, documents.on(at::kCPU), path);
+    };
+    std::vector<at::Tensor> expected;
+    for (const auto& [seen, count] : texts) expected.push_back(whole.narrow(0, seen - count, count));
+    for (const Path path : {Path::kReference, Path::kLibrary}) CHECK(test::max_error(decode(at::kDouble, path, texts), at::cat(expected)) < 1e-12);
+    test::for_each_cpu_level([&] {
+      const at::Tensor ours = decode(at::kFloat, Path::kFused, texts);
+      CHECK(test::max_error(ours, at::cat(expected)) < 2e-6);
+      CHECK(test::max_error(decode(at::kBFloat16, Path::kFused, texts), at::cat(expected)) < 5e-2);
+      // A text's bits do not depend on the others.
+      std::int64_t row = 0;
+      for (const auto& text : texts) {
+        CHECK(torch::equal(decode(at::kFloat, Path::kFused, {text}), ours.narrow(0, row, text.second)));
+        row += text.second;
+      }
+    });
   }
 }
 
