@@ -65,6 +65,7 @@ void require_finite(const std::vector<std::vector<double>>& scores, const std::s
 struct EvalArguments {
   std::string checkpoint, items;
   PlanChoice plan;
+  RunOptions run;
   bool progress_lines = false;
 };
 
@@ -93,19 +94,23 @@ Scored show_progress(bool lines) {
 
 ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& arguments) {
   const std::string& file = arguments.items;
+  const double begin = seconds_now();
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
   const auto open = [&](const std::filesystem::path& path) {
     // Several ranks need the same one, of which they convince themselves before anything that one of them alone might refuse.
-    if (!ranks.several()) return open_checkpoint_model(path, device, longest_positions(items));
+    if (!ranks.several()) return open_checkpoint_model(path, device, longest_positions(items), arguments.run.precision);
     const std::filesystem::path folder = checkpoint_folder(path);
     ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
                          {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
                          {"--plan", in_quotes(arguments.plan.text)},
+                         {"--precision", in_quotes(arguments.run.precision)},
                          {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
-    return open_checkpoint_model(folder, device, longest_positions(items));
+    return open_checkpoint_model(folder, device, longest_positions(items), arguments.run.precision);
   };
+  const double read = seconds_now();
   CheckpointModel opened = open(arguments.checkpoint);
+  const double opening = seconds_now() - read;
   const DepthPlan plan = plan_or(arguments.plan, opened.plan, opened.config.model.blocks);
   if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
@@ -116,6 +121,7 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& argument
                               ranks.first() ? show_progress(arguments.progress_lines) : Scored());
   join(ranks, device, scores);
   require_finite(scores, file);
+  arguments.run.say_seconds(begin + opening);
   if (!ranks.first()) return ExitCode::kOk;
   for (const auto& item : scores) {
     std::string line;
@@ -134,6 +140,7 @@ void add_eval(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
   add_plan_options(*command, arguments->plan);
+  add_run_options(*command, arguments->run);
   command
       ->add_flag("--progress-lines", arguments->progress_lines, "Say on stderr how far it is, for programs: lines \"progress DONE TOTAL\"")
       ->group("");

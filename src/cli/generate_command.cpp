@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/file.h"
 #include "core/json.h"
@@ -23,6 +24,7 @@ namespace {
 struct GenerateArguments {
   std::string checkpoint, prompt, prompts;
   PlanChoice plan;
+  RunOptions run;
   bool serve = false;
   GenerateOptions options;
 };
@@ -31,7 +33,7 @@ class Speaker {
  public:
   explicit Speaker(const GenerateArguments& arguments)
       : device_(pick_device()),
-        opened_(open_checkpoint_model(arguments.checkpoint, device_)),
+        opened_(open_checkpoint_model(arguments.checkpoint, device_, 0, arguments.run.precision)),
         plan_(plan_or(arguments.plan, opened_.plan, opened_.config.model.blocks)) {
     check_options(arguments.options, vocab_size());
   }
@@ -115,7 +117,9 @@ ExitCode speak(const GenerateArguments& arguments) {
     throw InputError("generate: needs one of --prompt-ids, --prompts-ids and --serve");
   if (!arguments.prompts.empty()) {
     Speaker speaker(arguments);
+    const double begin = seconds_now();
     speaker.answer_all(parse_prompts(arguments.prompts, speaker.vocab_size()), arguments.options);
+    arguments.run.say_seconds(begin);
     return ExitCode::kOk;
   }
   const auto prompt = arguments.serve ? std::vector<std::int32_t>() : parse_ids(arguments.prompt, "generate: --prompt-ids");
@@ -151,6 +155,7 @@ void add_generate(CLI::App& app, Action& run) {
   };
   command->add_option_function<std::string>("--stop-id", take_stops, "Token ids that end the text, separated by commas (default: none)");
   add_plan_options(*command, arguments->plan);
+  add_run_options(*command, arguments->run);
   command->callback([arguments, &run] { run = [arguments] { return speak(*arguments); }; });
 }
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "models/model.h"
-#include "ops/few_rows.h"
 
 namespace meristem {
 

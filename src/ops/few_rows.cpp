@@ -17,7 +17,7 @@ void multiply_few_rows_out(const at::Tensor& x_NI, const at::Tensor& weight_OI, 
   const std::int64_t rows = x_NI.size(0), depth = x_NI.size(1), out = weight_OI.size(0);
   TORCH_CHECK(weight_OI.size(1) == depth && y_NO.size(0) == rows && y_NO.size(1) == out, "few rows: ", x_NI.sizes(), " by ", weight_OI.sizes(),
               " into ", y_NO.sizes());
-  constexpr std::int64_t kAlone = 1 << 15;  // products; with fewer, waking a thread costs more
+  constexpr std::int64_t kAlone = 1 << 17;  // products; with fewer, waking a thread costs more
   dispatch_cpu(x_NI.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto columns = [&](std::int64_t first, std::int64_t last) {
