@@ -66,6 +66,7 @@ struct EvalArguments {
   std::string checkpoint, items;
   PlanChoice plan;
   RunOptions run;
+  std::int64_t batch_tokens = kScoringTokens;
   bool progress_lines = false;
 };
 
@@ -104,6 +105,7 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& argument
     ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
                          {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
                          {"--plan", in_quotes(arguments.plan.text)},
+                         {"--batch-tokens", std::to_string(arguments.batch_tokens)},
                          {"--precision", in_quotes(arguments.run.precision)},
                          {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
     return open_checkpoint_model(folder, device, longest_positions(items), arguments.run.precision);
@@ -118,7 +120,7 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& argument
   }
   const Share own{static_cast<std::size_t>(ranks.rank()), static_cast<std::size_t>(ranks.size())};
   auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own,
-                              ranks.first() ? show_progress(arguments.progress_lines) : Scored());
+                              ranks.first() ? show_progress(arguments.progress_lines) : Scored(), arguments.batch_tokens);
   join(ranks, device, scores);
   require_finite(scores, file);
   arguments.run.say_seconds(begin + opening);
@@ -141,6 +143,8 @@ void add_eval(CLI::App& app, Action& run) {
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
   add_plan_options(*command, arguments->plan);
   add_run_options(*command, arguments->run);
+  add_whole_number(*command, "--batch-tokens", arguments->batch_tokens, "Tokens of a forward pass, about: fewer need less memory", 1,
+                   std::numeric_limits<std::int32_t>::max());
   command
       ->add_flag("--progress-lines", arguments->progress_lines, "Say on stderr how far it is, for programs: lines \"progress DONE TOTAL\"")
       ->group("");

@@ -22,6 +22,9 @@ struct Share {
   std::size_t first = 0, step = 1;
 };
 
+// Tokens of a batch, where a caller does not say otherwise.
+inline constexpr std::int64_t kScoringTokens = 8192;
+
 // Hears after each batch how many choices of how many are scored or left to others.
 using Scored = std::function<void(std::size_t done, std::size_t total)>;
 
@@ -32,6 +35,6 @@ using Scored = std::function<void(std::size_t done, std::size_t total)>;
 // InputError names the item where a context or choice is empty or an id is outside the vocabulary.
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
                                                const std::vector<ChoiceItem>& items, at::Device device, Share share = {},
-                                               const Scored& scored = {}, std::int64_t batch_tokens = 8192);
+                                               const Scored& scored = {}, std::int64_t batch_tokens = kScoringTokens);
 
 }  // namespace meristem
