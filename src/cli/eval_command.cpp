@@ -14,7 +14,7 @@
 #include "cli/commands.h"
 #include "core/clock.h"
 #include "core/file.h"
-#include "core/json.h"
+#include "core/json_lines.h"
 #include "core/text.h"
 #include "eval/score.h"
 #include "metrics/progress.h"
@@ -23,18 +23,16 @@
 namespace meristem::cli {
 namespace {
 
-std::vector<std::int32_t> token_ids(const JsonCursor& list) {
-  const auto ids = list.integers(0, std::numeric_limits<std::int32_t>::max());
-  return {ids.begin(), ids.end()};
-}
-
 // Lines {"context": [ids], "choices": [[ids], …]}.
 std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
   std::vector<ChoiceItem> items;
-  for_each_json_line(text, path, [&](const JsonCursor& item, const std::string&) {
+  for_each_json_line(text, path, [&](const nlohmann::json& value, const std::string& origin) {
+    const JsonCursor item(value, origin);
     item.allow_only({"context", "choices"});
-    items.push_back({token_ids(item.at("context")), {}});
-    for (const JsonCursor& choice : item.at("choices").items()) items.back().choices.push_back(token_ids(choice));
+    static_cast<void>(item.at("context")), static_cast<void>(item.at("choices").items());
+    items.push_back({token_ids(value["context"], origin, "context"), {}});
+    for (const nlohmann::json& choice : value["choices"])
+      items.back().choices.push_back(token_ids(choice, origin, fmt::format("choices[{}]", items.back().choices.size())));
   });
   if (items.empty()) throw InputError(fmt::format("{}: has no item", path));
   return items;

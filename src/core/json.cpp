@@ -198,17 +198,9 @@ std::int64_t JsonCursor::integer(std::int64_t min, std::int64_t max) const {
   return found;
 }
 
-std::vector<std::int64_t> JsonCursor::integers(std::int64_t min, std::int64_t max) const {
-  expect(value_->is_array(), "an array");
+std::vector<std::int64_t> JsonCursor::integers(std::int64_t min) const {
   std::vector<std::int64_t> out;
-  out.reserve(value_->size());
-  JsonCursor item(*value_, origin_);  // one for all: lists of ids are long
-  for (const Json& value : *value_) {
-    item.value_ = &value;
-    const bool plain = value.is_number_unsigned() && value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::max<std::int64_t>(max, 0));
-    if (!plain || value.get<std::int64_t>() < min) item.path_ = fmt::format("{}[{}]", path_, out.size());
-    out.push_back(item.integer(min, max));
-  }
+  for (const JsonCursor& item : items()) out.push_back(item.integer(min));
   return out;
 }
 
@@ -216,18 +208,6 @@ std::vector<double> JsonCursor::numbers() const {
   std::vector<double> out;
   for (const JsonCursor& item : items()) out.push_back(item.number());
   return out;
-}
-
-void for_each_json_line(std::string_view text, const std::string& path,
-                        const std::function<void(const JsonCursor& line, const std::string& origin)>& body) {
-  std::size_t line = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string origin = fmt::format("{}:{}", path, ++line);
-    const nlohmann::json value = parse_json_strict(text.substr(begin, end - begin), origin);
-    body(JsonCursor(value, origin), origin);
-    begin = end + 1;
-  }
 }
 
 void JsonCursor::fail(const std::string& what) const {

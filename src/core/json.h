@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -39,8 +38,7 @@ class JsonCursor {
   double number() const;
   std::int64_t integer(std::int64_t min = std::numeric_limits<std::int64_t>::min(),
                        std::int64_t max = std::numeric_limits<std::int64_t>::max()) const;
-  std::vector<std::int64_t> integers(std::int64_t min = std::numeric_limits<std::int64_t>::min(),
-                                     std::int64_t max = std::numeric_limits<std::int64_t>::max()) const;
+  std::vector<std::int64_t> integers(std::int64_t min = std::numeric_limits<std::int64_t>::min()) const;
   std::vector<double> numbers() const;
 
   [[noreturn]] void fail(const std::string& what) const;  // DamagedError that names this place
@@ -52,9 +50,5 @@ class JsonCursor {
 
   void expect(bool holds, std::string_view expected) const;
 };
-
-// Calls body(value, "PATH:LINE") for each line of `text`, of the file `path`.
-void for_each_json_line(std::string_view text, const std::string& path,
-                        const std::function<void(const JsonCursor& line, const std::string& origin)>& body);
 
 }  // namespace meristem
