@@ -145,6 +145,7 @@ at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
 at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
                               const std::vector<DecodeCache*>& caches) {
   const torch::NoGradGuard no_grad;
+  const ops::DecodingRows decoded;
   std::vector<std::int32_t> positions;
   std::vector<std::int64_t> last;  // row of each sequence
   nn::CallContext call;

@@ -1,15 +1,28 @@
 #include "ops/few_rows.h"
 
+#include <utility>
+
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
 #include "ops/launch.h"
 
 namespace meristem::ops {
+namespace {
+
+bool& decoding() {
+  thread_local bool rows = false;
+  return rows;
+}
+
+}  // namespace
+
+DecodingRows::DecodingRows() : before_(std::exchange(decoding(), true)) {}
+DecodingRows::~DecodingRows() { decoding() = before_; }
 
 bool are_few_rows(const at::Tensor& x_NI, const at::Tensor& weight_OI) {
   const auto type = x_NI.scalar_type();
-  return x_NI.dim() == 2 && x_NI.size(0) <= kFewRows && x_NI.is_cpu() && weight_OI.is_cpu() && (type == at::kFloat || type == at::kBFloat16) &&
+  return decoding() && x_NI.dim() == 2 && x_NI.size(0) <= kFewRows && x_NI.is_cpu() && weight_OI.is_cpu() && (type == at::kFloat || type == at::kBFloat16) &&
          weight_OI.scalar_type() == type && weight_OI.is_contiguous() && !at::GradMode::is_enabled();
 }
 

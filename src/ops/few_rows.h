@@ -10,7 +10,20 @@ namespace meristem::ops {
 
 inline constexpr std::int64_t kFewRows = 32;
 
-// Whether our kernel takes x_NI [N, I] W^T: at most kFewRows rows on the CPU, float32 or bfloat16, and no gradient is recorded.
+// While one lives, this thread's products are of tokens that are decoded. (Whether gradients are recorded does not tell: activation
+// checkpointing computes a call without, and must give the bits of the call with them.)
+class DecodingRows {
+ public:
+  DecodingRows();
+  ~DecodingRows();
+  DecodingRows(const DecodingRows&) = delete;
+  DecodingRows& operator=(const DecodingRows&) = delete;
+
+ private:
+  bool before_;
+};
+
+// Whether our kernel takes x_NI [N, I] W^T: while decoding at most kFewRows rows on the CPU, float32 or bfloat16.
 bool are_few_rows(const at::Tensor& x_NI, const at::Tensor& weight_OI);
 
 // x_NI W^T, + bias_O where it is defined, of x's type: [N, O].

@@ -8,6 +8,7 @@ using namespace meristem;
 
 TEST_CASE("products of a few rows: the definition, for every size and kernel, and a row's bits whatever is beside it") {
   const torch::NoGradGuard no_grad;
+  const ops::DecodingRows decoded;
   torch::manual_seed(8);
   for (const auto& [depth, out] : std::vector<std::pair<std::int64_t, std::int64_t>>{{96, 160}, {1, 1}, {33, 7}, {200, 130}, {7, 3}, {576, 515}}) {
     const at::Tensor x = torch::randn({ops::kFewRows, depth}), weight = torch::randn({out, depth}), bias = torch::randn({out});
@@ -44,8 +45,13 @@ TEST_CASE("products of a few rows give the same bits with any number of threads"
 
 TEST_CASE("many rows, gradients, other types and weights with gaps are not for this kernel") {
   const at::Tensor weight = torch::randn({5, 4});
-  CHECK_FALSE(ops::are_few_rows(torch::randn({2, 4}), weight));
   const torch::NoGradGuard no_grad;
+  CHECK_FALSE(ops::are_few_rows(torch::randn({2, 4}), weight));
+  const ops::DecodingRows decoded;
+  {
+    const torch::AutoGradMode on(true);
+    CHECK_FALSE(ops::are_few_rows(torch::randn({2, 4}), weight));
+  }
   CHECK(ops::are_few_rows(torch::randn({2, 4}), weight));
   CHECK_FALSE(ops::are_few_rows(torch::randn({ops::kFewRows + 1, 4}), weight));
   CHECK_FALSE(ops::are_few_rows(torch::randn({2, 4}, torch::kDouble), weight.to(torch::kDouble)));
