@@ -63,7 +63,9 @@ std::shared_ptr<Model> model_without_storage(const RunConfig& config) {
 
 void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("--precision", options.precision, "fp32 | bf16: what to compute in (default: as trained)");
-  command.add_flag("--seconds", options.seconds, "Say on stderr how long the work took without start-up, for programs: a line \"seconds S\"")->group("");
+  command
+      .add_flag("--seconds", options.seconds, "Say on stderr how long the work took without start-up, for programs: a line \"seconds S\"")
+      ->group("");
 }
 
 void RunOptions::say_seconds(double begin) const {

@@ -142,7 +142,8 @@ void add_generate(CLI::App& app, Action& run) {
       "generate", "Go on from a prompt of token ids; prints one id a line (scripts/meristem turns text to ids and back)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas");
-  command->add_option("--prompts-ids", arguments->prompts, "JSON lines {\"prompt\": [ids]}; prints a line {\"prompt\": number, \"answer\": [ids]} as each ends");
+  command->add_option("--prompts-ids", arguments->prompts,
+                      "JSON lines {\"prompt\": [ids]}; prints a line {\"prompt\": number, \"answer\": [ids]} as each ends");
   command->add_flag("--serve", arguments->serve, "Prompts from standard input, a line of ids each; \"end\" follows each answer");
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   GenerateOptions& options = arguments->options;

@@ -48,9 +48,8 @@ class Likeliest {
     while (place >= sorted_) {
       const std::size_t end = std::min(order_.size(), std::max<std::size_t>(64, 8 * sorted_));
       const auto begin = order_.begin() + static_cast<std::ptrdiff_t>(sorted_);
-      std::partial_sort(begin, order_.begin() + static_cast<std::ptrdiff_t>(end), order_.end(), [this](std::int32_t a, std::int32_t b) {
-        return logits_[a] > logits_[b] || (logits_[a] == logits_[b] && a < b);
-      });
+      std::partial_sort(begin, order_.begin() + static_cast<std::ptrdiff_t>(end), order_.end(),
+                        [this](std::int32_t a, std::int32_t b) { return logits_[a] > logits_[b] || (logits_[a] == logits_[b] && a < b); });
       sorted_ = end;
     }
     return order_[place];
@@ -115,7 +114,8 @@ class Writer {
   void advance(const std::vector<std::int32_t>& tokens, const std::vector<std::int64_t>& lengths, const std::vector<Text*>& texts) {
     std::vector<DecodeCache*> caches;
     for (Text* text : texts) caches.push_back(&text->cache);
-    const at::Tensor logits = model_.decode(torch::tensor(tokens, torch::kInt).to(device_), lengths, plan_, caches).to(torch::kFloat).cpu().contiguous();
+    const at::Tensor logits =
+        model_.decode(torch::tensor(tokens, torch::kInt).to(device_), lengths, plan_, caches).to(torch::kFloat).cpu().contiguous();
     std::vector<std::int32_t> next(texts.size());
     at::parallel_for(0, std::ssize(texts), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
@@ -149,7 +149,8 @@ std::vector<std::vector<std::int32_t>> generate(Model& model, const DepthPlan& p
                                                 const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options,
                                                 at::Device device, const OnToken& on_token, const OnAnswer& on_answer) {
   check_options(options, vocab_size);
-  for (std::size_t i = 0; i < prompts.size(); ++i) check_prompt(prompts[i], prompts.size() == 1 ? "prompt" : fmt::format("prompt {}", i), vocab_size);
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    check_prompt(prompts[i], prompts.size() == 1 ? "prompt" : fmt::format("prompt {}", i), vocab_size);
   const torch::NoGradGuard no_grad;
   constexpr std::int64_t kRoom = 2048;  // tokens of an answer that memory is taken for at once; it grows with longer ones
   std::vector<std::vector<std::int32_t>> answers(prompts.size());

@@ -26,9 +26,9 @@ using OnToken = std::function<bool(std::size_t number, std::int32_t id)>;
 // Sees each whole answer, in the order in which they end.
 using OnAnswer = std::function<void(std::size_t number, const std::vector<std::int32_t>& answer)>;
 
-// The answers' token ids, without the prompts; on_token and on_answer may be empty. On a CPU with kernels of our own each is what it would be
-// alone, to the bit, whatever is in the batch beside it. InputError where a prompt is empty, an id is outside the vocabulary, or an option is
-// out of range.
+// The answers' token ids, without the prompts; on_token and on_answer may be empty. On a CPU with kernels of our own each is what it would
+// be alone, to the bit, whatever is in the batch beside it. InputError where a prompt is empty, an id is outside the vocabulary, or an
+// option is out of range.
 std::vector<std::vector<std::int32_t>> generate(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
                                                 const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options,
                                                 at::Device device, const OnToken& on_token = {}, const OnAnswer& on_answer = {});

@@ -120,8 +120,8 @@ nn::LossSums DepthModel::loss_of(const at::Tensor& h_ND, const at::Tensor& targe
   return nn::head_loss(norm_->forward(h_ND), head_weight(), targets_N, config_.logit_cap, build_.paths);
 }
 
-// In scoring few tokens have a target, and the head is as expensive as some blocks; of the last call the others need no more than their keys
-// and values. Training would pay for it with a wait for the device.
+// In scoring few tokens have a target, and the head is as expensive as some blocks; of the last call the others need no more than their
+// keys and values. Training would pay for it with a wait for the device.
 nn::LossSums DepthModel::loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call) {
   const at::Tensor asked = batch.targets_N.ge(0).nonzero().squeeze(1);
   if (asked.numel() == batch.targets_N.numel()) return loss_of(run(batch.tokens_N, plan, call), batch.targets_N);
@@ -153,7 +153,8 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std:
   for (std::size_t s = 0; s < caches.size(); ++s) {
     DecodeCache& cache = *caches[s];
     if (cache.calls.empty()) cache.calls.resize(plan.calls().size());
-    TORCH_CHECK(cache.calls.size() == plan.calls().size(), "the cache is of ", cache.calls.size(), " calls, the plan has ", plan.num_calls());
+    TORCH_CHECK(cache.calls.size() == plan.calls().size(), "the cache is of ", cache.calls.size(), " calls, the plan has ",
+                plan.num_calls());
     for (std::int64_t t = 0; t < lengths[s]; ++t) positions.push_back(static_cast<std::int32_t>(cache.length + t));
     last.push_back(std::ssize(positions) - 1);
     cache.length += lengths[s];

@@ -43,9 +43,9 @@ class Model : public nn::Module {
   // Logits [N, V] of every token of the batch, uncached. For tests and scoring: memory grows with N x V.
   virtual at::Tensor logits(const Batch& batch, const DepthPlan& plan) = 0;
 
-  // Feeds the next tokens of some sequences: `lengths[s]` of tokens_N (int32) go behind the caches[s]->length earlier ones of sequence s. Returns
-  // the logits of each sequence's last token, [sequences, V]. No gradient. One token each of at most ops::kFewRows sequences: on a CPU with
-  // kernels of our own a sequence's logits do not depend on the others, to the bit (without experts).
+  // Feeds the next tokens of some sequences: `lengths[s]` of tokens_N (int32) go behind the caches[s]->length earlier ones of sequence s.
+  // Returns the logits of each sequence's last token, [sequences, V]. No gradient. One token each of at most ops::kFewRows sequences: on a
+  // CPU with kernels of our own a sequence's logits do not depend on the others, to the bit (without experts).
   virtual at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
                             const std::vector<DecodeCache*>& caches) = 0;
   // The same of one sequence, [V].

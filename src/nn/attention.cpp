@@ -45,13 +45,14 @@ void copy_rows(const at::Tensor& from, std::int64_t begin, std::int64_t count, c
   const auto item = static_cast<std::int64_t>(from.itemsize());  // of one row LibTorch's copy takes longer to begin than to copy
   for (std::int64_t r = 0; r < count; ++r) {
     std::memcpy(static_cast<char*>(to.data_ptr()) + (at + r) * to.size(1) * item,
-                static_cast<const char*>(from.data_ptr()) + (begin + r) * from.stride(0) * item, static_cast<std::size_t>(to.size(1) * item));
+                static_cast<const char*>(from.data_ptr()) + (begin + r) * from.stride(0) * item,
+                static_cast<std::size_t>(to.size(1) * item));
   }
 }
 
-// `kept` becomes its last `before` rows and then `count` rows of `more` from `begin` on: in place where its memory, which is ours alone, has room
-// behind it, at the memory's front where that is free by now; else in memory for `room` rows, twice as many as there are at least, so that a
-// long text is not copied for each of its tokens.
+// `kept` becomes its last `before` rows and then `count` rows of `more` from `begin` on: in place where its memory, which is ours alone,
+// has room behind it, at the memory's front where that is free by now; else in memory for `room` rows, twice as many as there are at least,
+// so that a long text is not copied for each of its tokens.
 void append(at::Tensor& kept, std::int64_t before, const at::Tensor& more, std::int64_t begin, std::int64_t count, std::int64_t room) {
   constexpr std::int64_t kFewest = 64;
   const std::int64_t columns = more.size(1), rows = before + count;
@@ -96,8 +97,8 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
   if (depth_ != Depth::kJoint) {
-    return ops::causal_attention(qkv_NC, shape_of(call.block), call.asked_A == nullptr ? *call.documents : call.documents->read_at(*call.asked_A),
-                                 paths_.attention);
+    return ops::causal_attention(qkv_NC, shape_of(call.block),
+                                 call.asked_A == nullptr ? *call.documents : call.documents->read_at(*call.asked_A), paths_.attention);
   }
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();

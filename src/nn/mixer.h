@@ -50,15 +50,15 @@ struct CallContext {
   const at::Tensor* positions_N = nullptr;    // int32, restarting at each document
   const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
-  // While decoding, of this call: for each document, which is the next part of a sequence, what that sequence keeps, one a mixer of the block.
-  // Empty: whole sequences.
+  // While decoding, of this call: for each document, which is the next part of a sequence, what that sequence keeps, one a mixer of the
+  // block. Empty: whole sequences.
   std::vector<std::vector<DecodeState>*> decoding;
-  // Of the mixer that runs, where decoding: of each document, and of the document where there is one, which is all that a mixer meets that does
-  // not decode_together().
+  // Of the mixer that runs, where decoding: of each document, and of the document where there is one, which is all that a mixer meets that
+  // does not decode_together().
   std::vector<DecodeState*> states;
   DecodeState* state = nullptr;
-  std::int64_t expected = 0;  // tokens that a sequence is thought to have in the end; 0: nobody knows
-  DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  std::int64_t expected = 0;      // tokens that a sequence is thought to have in the end; 0: nobody knows
+  DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
   // int64, ascending: the only rows of the call's result that anybody reads; null: all. Sequence attention, to which the others are of use,
   // may return these alone, and so does the block from there on.
   const at::Tensor* asked_A = nullptr;

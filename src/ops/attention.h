@@ -61,8 +61,8 @@ struct KeptRows {
 };
 
 // Decoding: the t new tokens of each document, whose queries are its rows of q_NC [N, H*K], are the last of the S >= t that its sequence
-// keeps; query i sees them up to key S - t + i, and with a window no further back than that. Returns [N, H*K]. No gradient. kFused on a CPU: one
-// token of each document is our own kernel for it, whose bits do not depend on the other documents; on a GPU it is the library.
+// keeps; query i sees them up to key S - t + i, and with a window no further back than that. Returns [N, H*K]. No gradient. kFused on a
+// CPU: one token of each document is our own kernel for it, whose bits do not depend on the other documents; on a GPU it is the library.
 at::Tensor cached_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
                             Path path);
 

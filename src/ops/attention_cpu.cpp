@@ -96,8 +96,8 @@ cpu::Rows<X> rows_at(const at::Tensor& x, std::int64_t row, std::int64_t column)
 // A piece's columns of a packed projection, or of its gradient.
 template <class X>
 cpu::AttentionRows<X> packed_rows(const at::Tensor& qkv_NC, const Piece& piece, const HeadShape& shape) {
-  const std::int64_t first = piece.own.first_token, dim = shape.head_dim, group = shape.heads / shape.kv_heads, keys = shape.query_columns(),
-                     values = keys + shape.kv_columns();
+  const std::int64_t first = piece.own.first_token, dim = shape.head_dim, group = shape.heads / shape.kv_heads,
+                     keys = shape.query_columns(), values = keys + shape.kv_columns();
   return {rows_at<X>(qkv_NC, first, piece.kv_head * group * dim), rows_at<X>(qkv_NC, first, keys + piece.kv_head * dim),
           rows_at<X>(qkv_NC, first, values + piece.kv_head * dim)};
 }
@@ -163,7 +163,8 @@ struct CachedPiece {
 template <class X>
 void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece, const at::Tensor& q_NC, const HeadShape& shape,
                    const at::Tensor& out, float* lse) {
-  const std::int64_t rows = piece.kept->keys.size(0), dim = shape.head_dim, group = shape.heads / shape.kv_heads, column = piece.kv_head * dim;
+  const std::int64_t rows = piece.kept->keys.size(0), dim = shape.head_dim, group = shape.heads / shape.kv_heads,
+                     column = piece.kv_head * dim;
   const cpu::Rows<const X> q = rows_at<const X>(q_NC, piece.first_token, column * group);
   const cpu::Rows<X> to = rows_at<X>(out, piece.first_token, column * group);
   cpu::AttentionShape sizes{piece.tokens, group, dim, shape.window, static_cast<float>(1 / std::sqrt(static_cast<double>(dim)))};
@@ -172,7 +173,8 @@ void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece
   };
   if (piece.tokens == 1) {
     const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, rows - shape.window);
-    kernels.attention_row(q.data, from(first).k, from(first).v, rows - first, to.data, sizes, scratch_of(cpu::attention_row_scratch(sizes, rows)));
+    kernels.attention_row(q.data, from(first).k, from(first).v, rows - first, to.data, sizes,
+                          scratch_of(cpu::attention_row_scratch(sizes, rows)));
     return;
   }
   sizes.prior = rows - piece.tokens;

@@ -96,12 +96,13 @@ struct TypedKernels {
   void (*attention_backward)(const AttentionRows<const X>& in, Rows<const X> out, Rows<const X> d_out, const LogSums<const float>& lse,
                              const AttentionRows<X>& d_in, const AttentionShape& shape, void* scratch);
   std::int64_t (*attention_scratch)(const AttentionShape& shape, bool backward);
-  // Decoding (cpu/few_rows.inc), where a row's bits do not depend on how many there are. Columns [first, last) of y [rows, .] = x W^T; x [rows,
-  // depth], w [., depth] without gaps.
+  // Decoding (cpu/few_rows.inc), where a row's bits do not depend on how many there are. Columns [first, last) of y [rows, .] = x W^T; x
+  // [rows, depth], w [., depth] without gaps.
   void (*few_rows)(Rows<const X> x, std::int64_t rows, const X* w, std::int64_t depth, Rows<X> y, std::int64_t first, std::int64_t last);
-  // One token's queries q [group*head_dim] of a key head against `keys` keys and values; out as q. shape: group, head_dim and scale. scratch:
-  // attention_row_scratch(shape, keys) bytes, 64-byte aligned.
-  void (*attention_row)(const X* q, Rows<const X> k, Rows<const X> v, std::int64_t keys, X* out, const AttentionShape& shape, void* scratch);
+  // One token's queries q [group*head_dim] of a key head against `keys` keys and values; out as q. shape: group, head_dim and scale.
+  // scratch: attention_row_scratch(shape, keys) bytes, 64-byte aligned.
+  void (*attention_row)(const X* q, Rows<const X> k, Rows<const X> v, std::int64_t keys, X* out, const AttentionShape& shape,
+                        void* scratch);
 };
 
 struct RowKernels {

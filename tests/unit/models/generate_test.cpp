@@ -152,7 +152,8 @@ TEST_CASE("a sequence's logits do not depend on what is decoded beside it, to th
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       DecodeCache cache = after_prompt(i);
       INFO(variant.name << ", text " << i);
-      CHECK(torch::equal(model->decode(next.narrow(0, static_cast<std::int64_t>(i), 1), variant.plan, cache), together[static_cast<std::int64_t>(i)]));
+      CHECK(torch::equal(model->decode(next.narrow(0, static_cast<std::int64_t>(i), 1), variant.plan, cache),
+                         together[static_cast<std::int64_t>(i)]));
     }
   }
 }

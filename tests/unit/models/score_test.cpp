@@ -82,7 +82,8 @@ std::vector<ChoiceItem> items_that_begin_alike() {
     own.insert(own.begin(), long_text.begin(), long_text.begin() + static_cast<std::ptrdiff_t>(common));
     return ChoiceItem{own, {{4}, {5, 6, 7}, {8, 9}}};
   };
-  return {item(20, {1, 2, 3}), item(0, {1}), item(40, {1}), item(40, {}), item(20, {1, 2, 4}), item(5, {60}), item(40, {}), item(30, {50, 51}), item(40, {1, 2, 3, 4})};
+  return {item(20, {1, 2, 3}), item(0, {1}), item(40, {1}),      item(40, {}),          item(20, {1, 2, 4}),
+          item(5, {60}),       item(40, {}), item(30, {50, 51}), item(40, {1, 2, 3, 4})};
 }
 
 // Counts the tokens that go through a model.
@@ -119,7 +120,8 @@ TEST_CASE("items that begin alike score as each alone, and what they share is re
   const std::vector<ChoiceItem> items = items_that_begin_alike();
   for (const test::Variant& variant : test::variants()) {
     const auto truth = test::make_lively_model(variant.config, test::build_of(at::kDouble, Path::kReference));
-    for (const auto& [type, path, tolerance] : {std::tuple{at::kDouble, Path::kReference, 1e-10}, std::tuple{at::kFloat, Path::kFused, 2e-5}}) {
+    for (const auto& [type, path, tolerance] :
+         {std::tuple{at::kDouble, Path::kReference, 1e-10}, std::tuple{at::kFloat, Path::kFused, 2e-5}}) {
       Counted model(test::make_lively_model(variant.config, test::build_of(type, path)));
       for (const std::int64_t batch_tokens : {60, 1000}) {
         model.tokens = 0;
@@ -131,8 +133,8 @@ TEST_CASE("items that begin alike score as each alone, and what they share is re
           }
         }
       }
-      // The last pass took all items: 39 tokens of the text once; what goes on behind 20 of them, twice, behind 30, and behind 39, twice; the
-      // five of an item that shares too few; and six tokens of choices each.
+      // The last pass took all items: 39 tokens of the text once; what goes on behind 20 of them, twice, behind 30, and behind 39, twice;
+      // the five of an item that shares too few; and six tokens of choices each.
       CHECK(model.tokens == 39 + 2 * 2 + 1 + 1 + 4 + 5 + 9 * 6);
     }
   }

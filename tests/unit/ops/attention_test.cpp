@@ -190,7 +190,8 @@ TEST_CASE("decoding with cached keys equals the whole sequence at once") {
   const at::Tensor qkv = torch::randn({200, shape.columns()}, torch::kDouble);
   const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 200), Path::kReference);
   // Several texts, each the first so many tokens of this one, of which the last so many are new.
-  const std::vector<std::pair<std::int64_t, std::int64_t>> all_new{{10, 10}, {200, 1}, {7, 3}, {1, 1}, {5, 2}, {130, 1}, {150, 70}}, each_one{{10, 1}, {200, 1}, {1, 1}};
+  const std::vector<std::pair<std::int64_t, std::int64_t>> all_new{{10, 10}, {200, 1}, {7, 3}, {1, 1}, {5, 2}, {130, 1}, {150, 70}},
+      each_one{{10, 1}, {200, 1}, {1, 1}};
   for (const auto& texts : {all_new, each_one}) {
     const auto decode = [&](at::ScalarType type, Path path, const std::vector<std::pair<std::int64_t, std::int64_t>>& some) {
       const at::Tensor typed = qkv.to(type);
@@ -207,7 +208,8 @@ TEST_CASE("decoding with cached keys equals the whole sequence at once") {
     };
     std::vector<at::Tensor> expected;
     for (const auto& [seen, count] : texts) expected.push_back(whole.narrow(0, seen - count, count));
-    for (const Path path : {Path::kReference, Path::kLibrary}) CHECK(test::max_error(decode(at::kDouble, path, texts), at::cat(expected)) < 1e-12);
+    for (const Path path : {Path::kReference, Path::kLibrary})
+      CHECK(test::max_error(decode(at::kDouble, path, texts), at::cat(expected)) < 1e-12);
     test::for_each_cpu_level([&] {
       const at::Tensor ours = decode(at::kFloat, Path::kFused, texts);
       CHECK(test::max_error(ours, at::cat(expected)) < 2e-6);

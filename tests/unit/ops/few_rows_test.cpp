@@ -10,7 +10,8 @@ TEST_CASE("products of a few rows: the definition, for every size and kernel, an
   const torch::NoGradGuard no_grad;
   const ops::DecodingRows decoded;
   torch::manual_seed(8);
-  for (const auto& [depth, out] : std::vector<std::pair<std::int64_t, std::int64_t>>{{96, 160}, {1, 1}, {33, 7}, {200, 130}, {7, 3}, {576, 515}}) {
+  for (const auto& [depth, out] :
+       std::vector<std::pair<std::int64_t, std::int64_t>>{{96, 160}, {1, 1}, {33, 7}, {200, 130}, {7, 3}, {576, 515}}) {
     const at::Tensor x = torch::randn({ops::kFewRows, depth}), weight = torch::randn({out, depth}), bias = torch::randn({out});
     for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-6}, std::pair{at::kBFloat16, 1e-2}}) {
       const at::Tensor typed_x = x.to(type), typed_weight = weight.to(type), typed_bias = bias.to(type);
@@ -26,7 +27,8 @@ TEST_CASE("products of a few rows: the definition, for every size and kernel, an
         }
         CHECK(torch::equal(ops::multiply_few_rows(typed_x, typed_weight, typed_bias), all + typed_bias));
         const at::Tensor wide = torch::randn({ops::kFewRows, depth + 3}).to(type);  // rows with gaps
-        CHECK(torch::equal(ops::multiply_few_rows(wide.narrow(1, 2, depth), typed_weight), ops::multiply_few_rows(wide.narrow(1, 2, depth).contiguous(), typed_weight)));
+        CHECK(torch::equal(ops::multiply_few_rows(wide.narrow(1, 2, depth), typed_weight),
+                           ops::multiply_few_rows(wide.narrow(1, 2, depth).contiguous(), typed_weight)));
       });
     }
   }

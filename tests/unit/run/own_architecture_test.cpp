@@ -122,7 +122,8 @@ TEST_CASE("the documented example: several sequences are decoded as each alone")
   std::vector<DecodeCache> caches(3);
   std::vector<DecodeCache*> pointers;
   for (DecodeCache& cache : caches) pointers.push_back(&cache);
-  const std::vector<at::Tensor> texts{test::random_batch(1, 20, 61, 1).tokens_N, test::random_batch(1, 33, 61, 2).tokens_N, test::random_batch(1, 5, 61, 3).tokens_N};
+  const std::vector<at::Tensor> texts{test::random_batch(1, 20, 61, 1).tokens_N, test::random_batch(1, 33, 61, 2).tokens_N,
+                                      test::random_batch(1, 5, 61, 3).tokens_N};
   std::vector<at::Tensor> next;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     model->decode(texts[i].narrow(0, 0, texts[i].size(0) - 1), kOwnPlan, caches[i]);
