@@ -50,7 +50,7 @@ def main():
     if arguments.harness:
         from lm_eval.models.huggingface import HFLM
 
-        harness = HFLM(pretrained=arguments.folder, dtype=arguments.dtype, device="cpu", batch_size=arguments.batch)
+        harness = HFLM(pretrained=arguments.folder, dtype=arguments.dtype, device="cpu", batch_size=arguments.batch, max_length=1 << 16)  # it would cut longer items off
         answer = lambda request: score(harness, request)  # noqa: E731
     else:
         from transformers import AutoModelForCausalLM
