@@ -72,17 +72,36 @@ MERISTEM_DEVICE RunningSum block_running_sum(RunningSum state, device::SharedAdd
 inline constexpr int kCrossEntropyThreads = 512;
 inline constexpr int kCrossEntropyShared = kCrossEntropyThreads / device::kWarp * 8;
 
-// Calls visit.operator()<V>(column) so that the threads together pass every column once: 16 bytes at a time between the first and the last
-// 16-byte boundary of the row, one element at the ends. Rows of an odd vocabulary begin anywhere.
-template <class X, class Visit>
+inline constexpr int kLoadsAtOnce = 4;  // of 16 bytes, in flight before the first is looked at
+
+// Calls visit.operator()<V>(column, elements) so that the threads together pass every column once: 16 bytes at a time between the first and
+// the last 16-byte boundary of the row, one element at the ends. Rows of an odd vocabulary begin anywhere. Without `reads` nothing is
+// loaded.
+template <bool reads, class X, class Visit>
 MERISTEM_DEVICE void walk_row(device::gptr<X> row, int columns, const Visit& visit) {
   constexpr int V = kVector<X>;
   const int past = static_cast<int>(reinterpret_cast<std::uintptr_t>(row.raw) % 16 / sizeof(X)), thread = device::thread_index();
   const int wanted = past == 0 ? 0 : V - past, head = wanted < columns ? wanted : columns;
   const int vectors = (columns - head) / V, tail = head + vectors * V;
-  for (int i = thread; i < vectors; i += kCrossEntropyThreads) visit.template operator()<V>(head + i * V);
-  if (thread < head) visit.template operator()<1>(thread);
-  if (tail + thread < columns) visit.template operator()<1>(tail + thread);
+  const auto load = [&]<int W>(Held<X, W, W>& to, int column) {
+    if constexpr (reads) to.raw[0] = device::ldg<Access<X, W>>(row + column);
+  };
+  const auto alone = [&]<int W>(int column) {
+    Held<X, W, W> x;
+    load(x, column);
+    visit.template operator()<W>(column, x);
+  };
+  int i = thread;
+  for (; i + (kLoadsAtOnce - 1) * kCrossEntropyThreads < vectors; i += kLoadsAtOnce * kCrossEntropyThreads) {
+    device::Registers<Held<X, V, V>, kLoadsAtOnce> x;
+    MERISTEM_UNROLL
+    for (int u = 0; u < kLoadsAtOnce; ++u) load(x[u], head + (i + u * kCrossEntropyThreads) * V);
+    MERISTEM_UNROLL
+    for (int u = 0; u < kLoadsAtOnce; ++u) visit.template operator()<V>(head + (i + u * kCrossEntropyThreads) * V, x[u]);
+  }
+  for (; i < vectors; i += kCrossEntropyThreads) alone.template operator()<V>(head + i * V);
+  if (thread < head) alone.template operator()<1>(thread);
+  if (tail + thread < columns) alone.template operator()<1>(tail + thread);
 }
 
 template <class X>
@@ -92,22 +111,18 @@ cross_entropy_kernel(const MERISTEM_GRID_CONSTANT CrossEntropyParameters<X> p) {
   const device::gptr<X> row = device::gptr<X>(p.logits) + index * p.vocab;
   const int target = device::ldg<std::int32_t>(device::gptr<const std::int32_t>(p.targets) + index);
   const bool first = device::thread_index() == 0;
-  const auto load = [&]<int V>(Held<X, V, V>& to, int column) { to.raw[0] = device::ldg<Access<X, V>>(row + column); };
   if (target < 0) {
     if (first) device::stg(device::gptr<float>(p.losses) + index, 0.0f);
-    if (p.with_gradient) walk_row(row, p.vocab, [&]<int V>(int column) { device::stg(row + column, Access<X, V>{}); });
+    if (p.with_gradient)
+      walk_row<false>(row, p.vocab, [&]<int V>(int column, const Held<X, V, V>&) { device::stg(row + column, Access<X, V>{}); });
     return;
   }
   RunningSum state = nothing_seen();
-  walk_row(row, p.vocab, [&]<int V>(int column) {
-    Held<X, V, V> x;
-    load(x, column);
-    take_in<X, V>(state, x);
-  });
+  walk_row<true>(row, p.vocab, [&]<int V>(int, const Held<X, V, V>& x) { take_in<X, V>(state, x); });
   float target_logit = device::infinity() - device::infinity();
   if (first && target < p.vocab) {  // before the barrier: beyond it, the gradient takes its place
     Held<X, 1, 1> x;
-    load(x, target);
+    x.raw[0] = device::ldg<X>(row + target);
     target_logit = x[0];
   }
   state = block_running_sum<X, kCrossEntropyThreads>(state, device::shared_base());
@@ -115,9 +130,7 @@ cross_entropy_kernel(const MERISTEM_GRID_CONSTANT CrossEntropyParameters<X> p) {
   const float log_sum = device::log_accurate(state.sum);
   if (first) device::stg(device::gptr<float>(p.losses) + index, log_sum - (target_logit - state.max));
   if (!p.with_gradient) return;
-  walk_row(row, p.vocab, [&]<int V>(int column) {
-    Held<X, V, V> x;
-    load(x, column);
+  walk_row<true>(row, p.vocab, [&]<int V>(int column, const Held<X, V, V>& x) {
     device::stg(row + column,
                 packed<X, V>([&](int j) { return exp_for<X>(x[j] - state.max - log_sum) - (column + j == target ? 1.0f : 0.0f); }));
   });

@@ -161,7 +161,7 @@ void launch_rms_norm_backward(const RmsNormBackward<X>& p, Stream stream) {
   with_row_share<X>(p.vectorised, p.width, [&]<int V, int threads>() {
     constexpr int kRows = kRowThreads / threads;
     const std::int64_t wanted = (p.rows + kRows - 1) / kRows;
-    const int blocks = static_cast<int>(wanted < kRmsNormPartials ? wanted : kRmsNormPartials);
+    const int blocks = walking_blocks(wanted, kRmsNormPartials);
     device::launch("rms_norm_backward", rms_norm_backward_kernel<X, V, threads>, blocks, kRowThreads, kRmsNormBackwardShared, stream, p);
     launch_column_sums({p.partials, blocks, threads * kRowElements, p.d_gain, p.width, V, threads}, stream);
   });

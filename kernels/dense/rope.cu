@@ -158,7 +158,7 @@ qk_norm_rope_backward_kernel(const MERISTEM_GRID_CONSTANT RopeParameters<X> p) {
 template <class X>
 void launch_qk_norm_rope_backward(const RopeParameters<X>& p, float* d_gains, Stream stream) {
   const std::int64_t wanted = (p.rows + kRopeWarps - 1) / kRopeWarps;
-  const int blocks = static_cast<int>(wanted < kRopePartials ? wanted : kRopePartials);
+  const int blocks = walking_blocks(wanted, kRopePartials);
   const auto kernel = p.vectorised ? qk_norm_rope_backward_kernel<X, kVector<X>> : qk_norm_rope_backward_kernel<X, 1>;
   device::launch("qk_norm_rope_backward", kernel, blocks, kRopeThreads, kRopeBackwardShared, stream, p);
   launch_column_sums({p.partials, blocks, 4 * p.half, d_gains, 4 * p.half, 1, 1}, stream);

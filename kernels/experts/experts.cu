@@ -61,9 +61,19 @@ void launch_expert_count(const ExpertSortParameters& p, Stream stream) {
 
 // Turns each tile's counts into those of the tiles before it, and sums them up. A block has 32 experts, one a lane, so that a warp reads
 // counts side by side; its warps share out the tiles.
+inline constexpr int kCountsAtOnce = 8;  // loads in flight where stores follow: nvcc moves none above them
 inline constexpr int kScanWarps = 16, kScanThreads = 32 * kScanWarps, kScanShared = 4 * kScanThreads;
 
-MERISTEM_KERNEL(kScanThreads, 1)
+// One expert's counts of the next tiles, of which `left` are left; zero beyond them.
+MERISTEM_DEVICE void load_counts(device::Registers<int, kCountsAtOnce>& to, device::gptr<std::int32_t> at, int experts, int left) {
+  MERISTEM_UNROLL
+  for (int u = 0; u < kCountsAtOnce; ++u) {
+    to[u] = u < left ? device::ldg<std::int32_t>(at) : 0;
+    at = at + experts;
+  }
+}
+
+MERISTEM_KERNEL(kScanThreads, 3)
 expert_scan_kernel(const MERISTEM_GRID_CONSTANT ExpertSortParameters p) {
   const int lane = device::lane_index(), warp = device::warp_index();
   const int expert = device::block_index() * device::kWarp + lane;
@@ -84,11 +94,16 @@ expert_scan_kernel(const MERISTEM_GRID_CONSTANT ExpertSortParameters p) {
     before += w < warp ? of_warp : 0;
     all += of_warp;
   }
-  for (int tile = first; tile < last; ++tile) {
-    const device::gptr<std::int32_t> at = counts + static_cast<std::int64_t>(tile) * p.experts;
-    const int here = device::ldg<std::int32_t>(at);
-    device::stg(at, before);
-    before += here;
+  device::gptr<std::int32_t> at = counts + static_cast<std::int64_t>(first) * p.experts;
+  for (int left = last - first; left > 0; left -= kCountsAtOnce) {
+    device::Registers<int, kCountsAtOnce> here;
+    load_counts(here, at, p.experts, left);
+    MERISTEM_UNROLL
+    for (int u = 0; u < kCountsAtOnce; ++u) {
+      if (u < left) device::stg(at, before);
+      before += here[u];
+      at = at + p.experts;
+    }
   }
   if (warp == 0) device::stg(device::gptr<std::int32_t>(p.counts) + expert, all);
 }

@@ -60,6 +60,13 @@ MERISTEM_DEVICE T group_sum(T value, device::SharedAddress scratch) {
   return value;
 }
 
+// Blocks of the first stage of a gain's gradient, which walk over all rows: two for each multiprocessor, `most` at most, no more than
+// `wanted`.
+inline int walking_blocks(std::int64_t wanted, int most) {
+  const int resident = 2 * device::limits().processors, blocks = resident < most ? resident : most;
+  return static_cast<int>(wanted < blocks ? wanted : blocks);
+}
+
 // The second stage of a gain's gradient: the blocks of the first have left a row of partial sums each, which are added up in their order.
 // partials: [rows, slots]. Slot e threads + t is column (e / vector threads + t) vector + e % vector (as column_of has them; vector and
 // threads 1: the slot is the column); those beyond `columns` are dropped.

@@ -15,6 +15,7 @@ COMMANDS = {
     "data primitives": "evaluation.primitives",
     "generate": "evaluation.generate",
     "eval": "evaluation.evaluate",
+    "analyze": "analysis.analyze",
     "lm-eval": "evaluation.harness",
     "sweep loops": "sweeps.loops",
     "sweep shots": "sweeps.shots",

@@ -5,8 +5,10 @@ import errno
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 
 
@@ -120,6 +122,25 @@ class Bar:
             self.stream.write("\r\033[K")
             self.stream.flush()
             self.visible = False
+
+
+def program_answer(command, what, said=lambda line: line):
+    """What a command of the program prints, in lines. On a terminal a bar shows how many of `what` it has done; its other words pass through `said`. Where it fails,
+    so do we, with its exit code."""
+    bar = Bar(what)
+    with tempfile.TemporaryFile("w+") as answer:
+        with subprocess.Popen([*command, *(["--progress-lines"] if bar.on else [])], stdout=answer, stderr=subprocess.PIPE, text=True) as program:
+            for line in program.stderr:
+                if progress := re.fullmatch(r"progress (\d+) (\d+)\n", line):
+                    bar.show(int(progress[1]), int(progress[2]))
+                else:
+                    bar.clear()
+                    sys.stderr.write(said(line))
+        bar.clear()
+        if program.returncode != 0:
+            raise SystemExit(program.returncode)
+        answer.seek(0)
+        return answer.read().splitlines()
 
 
 def utf8(place, text):

@@ -17,7 +17,9 @@
 #include "checkpoint/store.h"
 #include "config/run_config.h"
 #include "core/errors.h"
+#include "core/json.h"
 #include "core/text.h"
+#include "eval/score.h"
 #include "models/registry.h"
 #include "optim/flat_parameters.h"
 #include "run/scale.h"
@@ -43,6 +45,7 @@ void add_inspect(CLI::App& app, Action& run);
 void add_grow(CLI::App& app, Action& run);
 void add_generate(CLI::App& app, Action& run);
 void add_eval(CLI::App& app, Action& run);
+void add_analyze(CLI::App& app, Action& run);
 void add_import(CLI::App& app, Action& run);
 void add_export(CLI::App& app, Action& run);
 void add_describe(CLI::App& app, Action& run);
@@ -109,6 +112,16 @@ void add_plan_options(CLI::App& command, PlanChoice& choice);
 
 // The plan that the user asked for, checked against the model's blocks; `trained` where nothing is asked for.
 DepthPlan plan_or(const PlanChoice& choice, const DepthPlan& trained, std::int64_t blocks);
+
+// What `eval` and `analyze` share; in eval_command.cpp.
+
+std::vector<std::int32_t> token_ids(const JsonCursor& list);
+// Calls action(value) for each line of JSON lines; DamagedError names the line.
+void each_json_line(const std::string& text, const std::string& path, const std::function<void(const JsonCursor&)>& action);
+// {"context": [ids], "choices": [[ids], …]}, other keys left alone.
+ChoiceItem choice_item(const JsonCursor& item);
+// A bar on a terminal; for a program that draws its own, lines "progress DONE TOTAL".
+std::function<void(std::size_t done, std::size_t total)> show_progress(bool lines);
 
 // plan --gpus; in plan_forecast.cpp.
 

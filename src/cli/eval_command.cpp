@@ -14,25 +14,68 @@
 #include "cli/commands.h"
 #include "core/clock.h"
 #include "core/file.h"
-#include "core/json_lines.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/score.h"
 #include "metrics/progress.h"
 #include "ops/paths.h"
 
 namespace meristem::cli {
+
+std::vector<std::int32_t> token_ids(const JsonCursor& list) {
+  std::vector<std::int32_t> ids;
+  for (const JsonCursor& id : list.items())
+    ids.push_back(static_cast<std::int32_t>(id.integer(0, std::numeric_limits<std::int32_t>::max())));
+  return ids;
+}
+
+void each_json_line(const std::string& text, const std::string& path, const std::function<void(const JsonCursor&)>& action) {
+  std::size_t line = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string origin = fmt::format("{}:{}", path, ++line);
+    const nlohmann::json value = parse_json_strict(std::string_view(text).substr(begin, end - begin), origin);
+    action(JsonCursor(value, origin));
+    begin = end + 1;
+  }
+}
+
+ChoiceItem choice_item(const JsonCursor& item) {
+  ChoiceItem out{token_ids(item.at("context")), {}};
+  for (const JsonCursor& choice : item.at("choices").items()) out.choices.push_back(token_ids(choice));
+  return out;
+}
+
+std::function<void(std::size_t, std::size_t)> show_progress(bool lines) {
+  if (!lines && ::isatty(STDERR_FILENO) == 0) return {};
+  ProgressOptions options;
+  options.mode = ProgressOptions::Mode::kBar;
+  auto bar = lines ? nullptr : std::make_shared<Progress>(options);
+  return [bar, begin = seconds_now(), said = 0.0](std::size_t done, std::size_t total) mutable {
+    const double now = seconds_now();
+    if (!bar) {
+      if (done < total && now - said < 0.2) return;
+      said = now;
+      fmt::print(stderr, "progress {} {}\n", done, total);
+      return;
+    }
+    ProgressState state;
+    state.step = static_cast<std::int64_t>(done);
+    state.total = static_cast<std::int64_t>(total);
+    state.eta = (now - begin) * static_cast<double>(total - done) / static_cast<double>(std::max<std::size_t>(1, done));
+    bar->update(state);
+    if (done == total) bar->finish();
+  };
+}
+
 namespace {
 
 // Lines {"context": [ids], "choices": [[ids], …]}.
 std::vector<ChoiceItem> parse_items(const std::string& text, const std::string& path) {
   std::vector<ChoiceItem> items;
-  for_each_json_line(text, path, [&](const nlohmann::json& value, const std::string& origin) {
-    const JsonCursor item(value, origin);
+  each_json_line(text, path, [&](const JsonCursor& item) {
     item.allow_only({"context", "choices"});
-    static_cast<void>(item.at("context")), static_cast<void>(item.at("choices").items());
-    items.push_back({token_ids(value["context"], origin, "context"), {}});
-    for (const nlohmann::json& choice : value["choices"])
-      items.back().choices.push_back(token_ids(choice, origin, fmt::format("choices[{}]", items.back().choices.size())));
+    items.push_back(choice_item(item));
   });
   if (items.empty()) throw InputError(fmt::format("{}: has no item", path));
   return items;
@@ -67,29 +110,6 @@ struct EvalArguments {
   std::int64_t batch_tokens = kScoringTokens;
   bool progress_lines = false;
 };
-
-// Of the choices that this rank scores: a bar on a terminal; for a program that draws its own, lines "progress DONE TOTAL".
-Scored show_progress(bool lines) {
-  if (!lines && ::isatty(STDERR_FILENO) == 0) return {};
-  ProgressOptions options;
-  options.mode = ProgressOptions::Mode::kBar;
-  auto bar = lines ? nullptr : std::make_shared<Progress>(options);
-  return [bar, begin = seconds_now(), said = 0.0](std::size_t done, std::size_t total) mutable {
-    const double now = seconds_now();
-    if (!bar) {
-      if (done < total && now - said < 0.2) return;
-      said = now;
-      fmt::print(stderr, "progress {} {}\n", done, total);
-      return;
-    }
-    ProgressState state;
-    state.step = static_cast<std::int64_t>(done);
-    state.total = static_cast<std::int64_t>(total);
-    state.eta = (now - begin) * static_cast<double>(total - done) / static_cast<double>(std::max<std::size_t>(1, done));
-    bar->update(state);
-    if (done == total) bar->finish();
-  };
-}
 
 ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& arguments) {
   const std::string& file = arguments.items;

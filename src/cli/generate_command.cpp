@@ -13,7 +13,7 @@
 #include "core/clock.h"
 #include "core/errors.h"
 #include "core/file.h"
-#include "core/json_lines.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/generate.h"
 #include "ops/paths.h"
@@ -103,12 +103,10 @@ void serve(Speaker& speaker, GenerateOptions options) {
 // Lines {"prompt": [ids]}.
 std::vector<std::vector<std::int32_t>> parse_prompts(const std::string& path, std::int64_t vocab_size) {
   std::vector<std::vector<std::int32_t>> prompts;
-  for_each_json_line(read_file(path, 4ull << 30), path, [&](const nlohmann::json& value, const std::string& origin) {
-    const JsonCursor line(value, origin);
+  each_json_line(read_file(path, 4ull << 30), path, [&](const JsonCursor& line) {
     line.allow_only({"prompt"});
-    static_cast<void>(line.at("prompt"));
-    prompts.push_back(token_ids(value["prompt"], origin, "prompt"));
-    check_prompt(prompts.back(), origin, vocab_size);
+    prompts.push_back(token_ids(line.at("prompt")));
+    check_prompt(prompts.back(), fmt::format("{}:{}", path, prompts.size()), vocab_size);
   });
   if (prompts.empty()) throw InputError(fmt::format("{}: has no prompt", path));
   return prompts;

@@ -77,6 +77,7 @@ int run_program(int argc, char** argv) {
   cli::add_grow(app, run);
   cli::add_generate(app, run);
   cli::add_eval(app, run);
+  cli::add_analyze(app, run);
   add_config_reference(app, run);
   cli::add_import(app, run);
   cli::add_export(app, run);

@@ -98,7 +98,10 @@ struct RepeatableCall : torch::CustomClassHolder {
     memory.values.assign(values, values + static_cast<std::ptrdiff_t>(entries));
     nn::CallContext context = call;
     context.memory = &memory;
-    if (!counts) context.loads_E = at::Tensor();
+    if (!counts) {
+      context.loads_E = at::Tensor();
+      context.observer = nullptr;
+    }
     variable_list outputs{nn::Block(block)->forward(inputs[0], context)};
     // A view would keep all of what it is a part of.
     for (std::size_t i = entries; i < memory.keys.size(); ++i) outputs.push_back(memory.keys[i].contiguous());

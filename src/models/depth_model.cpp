@@ -73,7 +73,8 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
   const at::Tensor* const asked_A = call.asked_A;
-  record(h_ND);
+  call.observer = observer_;
+  if (observer_ != nullptr) observer_->begins(tokens_N, *call.positions_N);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
     const at::AutoGradMode learns(at::GradMode::is_enabled() && loop.learns(r));
     call.depth_index = r;
@@ -84,10 +85,11 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     for (DecodeCache* cache : caches) call.decoding.push_back(&cache->calls.at(static_cast<std::size_t>(r)));
     reads(call.block);
     call.asked_A = r + 1 == plan.num_calls() ? asked_A : nullptr;
+    if (observer_ != nullptr) h_ND = observer_->entering(call, h_ND);
     const at::Tensor input_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND, input_ND);
     h_ND = run_call(input_ND, call.block, call);
-    record(h_ND);
+    if (observer_ != nullptr) h_ND = observer_->leaving(call, input_ND, h_ND);
   }
   reads(kLastPart);
   return h_ND;
@@ -100,10 +102,23 @@ at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::
   return block->forward(h_ND, call);
 }
 
-void DepthModel::record(const at::Tensor& h_ND) const {
-  if (stream_rms_ == nullptr) return;
+namespace {
+
+at::Tensor rms_of(const at::Tensor& h_ND) {
   const torch::NoGradGuard no_grad;
-  stream_rms_->push_back(h_ND.norm() / std::sqrt(static_cast<double>(h_ND.numel())));
+  return h_ND.norm() / std::sqrt(static_cast<double>(h_ND.numel()));
+}
+
+}  // namespace
+
+at::Tensor StreamRms::entering(const nn::CallContext& call, const at::Tensor& h_ND) {
+  if (call.depth_index == 0) values_.push_back(rms_of(h_ND));
+  return h_ND;
+}
+
+at::Tensor StreamRms::leaving(const nn::CallContext&, const at::Tensor&, const at::Tensor& output_ND) {
+  values_.push_back(rms_of(output_ND));
+  return output_ND;
 }
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
@@ -125,21 +140,25 @@ nn::LossSums DepthModel::loss_of(const at::Tensor& h_ND, const at::Tensor& targe
 nn::LossSums DepthModel::loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call) {
   const at::Tensor asked = batch.targets_N.ge(0).nonzero().squeeze(1);
   if (asked.numel() == batch.targets_N.numel()) return loss_of(run(batch.tokens_N, plan, call), batch.targets_N);
-  // What a token keeps of its way through the depth is there for all rows, and whoever records the stream wants all of it.
-  if (!config_.depth_attention && stream_rms_ == nullptr) call.asked_A = &asked;
+  // What a token keeps of its way through the depth is there for all rows, and whoever observes the pass wants all of it.
+  if (!config_.depth_attention && observer_ == nullptr) call.asked_A = &asked;
   at::Tensor h_ND = run(batch.tokens_N, plan, call);
   if (h_ND.size(0) != asked.numel()) h_ND = h_ND.index_select(0, asked);
   const nn::LossSums some = loss_of(h_ND, batch.targets_N.index_select(0, asked));
   return {some.loss_sum, at::zeros(batch.targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
 }
 
-at::Tensor DepthModel::logits(const Batch& batch, const DepthPlan& plan) {
+at::Tensor DepthModel::stream(const Batch& batch, const DepthPlan& plan) {
   make_room_for(batch);
   const ops::Documents documents = batch.documents.on(batch.tokens_N.device());
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  return nn::head_logits(norm_->forward(run(batch.tokens_N, plan, call)), head_weight(), config_.logit_cap);
+  return run(batch.tokens_N, plan, call);
+}
+
+at::Tensor DepthModel::read_out(const at::Tensor& h_ND) const {
+  return nn::head_logits(norm_->forward(h_ND), head_weight(), config_.logit_cap);
 }
 
 at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
@@ -168,7 +187,7 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std:
   call.documents = &documents;
   at::Tensor h_ND = run(tokens_N, plan, call, caches);
   if (h_ND.size(0) > std::ssize(last)) h_ND = h_ND.index_select(0, torch::tensor(last).to(tokens_N.device()));
-  return nn::head_logits(norm_->forward(h_ND), head_weight(), config_.logit_cap);
+  return read_out(h_ND);
 }
 
 void DepthModel::begin_update(const DepthPlan& plan) {

@@ -19,7 +19,8 @@ class DepthModel : public Model {
   DepthModel(const ModelConfig& config, const ModelBuild& build, std::int64_t max_positions, const BlockFactory& make_block);
 
   nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
-  at::Tensor logits(const Batch& batch, const DepthPlan& plan) override;
+  at::Tensor stream(const Batch& batch, const DepthPlan& plan) override;
+  at::Tensor read_out(const at::Tensor& h_ND) const override;
   using Model::decode;
   at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
                     const std::vector<DecodeCache*>& caches) override;
@@ -39,7 +40,6 @@ class DepthModel : public Model {
   nn::LossSums loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
   nn::LossSums loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
-  void record(const at::Tensor& h_ND) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
   void grow_rope_table(std::int64_t positions);
   void make_room_for(const Batch& batch);

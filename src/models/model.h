@@ -40,8 +40,12 @@ class Model : public nn::Module {
   // Sums over the batch's targets under `plan`. Differentiable where gradients are enabled.
   virtual nn::LossSums loss(const Batch& batch, const DepthPlan& plan) = 0;
 
-  // Logits [N, V] of every token of the batch, uncached. For tests and scoring: memory grows with N x V.
-  virtual at::Tensor logits(const Batch& batch, const DepthPlan& plan) = 0;
+  // The residual stream [N, D] behind the last call, uncached.
+  virtual at::Tensor stream(const Batch& batch, const DepthPlan& plan) = 0;
+  // What the end of the model makes of a stream: final norm and head, [N, V]. Memory grows with N x V.
+  virtual at::Tensor read_out(const at::Tensor& h_ND) const = 0;
+  // Logits [N, V] of every token of the batch, uncached. For tests and analysis.
+  at::Tensor logits(const Batch& batch, const DepthPlan& plan) { return read_out(stream(batch, plan)); }
 
   // Feeds the next tokens of some sequences: `lengths[s]` of tokens_N (int32) go behind the caches[s]->length earlier ones of sequence s.
   // Returns the logits of each sequence's last token, [sequences, V]. No gradient. One token each of at most ops::kFewRows sequences: on a
@@ -72,16 +76,39 @@ class Model : public nn::Module {
   // What a repeat of the loop costs beside its calls, per token: the injection's map.
   virtual nn::CallCost injection_cost() const = 0;
 
-  // While set, forward passes append the RMS of the residual stream, [] of its type, after the embedding and after each call. Reads alone.
-  void record_stream(std::vector<at::Tensor>* stream_rms) { stream_rms_ = stream_rms; }
+  // While set, forward passes go by it (nn/observer.h); null: by none.
+  void observe(nn::CallObserver* observer) { observer_ = observer; }
 
   // While set, forward passes say which weights they are about to read (FlatEntry::part): kFirstPart, i for block i at each of its calls,
   // then kLastPart.
   void before_reading(std::function<void(std::int64_t part)> told) { before_reading_ = std::move(told); }
 
  protected:
-  std::vector<at::Tensor>* stream_rms_ = nullptr;
+  nn::CallObserver* observer_ = nullptr;
   std::function<void(std::int64_t)> before_reading_;
+};
+
+// Keeps the RMS of the residual stream, [] of its type, after the embedding and after each call.
+class StreamRms : public nn::CallObserver {
+ public:
+  at::Tensor entering(const nn::CallContext& call, const at::Tensor& h_ND) override;
+  at::Tensor leaving(const nn::CallContext& call, const at::Tensor& input_ND, const at::Tensor& output_ND) override;
+  const std::vector<at::Tensor>& values() const { return values_; }
+
+ private:
+  std::vector<at::Tensor> values_;
+};
+
+// While it lives, passes of the model go by the observer.
+class Observing {
+ public:
+  Observing(Model& model, nn::CallObserver* observer) : model_(model) { model_.observe(observer); }
+  ~Observing() { model_.observe(nullptr); }
+  Observing(const Observing&) = delete;
+  Observing& operator=(const Observing&) = delete;
+
+ private:
+  Model& model_;
 };
 
 }  // namespace meristem

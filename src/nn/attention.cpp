@@ -85,13 +85,17 @@ at::Tensor AttentionImpl::rotate(const at::Tensor& qkv_NC, const CallContext& ca
   return ops::qk_norm_rope(qkv_NC, norm, *call.positions_N, *call.rope, paths_.rms_norm, paths_.rope);
 }
 
-at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const {
+at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
+  DepthMemory& memory = *call.memory;
   const at::Tensor mean_q = q.view({-1, shape_.kv_heads, shape_.heads / shape_.kv_heads, shape_.head_dim}).mean(2).reshape_as(k);
   memory.keys.push_back(k);
   std::vector<at::Tensor> values = memory.values;
   values.push_back(v);
   memory.values.push_back(ops::depth_attention(mean_q, memory.keys, values, depth_shape_, paths_.depth_attention,
                                                memory.shared(memory.keys.size(), memory.values.size())));
+  if (call.observer != nullptr) {
+    call.observer->attended_depth(call, [&] { return ops::depth_attention_weights(mean_q, memory.keys, depth_shape_); });
+  }
   return memory.values.back();
 }
 
@@ -102,6 +106,9 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
   }
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
+  if (call.observer != nullptr && entries > 0) {
+    call.observer->attended_depth(call, [&] { return ops::joint_depth_weights(qkv_NC, memory.keys, shape_, *call.documents); });
+  }
   return ops::joint_attention(qkv_NC, memory.keys, memory.values, shape_, *call.documents, paths_.depth_attention,
                               memory.shared(entries, entries));
 }
@@ -130,7 +137,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   const auto parts = qkv.split_with_sizes({shape_.query_columns(), shape_.kv_columns(), shape_.kv_columns()}, 1);
   at::Tensor value = parts[2];
   if (depth_ == Depth::kValues) {
-    value = mixed_values(parts[0], parts[1], parts[2], *call.memory);
+    value = mixed_values(parts[0], parts[1], parts[2], call);
     if (call.states.empty()) qkv = at::cat({parts[0], parts[1], value}, 1);
   }
   const at::Tensor attended = call.states.empty() ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);

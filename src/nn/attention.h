@@ -29,7 +29,7 @@ class AttentionImpl : public Mixer {
 
   ops::HeadShape shape_of(std::int64_t block) const;                           // with the block's window
   at::Tensor rotate(const at::Tensor& qkv_NC, const CallContext& call) const;  // RoPE, behind QK norm where there is one
-  at::Tensor mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, DepthMemory& memory) const;
+  at::Tensor mixed_values(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;
   at::Tensor attend(const at::Tensor& qkv_NC, CallContext& call) const;
   at::Tensor attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const;
 

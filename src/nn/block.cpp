@@ -45,12 +45,14 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
     const at::Tensor update_ND =
         (one_by_one ? decode_one_by_one(*mixers_[i], h_ND, call) : mixers_[i]->forward(h_ND, call)).to(h_ND.scalar_type());
     if (update_ND.size(0) != h_ND.size(0)) h_ND = h_ND.index_select(0, *call.asked_A);
+    const at::Tensor before_ND = h_ND;
     switch (norm_) {
       case Norm::kPre: h_ND = h_ND + update_ND; break;
       case Norm::kPost:
       case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
     }
+    if (call.observer != nullptr) h_ND = call.observer->mixed(call, i, before_ND, h_ND);
   }
   return h_ND;
 }

@@ -52,6 +52,9 @@ at::Tensor DepthAttentionImpl::forward(const at::Tensor& h_ND, CallContext& call
   const at::Tensor q = at_depth(query_->forward(norm_->forward(h_ND)), call.depth_index + 1);
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
+  if (call.observer != nullptr) {
+    call.observer->attended_depth(call, [&] { return ops::depth_attention_weights(q, memory.keys, shape_); });
+  }
   return output_->forward(
       ops::depth_attention(q, memory.keys, memory.values, shape_, paths_.depth_attention, memory.shared(entries, entries)));
 }

@@ -89,6 +89,7 @@ at::Tensor ExpertsImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   const at::Tensor normed_ND = norm_->forward(h_ND);
   const Choice choice = choose(normed_ND, call.depth_index + 1);
   if (call.loads_E.defined()) call.loads_E.add_(ops::expert_counts(choice.chosen_Nk, config_.count));
+  if (call.observer != nullptr) call.observer->chose(call, choice.chosen_Nk, config_.count);
   at::Tensor out = ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu);
   if (!shared_down_.is_empty()) out = out + shared_down_->forward(ops::swiglu(shared_gate_up_->forward(normed_ND), paths_.swiglu));
   return out;

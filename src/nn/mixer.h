@@ -10,6 +10,7 @@
 
 #include "core/model_part.h"
 #include "nn/module.h"
+#include "nn/observer.h"
 #include "ops/attention.h"
 #include "ops/depth_attention.h"
 #include "ops/rope.h"
@@ -59,6 +60,7 @@ struct CallContext {
   DecodeState* state = nullptr;
   std::int64_t expected = 0;      // tokens that a sequence is thought to have in the end; 0: nobody knows
   DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
+  CallObserver* observer = nullptr;
   // int64, ascending: the only rows of the call's result that anybody reads; null: all. Sequence attention, to which the others are of use,
   // may return these alone, and so does the block from there on.
   const at::Tensor* asked_A = nullptr;

@@ -55,27 +55,59 @@ Entries narrowed(const Entries& entries, std::int64_t begin, std::int64_t length
   return out;
 }
 
-// One sequence: t queries, S >= t keys, query i up to key S - t + i, and the queries' own entries, all scores written out.
-at::Tensor joint_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Entries& keys, const Entries& values,
-                         const HeadShape& shape) {
-  const auto wide = accumulate_type(q.scalar_type());
+// [S, heads*K] -> [heads, S, K] in the type of reductions.
+at::Tensor heads_first(const at::Tensor& x, std::int64_t heads, const HeadShape& shape) {
+  return x.to(accumulate_type(x.scalar_type())).view({x.size(0), heads, shape.head_dim}).transpose(0, 1);
+}
+
+// One sequence: t queries, S >= t keys, query i up to key S - t + i, and the queries' own entries, all scores written out: [H, t, S + M].
+at::Tensor joint_weights(const at::Tensor& q, const at::Tensor& k, const Entries& keys, const HeadShape& shape) {
   const std::int64_t queries = q.size(0), seen = k.size(0), group = shape.heads / shape.kv_heads;
-  const auto heads_first = [&](const at::Tensor& x, std::int64_t heads) {
-    return x.to(wide).view({x.size(0), heads, shape.head_dim}).transpose(0, 1);
-  };
-  at::Tensor scores = at::matmul(heads_first(q, shape.heads), heads_first(k, shape.kv_heads).repeat_interleave(group, 0).transpose(1, 2)) /
-                      std::sqrt(static_cast<double>(shape.head_dim));  // [H, t, S]
+  at::Tensor scores =
+      at::matmul(heads_first(q, shape.heads, shape), heads_first(k, shape.kv_heads, shape).repeat_interleave(group, 0).transpose(1, 2)) /
+      std::sqrt(static_cast<double>(shape.head_dim));  // [H, t, S]
   const at::Tensor hidden = at::ones({queries, seen}, q.options().dtype(at::kBool)).triu(seen - queries + 1);
   scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
   if (!keys.empty()) scores = at::cat({scores, depth_scores(q, keys, shape).transpose(0, 1)}, 2);
-  const at::Tensor weights = scores.softmax(-1);
-  at::Tensor out = at::matmul(weights.narrow(2, 0, seen), heads_first(v, shape.kv_heads).repeat_interleave(group, 0));  // [H, t, K]
+  return scores.softmax(-1);
+}
+
+at::Tensor joint_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Entries& keys, const Entries& values,
+                         const HeadShape& shape) {
+  const std::int64_t queries = q.size(0), seen = k.size(0), group = shape.heads / shape.kv_heads;
+  const at::Tensor weights = joint_weights(q, k, keys, shape);
+  at::Tensor out = at::matmul(weights.narrow(2, 0, seen), heads_first(v, shape.kv_heads, shape).repeat_interleave(group, 0));  // [H, t, K]
   out = out.transpose(0, 1).reshape({queries, shape.query_columns()});
   if (!keys.empty()) {
     const at::Tensor over_depth = weights.narrow(2, seen, static_cast<std::int64_t>(keys.size())).transpose(0, 1);
     out = out + weighted_values(over_depth, values, shape);
   }
   return out.to(q.scalar_type());
+}
+
+// What one document attends with: its own queries, and keys and values of what it begins with, too.
+struct OwnPart {
+  std::int64_t begin = 0, length = 0;  // rows
+  at::Tensor q, k, v;
+};
+
+std::vector<OwnPart> parts_of_documents(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents) {
+  const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
+  std::vector<std::int64_t> begins{0};
+  for (const std::int64_t length : documents.lengths) begins.push_back(begins.back() + length);
+  std::vector<OwnPart> out;
+  for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
+    const std::int64_t begin = begins[d], length = documents.lengths[d];
+    const auto own = [&](std::size_t i) { return parts[i].narrow(0, begin, length); };
+    const auto seen = [&](std::size_t i) {
+      std::vector<at::Tensor> rows;
+      for (const std::size_t b : documents.before(d)) rows.push_back(parts[i].narrow(0, begins[b], documents.lengths[b]));
+      rows.push_back(own(i));
+      return at::cat(rows);
+    };
+    out.push_back({begin, length, own(0), seen(1), seen(2)});
+  }
+  return out;
 }
 
 // Entries from `keys` and `values` on are a call's to hand on: those that it read first, and those that are its own.
@@ -233,24 +265,27 @@ at::Tensor depth_attention(const at::Tensor& q, const Entries& keys, const Entri
 
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const Entries& keys, const Entries& values, const HeadShape& shape,
                            const Documents& documents, Path path, const SharedEntries& shared) {
-  const auto parts = qkv_NC.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  check_entries(parts[0], keys, values, shape);
+  check_entries(qkv_NC.narrow(1, 0, shape.query_columns()), keys, values, shape);
   if (path == Path::kFused && (qkv_NC.is_cpu() || documents.beginnings.empty())) {
     return fused_joint_attention(qkv_NC.is_cpu() ? kDepthPassesCpu : kDepthPassesCuda, qkv_NC, keys, values, shape, documents, shared);
   }
   std::vector<at::Tensor> out;
-  std::vector<std::int64_t> begins{0};
-  for (const std::int64_t length : documents.lengths) begins.push_back(begins.back() + length);
-  for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
-    const std::int64_t begin = begins[d], length = documents.lengths[d];
-    const auto own = [&](std::size_t i) { return parts[i].narrow(0, begin, length); };
-    const auto seen = [&](std::size_t i) {
-      std::vector<at::Tensor> rows;
-      for (const std::size_t b : documents.before(d)) rows.push_back(parts[i].narrow(0, begins[b], documents.lengths[b]));
-      rows.push_back(own(i));
-      return at::cat(rows);
-    };
-    out.push_back(joint_softmax(own(0), seen(1), seen(2), narrowed(keys, begin, length), narrowed(values, begin, length), shape));
+  for (const OwnPart& own : parts_of_documents(qkv_NC, shape, documents)) {
+    out.push_back(
+        joint_softmax(own.q, own.k, own.v, narrowed(keys, own.begin, own.length), narrowed(values, own.begin, own.length), shape));
+  }
+  return at::cat(out);
+}
+
+at::Tensor depth_attention_weights(const at::Tensor& q, const Entries& keys, const HeadShape& shape) {
+  return depth_scores(q, keys, shape).softmax(-1);
+}
+
+at::Tensor joint_depth_weights(const at::Tensor& qkv_NC, const Entries& keys, const HeadShape& shape, const Documents& documents) {
+  std::vector<at::Tensor> out;
+  for (const OwnPart& own : parts_of_documents(qkv_NC, shape, documents)) {
+    const at::Tensor weights = joint_weights(own.q, own.k, narrowed(keys, own.begin, own.length), shape);
+    out.push_back(weights.narrow(2, own.k.size(0), static_cast<std::int64_t>(keys.size())).transpose(0, 1));
   }
   return at::cat(out);
 }

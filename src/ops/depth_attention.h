@@ -34,10 +34,17 @@ struct SharedEntries {
 at::Tensor depth_attention(const at::Tensor& q, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                            const HeadShape& shape, Path path, const SharedEntries& shared = {});
 
+// What depth_attention gives each entry: [N, H, M], of sum 1, in the type of reductions. For those who look at it.
+at::Tensor depth_attention_weights(const at::Tensor& q, const std::vector<at::Tensor>& keys, const HeadShape& shape);
+
 // causal_attention (ops/attention.h) whose softmax runs over the sequence's keys and the token's own M >= 0 depth entries together, after
 // MoDA (Zhu et al., 2026). Returns [N, H*K]. Differentiable in qkv_NC and the entries.
 at::Tensor joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                            const HeadShape& shape, const Documents& documents, Path path, const SharedEntries& shared = {});
+
+// What joint_attention gives each of the M >= 1 depth entries: [N, H, M]; the rest of 1 went to the sequence's keys.
+at::Tensor joint_depth_weights(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const HeadShape& shape,
+                               const Documents& documents);
 
 // Decoding: cached_attention with the queries' own depth entries, [N, G*K] each. No gradient.
 at::Tensor cached_joint_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const std::vector<at::Tensor>& keys,

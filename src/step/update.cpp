@@ -106,13 +106,14 @@ void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool rec
 // In a graph, everything here is fixed but the contents of buffers that live outside of it.
 void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record) {
   Model& model = live_.model();
-  std::vector<at::Tensor> rms;
-  model.record_stream(record ? &rms : nullptr);
-  const nn::LossSums loss = model.loss(inputs.batch, plan);
-  model.record_stream(nullptr);
+  StreamRms rms;
+  const nn::LossSums loss = [&] {
+    const Observing observing(model, record ? &rms : nullptr);
+    return model.loss(inputs.batch, plan);
+  }();
   loss.loss_sum.backward();
   sums_.add(loss.losses_N, inputs.batch.targets_N, inputs.source_S);
-  if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.size())).copy_(torch::stack(rms));
+  if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.values().size())).copy_(torch::stack(rms.values()));
 }
 
 // Gradients, sums and expert loads become those of all ranks. One rank has them already.

@@ -8,6 +8,7 @@
     cubins.py disassembly NVCC LIBRARY | --self-test
         The attention kernels use the tensor core (HMMA), ldmatrix (LDSM) and cp.async (LDGSTS), and no LDSM was moved above the barrier and
         the wait that it relies on. What a kernel writes 16 bytes at a time is written by stores of 16 bytes: nvcc likes to cut them into four.
+        Loads that a kernel asks for side by side are in flight together, none waiting for a store that does not concern it.
         This the CPU layer cannot see: it is about the device side's asm.
     cubins.py symbols NM LIBRARY STAND_IN
         Both define the same functions of meristem::kernels, so that a caller links with either; and the library has nothing of the CPU layer.
@@ -200,6 +201,45 @@ NARROW_STORES = {
 }
 
 
+# Kernels whose speed is that of their loads: how many must be on their way before the first is looked at, in the pass before the kernel's
+# last barrier and in the one behind it.
+LOADS_IN_FLIGHT = {
+    r"cross_entropy_kernel": (4, 4),
+    r"expert_scan_kernel": (8, 8),
+}
+
+
+def loads_in_flight(code):
+    """The most loads from global memory that are issued and not yet read, anywhere in a straight piece of code."""
+    most, loaded_by, waiting = 0, {}, set()
+    for address, instruction in code:
+        words = instruction.split(None, 2 if instruction.startswith("@") else 1)
+        arguments = words[-1]
+        touched = set(map(int, re.findall(r"\bR(\d+)\b", arguments)))
+        loads = is_a(instruction, "LDG")
+        first = int(re.match(r"R(\d+)", arguments)[1]) if loads else None
+        for register in touched - {first}:
+            waiting.discard(loaded_by.pop(register, None))
+        if loads:
+            count = 4 if ".128" in instruction else 2 if re.search(r"LDG\S*\.64", instruction) else 1
+            loaded_by.update(dict.fromkeys(range(first, first + count), address))
+            waiting.add(address)
+            most = max(most, len(waiting))
+        elif any(is_a(instruction, name) for name in ("BRA", "EXIT", "BAR")):
+            waiting, loaded_by = set(), {}
+    return most
+
+
+def late_loads(kernel, code):
+    wanted = next((least for pattern, least in LOADS_IN_FLIGHT.items() if re.match(pattern, kernel)), None)
+    if wanted is None:
+        return []
+    last = max(places(code, "BAR"))
+    found = tuple(loads_in_flight(part) for part in ([one for one in code if one[0] < last], [one for one in code if one[0] > last]))
+    return [f"{found[i]} loads in flight {where} the last barrier, at least {wanted[i]}" for i, where in enumerate(("before", "behind"))
+            if found[i] < wanted[i]]
+
+
 def store_widths(code):
     """{bytes: how many} of the stores to global memory"""
     found = {}
@@ -244,6 +284,17 @@ def self_test():
                                   (True, "rope_kernel<float, 1, true>", [4]), (True, "attention_forward_kernel<64>", [16, 4, 4, 4, 4])):
         if fewer == bool(narrow_stores(kernel, code(*(store[width] for width in widths)))):
             wrong.append(f"stores of {kernel}")
+    def load(i):
+        return f"LDG.E.128 R{4 * i}, desc[UR4][R2.64]"
+
+    together = [load(i) for i in (2, 3, 4, 5)] + ["FADD R1, R8, R9", "FADD R1, R12, R20"]
+    one_by_one = [line for i in (2, 3, 4, 5) for line in (load(i), f"@P0 FADD R1, R{4 * i + 3}, R1")]
+    for least, lines in ((4, together), (1, one_by_one), (2, [load(2), load(3), "BRA 0x10", load(4)])):
+        if loads_in_flight(code(*lines)) != least:
+            wrong.append(f"loads in flight: {least}")
+    sound, late = code(*together, "BAR.SYNC 0x0", *together), code(*together, "BAR.SYNC 0x0", *one_by_one)
+    if late_loads("cross_entropy_kernel<float>", sound) or len(late_loads("cross_entropy_kernel<float>", late)) != 1:
+        wrong.append("late loads")
     if [warps(*of) for of in ((255, 128), (128, 128), (129, 128), (168, 128), (64, 256), (16, 1024), (96, 192))] != [8, 16, 12, 12, 32, 64, 18]:
         wrong.append("warps of an SM")
     most = {("kernel<64>", "sm_80"): (100, 0, 16)}
@@ -261,7 +312,7 @@ def check_disassembly(nvcc, library):
     failed = False
     seen = set()
     for (kernel, architecture), code in sorted(disassembly(find_cuobjdump(nvcc), library).items()):
-        found = narrow_stores(kernel, code)
+        found = narrow_stores(kernel, code) + late_loads(kernel, code)
         seen |= {pattern for pattern in NARROW_STORES if re.match(pattern, kernel)}
         if kernel.startswith("attention_") and not kernel.startswith(("attention_delta", "attention_round")):
             of_loop, counts = faults(code, LDSM_OF_SCORES.get(kernel, 0))

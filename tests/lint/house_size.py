@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 
-MOST_FILES = 260
+MOST_FILES = 280
 MEDIAN = (80, 160)
 SHORTEST = 15  # lines, but for files that only instantiate templates
 SUFFIXES = {".cpp", ".h", ".cu", ".cuh"}

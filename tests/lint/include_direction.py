@@ -28,7 +28,7 @@ TABLE = {
     "interop": "core config checkpoint",
     "metrics": "core",
     "eval": "core models data",
-    "analysis": "core models eval",
+    "analysis": "core depth models eval",
     "step": "core depth growth config ops nn models data optim distributed",
     "run": BEFORE_RUN,
     "cli": BEFORE_RUN + " run kernels",

@@ -8,7 +8,7 @@
 namespace meristem::kernels {
 
 inline constexpr int kRmsNormMaxWidth = 8192;
-inline constexpr int kRmsNormPartials = 264;  // rows of partial sums of the gain's gradient: two blocks for each SM of an H100
+inline constexpr int kRmsNormPartials = 264;  // rows of partial sums of the gain's gradient, at most: two blocks for each SM of an H100
 
 inline constexpr std::int64_t kRmsNormScratch = std::int64_t{kRmsNormPartials} * kRmsNormMaxWidth;
 
@@ -31,7 +31,7 @@ void rms_norm_forward(const RmsNormShape& shape, const void* x, const void* upda
 //   dx = dh + rstd (gain dy - h rstd^2 mean(gain dy h))             the gradient of x, and of update
 //   d_gain = sum over the rows of dy h rstd                         [width] fp32, overwritten
 // h: the normalised input (x without an update). dx may be dy or dh. partials: scratch of kRmsNormScratch floats. Sums have one order
-// for a shape: equal bits on every run and device. Two launches.
+// for a shape and a number of multiprocessors: equal bits on every run. Two launches.
 void rms_norm_backward(const RmsNormShape& shape, const void* dy, const void* h, const float* gain, const float* rstd, const void* dh,
                        void* dx, float* d_gain, float* partials, Stream stream);
 

@@ -40,7 +40,8 @@ void qk_norm_rope_forward(const RopeShape& shape, const QkNorm& norm, int column
 // With dz = dy turned back and x_hat = x / sqrt(mean(x^2) + eps):
 //   dx = (gain dz - x_hat mean(gain dz x_hat)) / sqrt(mean(x^2) + eps);  the other columns are copied from dy, unless dx is dy
 //   d_gains = sum over rows and heads of dz x_hat                        [2, head_dim] fp32, queries' and keys', overwritten
-// partials: scratch of kRopePartials * 2 * head_dim floats. One order of summation: equal bits on every run and device. Two launches.
+// partials: scratch of kRopePartials * 2 * head_dim floats. One order of summation for a number of multiprocessors: equal bits on every
+// run. Two launches.
 void qk_norm_rope_backward(const RopeShape& shape, const QkNorm& norm, int columns, const void* dy, std::int64_t dy_stride, const void* x,
                            std::int64_t x_stride, void* dx, std::int64_t dx_stride, float* d_gains, float* partials, Stream stream);
 

@@ -5,14 +5,13 @@ stand beside it."""
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from command import Bar, Parser, UserError, publish, reported, require_writable
+from command import Parser, UserError, program_answer, publish, reported, require_writable
 from evaluation import primitives
 from evaluation.items import encoded_items
 from text.coverage import say_lost
@@ -102,23 +101,11 @@ def write_item_ids(file, tokenizer, task, begin, ends):
 def log_likelihoods(checkpoint, path, depth, ranks, place):
     """Those of the choices of each line of `path`; place(line) names it for messages. `depth`: --plan and --repeats as words of a command. With `ranks`, so many
     processes of this machine share the lines out."""
-    bar = Bar("choices scored")
-    arguments = ["eval", str(checkpoint), "--item-ids", str(path), *depth, *(["--progress-lines"] if bar.on else [])]
+    arguments = ["eval", str(checkpoint), "--item-ids", str(path), *depth]
     launched = [sys.executable, str(Path(__file__).parents[1]), "launch", *arguments, "--nproc", str(ranks)]
-    command = launched if ranks else [os.environ["MERISTEM_BINARY"], *arguments]
-    with tempfile.TemporaryFile("w+") as scores:
-        with subprocess.Popen(command, stdout=scores, stderr=subprocess.PIPE, text=True) as program:
-            for line in program.stderr:
-                if progress := re.fullmatch(r"progress (\d+) (\d+)\n", line):
-                    bar.show(int(progress[1]), int(progress[2]))
-                else:
-                    bar.clear()
-                    sys.stderr.write(re.sub(re.escape(str(path)) + r":(\d+)", lambda found: place(int(found[1]) - 1), line))
-        bar.clear()
-        if program.returncode != 0:
-            raise SystemExit(program.returncode)
-        scores.seek(0)
-        return [json.loads(line)["log_likelihoods"] for line in scores]
+    lines = program_answer(launched if ranks else [os.environ["MERISTEM_BINARY"], *arguments], "choices scored",
+                           lambda line: re.sub(re.escape(str(path)) + r":(\d+)", lambda found: place(int(found[1]) - 1), line))
+    return [json.loads(line)["log_likelihoods"] for line in lines]
 
 
 def interval(hits, seed):

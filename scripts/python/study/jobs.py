@@ -27,6 +27,7 @@ class Job:
     tasks: list = field(default_factory=list)
     signatures: list = field(default_factory=list)
     analyze_options: list = field(default_factory=list)  # words of `meristem analyze`
+    config: str = ""  # hash of what `base` said when the study was read
 
     @property
     def name(self):
@@ -39,7 +40,7 @@ class Job:
 
     def made_of(self):
         """Everything that decides what is trained, by name: what a finished result is compared with."""
-        own = {"phase": self.kind, "config": config_hash(self.base), "seed": self.seed, **{f"set {key}": value for key, value in self.settings.items()}}
+        own = {"phase": self.kind, "config": self.config, "seed": self.seed, **{f"set {key}": value for key, value in self.settings.items()}}
         if self.kind == "branch":
             own["from_step"] = self.from_step
         if self.after is not None:
@@ -97,6 +98,8 @@ def tasks_of(study, member, phase):
 def all_jobs(study, matched):
     """Jobs in an order in which each comes after those that it needs: the phases of a member and seed one after another, seeds outermost, so that
     every member has its first seed early. `matched`: {member: settings that its `same` asks for}."""
+    bases = {path for path in [*(member.base for member in study.members.values()), *(phase.base for phase in study.phases.values())] if path is not None}
+    hashes = {path: config_hash(path) for path in bases}
     jobs = []
     for seed in study.seeds:
         for member in study.members.values():
@@ -108,9 +111,10 @@ def all_jobs(study, matched):
                 if kind != "weights":
                     settings = {**member.settings, **matched.get(member.name, {}), **settings}
                 analyzed = study.analyze if _meant(study.analyze, member.name, phase_name) else {}
-                job = Job(member.name, seed, phase_name, phase.base or member.base, settings, kind, by_phase.get(phase.after), phase.from_step,
+                base = phase.base or member.base
+                job = Job(member.name, seed, phase_name, base, settings, kind, by_phase.get(phase.after), phase.from_step,
                           tasks_of(study, member.name, phase_name), analyzed.get("signatures", []),
-                          shlex.split(analyzed.get("options", "")))
+                          shlex.split(analyzed.get("options", "")), hashes[base])
                 by_phase[phase_name] = job
                 jobs.append(job)
     return jobs

@@ -17,7 +17,7 @@ import numpy as np
 from command import UserError, publish
 from evaluation.evaluate import hit
 from reports.metrics import number, read_metrics
-from study.jobs import FORMAT
+from study.jobs import FORMAT, config_hash
 from study.matching import words_of
 
 PROGRAM = {"train", "plan", "grow", "import", "export", "inspect"}
@@ -125,6 +125,8 @@ class Worker:
             return
         if job.after is not None:
             self.train(job.after)
+        if config_hash(job.base) != job.config:
+            raise UserError(f"{job.base}: was changed while the study ran; start it again")
         run(self.train_words(job), self.log(job))
         self.trained.add(job.name)
 

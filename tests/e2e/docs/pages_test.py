@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 # In this order; every other page has no command that can be run, which is checked.
-PAGES = ["quickstart", "data", "growth", "evaluation", "huggingface", "sft", "cooldown", "forecast", "cluster"]
+PAGES = ["quickstart", "data", "growth", "evaluation", "analysis", "huggingface", "sft", "cooldown", "forecast", "cluster"]
 BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

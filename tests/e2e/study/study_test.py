@@ -53,7 +53,7 @@ class Study(unittest.TestCase):
         self.assertIn("lidas/pretrain", {row["member"] for row in rows if row["table"] == "differences"})
         self.assertIn("## Sweep: loops", (out / "table.md").read_text())
         self.assertNotIn("Not run yet", (out / "table.md").read_text())
-        self.assertNotIn("http", (out / "index.html").read_text().partition("<script>")[0])
+        self.assertNotIn("://", (out / "index.html").read_text().partition("<script>")[0])
         before = (out / "table.csv").read_bytes(), (out / "index.html").read_bytes()
         self.study("--tables", "--results", str(out / "results"), "--out", "again")  # of another folder, without its runs
         self.assertEqual(((self.folder / "again/table.csv").read_bytes(), (self.folder / "again/index.html").read_bytes()), before)

@@ -17,11 +17,24 @@ int rms_norm_threads(const RmsNormCase& one, int bytes) {
   return threads;
 }
 
+template <class Solve>
+auto on_an_a100(const Solve& solve) {
+  return [solve] {
+    const On on(dev::host::kA100);
+    return solve();
+  };
+}
+
+// Two blocks for each multiprocessor walk over all rows of a backward pass, no more than `most` and no more than there is work for.
+std::int64_t walking(std::int64_t wanted, std::int64_t most) {
+  return std::min({wanted, most, std::int64_t{2} * Grid::current().settings.limits.processors});
+}
+
 // Forward, backward and the sum of the backward blocks' partial sums.
 Work rms_norm_work(const RmsNormCase& one, int bytes) {
   const int threads = rms_norm_threads(one, bytes), rows_of_a_block = 256 / threads, warps_meet = threads > 32 ? 8 : 0;
   const std::int64_t turns = (one.rows + rows_of_a_block - 1) / rows_of_a_block, elements = one.rows * one.width * bytes;
-  const std::int64_t backward = std::min<std::int64_t>(turns, kernels::kRmsNormPartials), partials = backward * threads * 32;
+  const std::int64_t backward = walking(turns, kernels::kRmsNormPartials), partials = backward * threads * 32;
   return row_work(turns, turns * warps_meet, elements * (one.update ? 2 : 1) + one.rows * 4, 8 * 4) +
          row_work(backward, turns * warps_meet + backward * 8, elements + partials * 4, 2 * 8 * 4 + 256 * 32 * 4) +
          row_work(threads, 8 * threads, one.width * 4, 256 * 4);
@@ -69,9 +82,11 @@ std::vector<Problem> rms_norm_problems() {
   std::vector<Problem> problems;
   std::uint32_t seed = 0;
   for (const RmsNormCase& one : rms_norm_cases()) {
-    problems.push_back({one.name, [one, seed] {
-                          return judged(seed, rms_norm_work(one, sizeof(X)), [&] { return RmsNormProblem<X, CpuMemory>(one).faults(); });
-                        }});
+    const auto solve = [one, seed] {
+      return judged(seed, rms_norm_work(one, sizeof(X)), [&] { return RmsNormProblem<X, CpuMemory>(one).faults(); });
+    };
+    problems.push_back({one.name, solve});
+    if (one.rows >= kernels::kRmsNormPartials) problems.push_back({one.name + ", on an A100", on_an_a100(solve)});
     seed = (seed + 1) % 4;
   }
   for (int buffer = 0; buffer < 5; ++buffer)
@@ -95,7 +110,7 @@ std::vector<Problem> rms_norm_problems() {
 
 // Turned in place, forward behind the norm, and backward twice, the second time in place.
 Work rope_work(const RopeCase& one, int bytes) {
-  const std::int64_t blocks = (one.rows + 7) / 8, backward = std::min<std::int64_t>(blocks, kernels::kRopePartials);
+  const std::int64_t blocks = (one.rows + 7) / 8, backward = walking(blocks, kernels::kRopePartials);
   const std::int64_t heads = one.rows * one.heads * one.head_dim * bytes, rest = one.rows * one.rest * bytes;
   const std::int64_t gains = 2 * one.head_dim, sums = (gains + 31) / 32;
   const Work back = row_work(backward + sums, 8 * (backward + sums), heads + (backward + 1) * gains * 4, 4 * 8 * (256 + 32) * 4 + 256 * 4);
@@ -183,9 +198,11 @@ std::vector<Problem> rope_problems() {
   std::vector<Problem> problems;
   std::uint32_t seed = 0;
   for (const RopeCase& one : rope_cases()) {
-    problems.push_back({one.name, [one, seed] {
-                          return judged(seed, rope_work(one, sizeof(X)), [&] { return RopeProblem<X, CpuMemory>(one).faults(); });
-                        }});
+    const auto solve = [one, seed] {
+      return judged(seed, rope_work(one, sizeof(X)), [&] { return RopeProblem<X, CpuMemory>(one).faults(); });
+    };
+    problems.push_back({one.name, solve});
+    if (one.rows >= kernels::kRopePartials) problems.push_back({one.name + ", on an A100", on_an_a100(solve)});
     seed = (seed + 1) % 4;
   }
   for (int wrong = 0; wrong < 10; ++wrong) problems.push_back({"one buffer is not aligned", [wrong] { return rope_misaligned<X>(wrong); }});

@@ -231,11 +231,12 @@ TEST_CASE("behind a cut the prelude learns through what its calls left in the me
 TEST_CASE("the recorded stream is the RMS after the embedding and after each call") {
   const auto model = test::make_model(looped(), test::build_of(at::kDouble, Path::kReference));
   const Batch batch = test::random_batch(1, 9, 61, 9);
-  std::vector<at::Tensor> rms;
-  model->record_stream(&rms);
+  StreamRms recorder;
+  model->observe(&recorder);
   const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
   const double recorded = model->loss(batch, plan).loss_sum.item<double>();
-  model->record_stream(nullptr);
+  model->observe(nullptr);
+  const std::vector<at::Tensor>& rms = recorder.values();
   REQUIRE(rms.size() == 9);
   CHECK(model->loss(batch, plan).loss_sum.item<double>() == recorded);
   CHECK(rms.size() == 9);
@@ -247,11 +248,11 @@ TEST_CASE("the recorded stream is the RMS after the embedding and after each cal
   CHECK(rms[0].item<double>() == Approx(start.square().mean().sqrt().item<double>()).epsilon(1e-12));
   CHECK(rms[8].item<double>() > rms[0].item<double>());
   // A shorter plan's last state is an earlier one of the longer.
-  std::vector<at::Tensor> shorter;
-  model->record_stream(&shorter);
+  StreamRms shorter;
+  model->observe(&shorter);
   model->logits(batch, DepthPlan::parse("0, (1-2)x2"));
-  model->record_stream(nullptr);
-  CHECK(shorter.back().item<double>() == Approx(rms[5].item<double>()).epsilon(1e-12));
+  model->observe(nullptr);
+  CHECK(shorter.values().back().item<double>() == Approx(rms[5].item<double>()).epsilon(1e-12));
 }
 
 TEST_CASE("cached logits equal uncached ones for every repeat of inference looping") {

@@ -94,7 +94,8 @@ class Counted : public Model {
     tokens += batch.tokens_N.numel();
     return model_->loss(batch, plan);
   }
-  at::Tensor logits(const Batch& batch, const DepthPlan& plan) override { return model_->logits(batch, plan); }
+  at::Tensor stream(const Batch& batch, const DepthPlan& plan) override { return model_->stream(batch, plan); }
+  at::Tensor read_out(const at::Tensor& h_ND) const override { return model_->read_out(h_ND); }
   at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
                     const std::vector<DecodeCache*>& caches) override {
     return model_->decode(tokens_N, lengths, plan, caches);

@@ -257,6 +257,17 @@ class Running(StudyCase):
         self.file("run.yaml", "model: {vocab_size: 64}  # a comment is no setting\n")
         self.assertEqual(self.run_study()[0], 0)
 
+    def test_a_config_that_changes_meanwhile_ends_the_study(self):
+        leave = self.leave_run
+
+        def edit(settings):
+            leave(settings)
+            self.file("run.yaml", "model: {vocab_size: 66}\n")
+
+        with mock.patch.object(self, "leave_run", edit):
+            self.refused(self.run_study(), 2, "run.yaml", "was changed while the study ran")
+        self.assertEqual(len([words for words in self.calls if words[0] == "train"]), 1)
+
     def test_a_damaged_result_is_named(self):
         self.run_study()
         self.file("out/results/grown.seed-1.pretrain.json", '{"format": 1')
