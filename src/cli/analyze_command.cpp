@@ -289,7 +289,7 @@ ExitCode analyze(const AnalyzeArguments& arguments) {
   }
   const at::Device device = pick_device(0);
   const std::filesystem::path folder = checkpoint_folder(arguments.checkpoint);
-  CheckpointModel opened = open_checkpoint_model(folder, device, input.longest(), /*in_fp32=*/true);
+  CheckpointModel opened = open_checkpoint_model(folder, device, input.longest(), "fp32");
   const Subject subject{*opened.model, plan_or(arguments.plan, opened.plan, opened.config.model.blocks), opened.config.model.vocab_size,
                         device};
   check_input(input, arguments, subject.vocab_size);

@@ -3,12 +3,15 @@
 #include <algorithm>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include "checkpoint/store.h"
 #include "checkpoint/tensors.h"
 #include "config/load.h"
+#include "core/clock.h"
 #include "core/errors.h"
+#include "core/text.h"
 #include "run/start.h"
 #include "step/live_model.h"
 
@@ -30,14 +33,18 @@ NamedCheckpoint open_named_checkpoint(const std::filesystem::path& path) {
   return named;
 }
 
-CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions, bool in_fp32) {
+CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions,
+                                      const std::string& precision) {
+  const auto chosen = choice_of<Precision>(precision);
+  if (!precision.empty() && !chosen)
+    throw InputError(fmt::format("--precision: found {}; allowed: {}", in_quotes(precision), fmt::join(all_words<Precision>(), ", ")));
   const auto [folder, checkpoint] = open_named_checkpoint(path);
   const ModelRegistry registry = builtin_registry();
   CheckpointModel out;
   out.config = config_of(checkpoint, folder);
   const NamedTensors weights = tensors_of(checkpoint.model);
   require_finite(weights, folder.string());
-  if (in_fp32) out.config.precision = {};
+  if (chosen) out.config.precision = {*chosen, *chosen};
   const Timeline timeline(out.config);
   out.config.model.blocks = checkpoint.state.blocks;
   const ModelBuild build = model_build(out.config, timeline, device);
@@ -52,6 +59,17 @@ std::shared_ptr<Model> model_without_storage(const RunConfig& config) {
   ModelBuild build;
   build.placement.device = at::kMeta;
   return builtin_registry().make(config.model, build, config.data.sequence_length);
+}
+
+void add_run_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--precision", options.precision, "fp32 | bf16: what to compute in (default: as trained)");
+  command
+      .add_flag("--seconds", options.seconds, "Say on stderr how long the work took without start-up, for programs: a line \"seconds S\"")
+      ->group("");
+}
+
+void RunOptions::say_seconds(double begin) const {
+  if (seconds) fmt::print(stderr, "seconds {:.6f}\n", seconds_now() - begin);
 }
 
 void add_plan_options(CLI::App& command, PlanChoice& choice) {

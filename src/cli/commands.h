@@ -86,9 +86,18 @@ struct CheckpointModel {
   std::unique_ptr<FlatParameters> parameters;
   DepthPlan plan;  // as trained
 };
-// positions: how long a text is expected to be, where that is more than the model was trained on. in_fp32: whatever it was trained in.
+// positions: how long a text is expected to be, where that is more than the model was trained on. precision: what to compute in, a word of
+// precision.compute; empty: as trained.
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions = 0,
-                                      bool in_fp32 = false);
+                                      const std::string& precision = {});
+
+// --precision, for that, and --seconds, with which a command says on stderr how long its work took without start-up, for programs.
+struct RunOptions {
+  std::string precision;
+  bool seconds = false;
+  void say_seconds(double begin) const;
+};
+void add_run_options(CLI::App& command, RunOptions& options);
 
 // The model of a config, its weights without memory: for what its shapes and names tell.
 std::shared_ptr<Model> model_without_storage(const RunConfig& config);

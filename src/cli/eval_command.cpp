@@ -106,24 +106,31 @@ void require_finite(const std::vector<std::vector<double>>& scores, const std::s
 struct EvalArguments {
   std::string checkpoint, items;
   PlanChoice plan;
+  RunOptions run;
+  std::int64_t batch_tokens = kScoringTokens;
   bool progress_lines = false;
 };
 
 ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& arguments) {
   const std::string& file = arguments.items;
+  const double begin = seconds_now();
   const std::string text = read_file(file, 4ull << 30);
   const std::vector<ChoiceItem> items = parse_items(text, file);
   const auto open = [&](const std::filesystem::path& path) {
     // Several ranks need the same one, of which they convince themselves before anything that one of them alone might refuse.
-    if (!ranks.several()) return open_checkpoint_model(path, device, longest_positions(items));
+    if (!ranks.several()) return open_checkpoint_model(path, device, longest_positions(items), arguments.run.precision);
     const std::filesystem::path folder = checkpoint_folder(path);
     ranks.agree("eval", {{"the checkpoint", xxh3_hex(MappedFile(folder / "manifest.json").bytes())},
                          {"the items", xxh3_hex(std::as_bytes(std::span(text)))},
                          {"--plan", in_quotes(arguments.plan.text)},
+                         {"--batch-tokens", std::to_string(arguments.batch_tokens)},
+                         {"--precision", in_quotes(arguments.run.precision)},
                          {"--repeats", std::to_string(arguments.plan.repeats.value_or(0))}});
-    return open_checkpoint_model(folder, device, longest_positions(items));
+    return open_checkpoint_model(folder, device, longest_positions(items), arguments.run.precision);
   };
+  const double read = seconds_now();
   CheckpointModel opened = open(arguments.checkpoint);
+  const double opening = seconds_now() - read;
   const DepthPlan plan = plan_or(arguments.plan, opened.plan, opened.config.model.blocks);
   if (ranks.first() && longest_positions(items) > opened.config.data.sequence_length) {
     fmt::print(stderr, "meristem: note: trained on {} positions; the longest item has {}\n", opened.config.data.sequence_length,
@@ -131,9 +138,10 @@ ExitCode evaluate(Ranks& ranks, at::Device device, const EvalArguments& argument
   }
   const Share own{static_cast<std::size_t>(ranks.rank()), static_cast<std::size_t>(ranks.size())};
   auto scores = score_choices(*opened.model, plan, opened.config.model.vocab_size, items, device, own,
-                              ranks.first() ? show_progress(arguments.progress_lines) : Scored());
+                              ranks.first() ? show_progress(arguments.progress_lines) : Scored(), arguments.batch_tokens);
   join(ranks, device, scores);
   require_finite(scores, file);
+  arguments.run.say_seconds(begin + opening);
   if (!ranks.first()) return ExitCode::kOk;
   for (const auto& item : scores) {
     std::string line;
@@ -152,6 +160,9 @@ void add_eval(CLI::App& app, Action& run) {
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--item-ids", arguments->items, "JSON lines {\"context\": [ids], \"choices\": [[ids], …]}")->required();
   add_plan_options(*command, arguments->plan);
+  add_run_options(*command, arguments->run);
+  add_whole_number(*command, "--batch-tokens", arguments->batch_tokens, "Tokens of a forward pass, about: fewer need less memory", 1,
+                   std::numeric_limits<std::int32_t>::max());
   command
       ->add_flag("--progress-lines", arguments->progress_lines, "Say on stderr how far it is, for programs: lines \"progress DONE TOTAL\"")
       ->group("");

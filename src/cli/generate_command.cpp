@@ -7,9 +7,13 @@
 #include <string>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/commands.h"
+#include "core/clock.h"
 #include "core/errors.h"
+#include "core/file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/generate.h"
 #include "ops/paths.h"
@@ -19,8 +23,9 @@ namespace meristem::cli {
 namespace {
 
 struct GenerateArguments {
-  std::string checkpoint, prompt;
+  std::string checkpoint, prompt, prompts;
   PlanChoice plan;
+  RunOptions run;
   bool serve = false;
   GenerateOptions options;
 };
@@ -29,24 +34,41 @@ class Speaker {
  public:
   explicit Speaker(const GenerateArguments& arguments)
       : device_(pick_device()),
-        opened_(open_checkpoint_model(arguments.checkpoint, device_)),
-        plan_(plan_or(arguments.plan, opened_.plan, opened_.config.model.blocks)) {}
+        opened_(open_checkpoint_model(arguments.checkpoint, device_, 0, arguments.run.precision)),
+        plan_(plan_or(arguments.plan, opened_.plan, opened_.config.model.blocks)) {
+    check_options(arguments.options, vocab_size());
+  }
+  std::int64_t vocab_size() const { return opened_.config.model.vocab_size; }
 
   // Prints the answer's ids, one a line, as they come.
   void answer(const std::vector<std::int32_t>& prompt, const GenerateOptions& options) {
-    const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
-    if (positions > opened_.config.data.sequence_length && !warned_) {
-      fmt::print(stderr, "meristem: note: trained on {} positions; beyond them the text gets worse ({} may be written)\n",
-                 opened_.config.data.sequence_length, positions);
-      warned_ = true;
-    }
-    generate(*opened_.model, plan_, opened_.config.model.vocab_size, prompt, options, device_, [](std::int32_t id) {
+    warn(prompt.size(), options);
+    generate(*opened_.model, plan_, vocab_size(), {prompt}, options, device_, [](std::size_t, std::int32_t id) {
       fmt::print("{}\n", id);
       return std::fflush(stdout) == 0;
     });
   }
 
+  // Prints a line {"prompt": number, "answer": [ids]} when an answer has ended.
+  void answer_all(const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options) {
+    std::size_t longest = 0;
+    for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+    warn(longest, options);
+    generate(*opened_.model, plan_, vocab_size(), prompts, options, device_, {}, [](std::size_t number, const auto& answer) {
+      fmt::print("{{\"prompt\": {}, \"answer\": [{}]}}\n", number, fmt::join(answer, ", "));
+      if (std::fflush(stdout) != 0) throw SystemError("standard output: cannot be written");
+    });
+  }
+
  private:
+  void warn(std::size_t prompt, const GenerateOptions& options) {
+    const std::int64_t positions = static_cast<std::int64_t>(prompt) + options.max_tokens;
+    if (positions <= opened_.config.data.sequence_length || warned_) return;
+    fmt::print(stderr, "meristem: note: trained on {} positions; beyond them the text gets worse ({} may be written)\n",
+               opened_.config.data.sequence_length, positions);
+    warned_ = true;
+  }
+
   at::Device device_;
   CheckpointModel opened_;
   DepthPlan plan_;
@@ -78,8 +100,28 @@ void serve(Speaker& speaker, GenerateOptions options) {
   }
 }
 
+// Lines {"prompt": [ids]}.
+std::vector<std::vector<std::int32_t>> parse_prompts(const std::string& path, std::int64_t vocab_size) {
+  std::vector<std::vector<std::int32_t>> prompts;
+  each_json_line(read_file(path, 4ull << 30), path, [&](const JsonCursor& line) {
+    line.allow_only({"prompt"});
+    prompts.push_back(token_ids(line.at("prompt")));
+    check_prompt(prompts.back(), fmt::format("{}:{}", path, prompts.size()), vocab_size);
+  });
+  if (prompts.empty()) throw InputError(fmt::format("{}: has no prompt", path));
+  return prompts;
+}
+
 ExitCode speak(const GenerateArguments& arguments) {
-  if (arguments.serve == !arguments.prompt.empty()) throw InputError("generate: needs either --prompt-ids or --serve");
+  if (arguments.serve + !arguments.prompt.empty() + !arguments.prompts.empty() != 1)
+    throw InputError("generate: needs one of --prompt-ids, --prompts-ids and --serve");
+  if (!arguments.prompts.empty()) {
+    Speaker speaker(arguments);
+    const double begin = seconds_now();
+    speaker.answer_all(parse_prompts(arguments.prompts, speaker.vocab_size()), arguments.options);
+    arguments.run.say_seconds(begin);
+    return ExitCode::kOk;
+  }
   const auto prompt = arguments.serve ? std::vector<std::int32_t>() : parse_ids(arguments.prompt, "generate: --prompt-ids");
   Speaker speaker(arguments);
   if (arguments.serve) {
@@ -98,6 +140,8 @@ void add_generate(CLI::App& app, Action& run) {
       "generate", "Go on from a prompt of token ids; prints one id a line (scripts/meristem turns text to ids and back)");
   command->add_option("checkpoint", arguments->checkpoint, "Checkpoint or run folder")->required();
   command->add_option("--prompt-ids", arguments->prompt, "Token ids, separated by commas");
+  command->add_option("--prompts-ids", arguments->prompts,
+                      "JSON lines {\"prompt\": [ids]}; prints a line {\"prompt\": number, \"answer\": [ids]} as each ends");
   command->add_flag("--serve", arguments->serve, "Prompts from standard input, a line of ids each; \"end\" follows each answer");
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   GenerateOptions& options = arguments->options;
@@ -106,11 +150,13 @@ void add_generate(CLI::App& app, Action& run) {
   add_whole_number(*command, "--top-k", options.top_k, "Only the k most likely tokens; 0: all", 0, kMost);
   command->add_option("--top-p", options.top_p, "Only the most likely tokens of this mass; 1: all")->capture_default_str();
   add_whole_number(*command, "--seed", options.seed, "Seed of the draws", 0, std::numeric_limits<std::uint64_t>::max());
+  add_whole_number(*command, "--batch", options.batch, "With --prompts-ids: answers that are written at once", 1, kMostAtOnce);
   const auto take_stops = [&options](const std::string& text) {
     for (const std::int32_t id : parse_ids(text, "--stop-id")) options.stop_tokens.push_back(id);
   };
   command->add_option_function<std::string>("--stop-id", take_stops, "Token ids that end the text, separated by commas (default: none)");
   add_plan_options(*command, arguments->plan);
+  add_run_options(*command, arguments->run);
   command->callback([arguments, &run] { run = [arguments] { return speak(*arguments); }; });
 }
 

@@ -37,6 +37,7 @@ DepthModel::DepthModel(const ModelConfig& config, const ModelBuild& build, std::
 
 void DepthModel::grow_rope_table(std::int64_t positions) {
   if (rope_.cos.defined() && rope_.cos.size(0) >= positions) return;
+  if (rope_.cos.defined()) positions = std::max(positions, 2 * rope_.cos.size(0));  // a text may grow token by token
   std::optional<ops::RopeScaling> scaling;
   if (const auto& given = config_.attention.rope_scaling) {
     scaling = {given->factor, given->low_freq_factor, given->high_freq_factor, static_cast<double>(given->original_positions)};
@@ -52,13 +53,15 @@ void DepthModel::make_room_for(const Batch& batch) {
   const ops::Documents& documents = batch.documents;
   std::int64_t longest = 0;
   for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
-    const auto before = documents.beginning_of(d);
-    longest = std::max(longest, documents.lengths[d] + (before ? documents.lengths[static_cast<std::size_t>(*before)] : 0));
+    std::int64_t tokens = documents.lengths[d];
+    for (const std::size_t b : documents.before(d)) tokens += documents.lengths[b];
+    longest = std::max(longest, tokens);
   }
   grow_rope_table(longest);
 }
 
-at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads) {
+at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, const std::vector<DecodeCache*>& caches,
+                           bool counts_loads) {
   LoopRun loop(config_.loop, plan, injection_);
   const auto reads = [this](std::int64_t part) {
     if (before_reading_) before_reading_(part);
@@ -69,6 +72,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   nn::DepthMemory memory;
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
+  const at::Tensor* const asked_A = call.asked_A;
   call.observer = observer_;
   if (observer_ != nullptr) observer_->begins(tokens_N, *call.positions_N);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
@@ -77,8 +81,10 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.block = plan.calls()[static_cast<std::size_t>(r)];
     call.rope = config_.attention.turns(call.block) ? &rope_ : &no_rotation_;
     call.loads_E = counts_loads ? counts_.row(r) : at::Tensor();
-    call.decoding = cache == nullptr ? nullptr : &cache->calls.at(static_cast<std::size_t>(r));
+    call.decoding.clear();
+    for (DecodeCache* cache : caches) call.decoding.push_back(&cache->calls.at(static_cast<std::size_t>(r)));
     reads(call.block);
+    call.asked_A = r + 1 == plan.num_calls() ? asked_A : nullptr;
     if (observer_ != nullptr) h_ND = observer_->entering(call, h_ND);
     const at::Tensor input_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND, input_ND);
@@ -92,7 +98,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
 at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::CallContext& call) const {
   nn::Block block = blocks_.at(static_cast<std::size_t>(index));
   const bool keeps_input_alone = build_.checkpoint_every > 0 && call.depth_index % build_.checkpoint_every == 0;
-  if (keeps_input_alone && at::GradMode::is_enabled() && call.decoding == nullptr) return checkpointed_call(block, h_ND, call);
+  if (keeps_input_alone && at::GradMode::is_enabled() && call.decoding.empty()) return checkpointed_call(block, h_ND, call);
   return block->forward(h_ND, call);
 }
 
@@ -121,20 +127,25 @@ nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  const at::Tensor h_ND = run(batch.tokens_N, plan, call, nullptr, /*counts_loads=*/at::GradMode::is_enabled());
-  return at::GradMode::is_enabled() ? loss_of(h_ND, batch.targets_N) : loss_where_asked(h_ND, batch.targets_N);
+  if (!at::GradMode::is_enabled()) return loss_where_asked(batch, plan, call);
+  return loss_of(run(batch.tokens_N, plan, call, {}, /*counts_loads=*/true), batch.targets_N);
 }
 
 nn::LossSums DepthModel::loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
   return nn::head_loss(norm_->forward(h_ND), head_weight(), targets_N, config_.logit_cap, build_.paths);
 }
 
-// In scoring few tokens have a target, and the head is as expensive as some blocks. Training would pay for it with a wait for the device.
-nn::LossSums DepthModel::loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const {
-  const at::Tensor asked = targets_N.ge(0).nonzero().squeeze(1);
-  if (asked.numel() == targets_N.numel()) return loss_of(h_ND, targets_N);
-  const nn::LossSums some = loss_of(h_ND.index_select(0, asked), targets_N.index_select(0, asked));
-  return {some.loss_sum, at::zeros(targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
+// In scoring few tokens have a target, and the head is as expensive as some blocks; of the last call the others need no more than their
+// keys and values. Training would pay for it with a wait for the device.
+nn::LossSums DepthModel::loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call) {
+  const at::Tensor asked = batch.targets_N.ge(0).nonzero().squeeze(1);
+  if (asked.numel() == batch.targets_N.numel()) return loss_of(run(batch.tokens_N, plan, call), batch.targets_N);
+  // What a token keeps of its way through the depth is there for all rows, and whoever observes the pass wants all of it.
+  if (!config_.depth_attention && observer_ == nullptr) call.asked_A = &asked;
+  at::Tensor h_ND = run(batch.tokens_N, plan, call);
+  if (h_ND.size(0) != asked.numel()) h_ND = h_ND.index_select(0, asked);
+  const nn::LossSums some = loss_of(h_ND, batch.targets_N.index_select(0, asked));
+  return {some.loss_sum, at::zeros(batch.targets_N.sizes(), some.losses_N.options()).index_copy_(0, asked, some.losses_N)};
 }
 
 at::Tensor DepthModel::stream(const Batch& batch, const DepthPlan& plan) {
@@ -143,25 +154,40 @@ at::Tensor DepthModel::stream(const Batch& batch, const DepthPlan& plan) {
   nn::CallContext call;
   call.positions_N = &batch.positions_N;
   call.documents = &documents;
-  return run(batch.tokens_N, plan, call, nullptr);
+  return run(batch.tokens_N, plan, call);
 }
 
 at::Tensor DepthModel::read_out(const at::Tensor& h_ND) const {
   return nn::head_logits(norm_->forward(h_ND), head_weight(), config_.logit_cap);
 }
 
-at::Tensor DepthModel::decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) {
-  torch::NoGradGuard no_grad;
-  if (cache.calls.empty()) cache.calls.resize(plan.calls().size());
-  TORCH_CHECK(cache.calls.size() == plan.calls().size(), "the cache is of ", cache.calls.size(), " calls, the plan has ", plan.num_calls());
-  const std::int64_t count = tokens_t.size(0);
-  grow_rope_table(cache.length + count);
-  const at::Tensor positions = at::arange(cache.length, cache.length + count, tokens_t.options().dtype(at::kInt));
+at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
+                              const std::vector<DecodeCache*>& caches) {
+  const torch::NoGradGuard no_grad;
+  const ops::DecodingRows decoded;
+  std::vector<std::int32_t> positions;
+  std::vector<std::int64_t> last;  // row of each sequence
   nn::CallContext call;
-  call.positions_N = &positions;
-  const at::Tensor h_ND = run(tokens_t, plan, call, &cache);
-  cache.length += count;
-  return read_out(h_ND.narrow(0, count - 1, 1)).squeeze(0);
+  std::int64_t longest = 0;
+  for (std::size_t s = 0; s < caches.size(); ++s) {
+    DecodeCache& cache = *caches[s];
+    if (cache.calls.empty()) cache.calls.resize(plan.calls().size());
+    TORCH_CHECK(cache.calls.size() == plan.calls().size(), "the cache is of ", cache.calls.size(), " calls, the plan has ",
+                plan.num_calls());
+    for (std::int64_t t = 0; t < lengths[s]; ++t) positions.push_back(static_cast<std::int32_t>(cache.length + t));
+    last.push_back(std::ssize(positions) - 1);
+    cache.length += lengths[s];
+    longest = std::max({longest, cache.length, cache.expected});
+    call.expected = std::max(call.expected, cache.expected);
+  }
+  grow_rope_table(longest);
+  const at::Tensor positions_N = torch::tensor(positions, at::kInt).to(tokens_N.device());
+  const ops::Documents documents = ops::Documents{lengths}.on(tokens_N.device());
+  call.positions_N = &positions_N;
+  call.documents = &documents;
+  at::Tensor h_ND = run(tokens_N, plan, call, caches);
+  if (h_ND.size(0) > std::ssize(last)) h_ND = h_ND.index_select(0, torch::tensor(last).to(tokens_N.device()));
+  return read_out(h_ND);
 }
 
 void DepthModel::begin_update(const DepthPlan& plan) {

@@ -21,7 +21,9 @@ class DepthModel : public Model {
   nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor stream(const Batch& batch, const DepthPlan& plan) override;
   at::Tensor read_out(const at::Tensor& h_ND) const override;
-  at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) override;
+  using Model::decode;
+  at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
+                    const std::vector<DecodeCache*>& caches) override;
   void begin_update(const DepthPlan& plan) override;
   at::Tensor expert_counts() const override { return counts_.all(); }
   void after_step(const at::Tensor& updated, const at::Tensor& counts) override;
@@ -32,9 +34,11 @@ class DepthModel : public Model {
   nn::CallCost injection_cost() const override;
 
  private:
-  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, DecodeCache* cache, bool counts_loads = false);
+  // The stream [N, D] behind the last call, or the rows of call.asked_A alone.
+  at::Tensor run(const at::Tensor& tokens_N, const DepthPlan& plan, nn::CallContext call, const std::vector<DecodeCache*>& caches = {},
+                 bool counts_loads = false);
   nn::LossSums loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
-  nn::LossSums loss_where_asked(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
+  nn::LossSums loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
   void grow_rope_table(std::int64_t positions);

@@ -24,7 +24,8 @@ struct Batch {
 // What is kept of one sequence between tokens: for each call of the plan what its mixers keep.
 struct DecodeCache {
   std::vector<std::vector<nn::DecodeState>> calls;
-  std::int64_t length = 0;  // tokens seen
+  std::int64_t length = 0;    // tokens seen
+  std::int64_t expected = 0;  // that it is thought to have in the end: so much room is made at once; 0: nobody knows
 };
 
 // How a model is built: where, in what types, with which kernels.
@@ -46,8 +47,15 @@ class Model : public nn::Module {
   // Logits [N, V] of every token of the batch, uncached. For tests and analysis.
   at::Tensor logits(const Batch& batch, const DepthPlan& plan) { return read_out(stream(batch, plan)); }
 
-  // Feeds `tokens` (int32 [t]) after cache.length earlier ones of the same sequence; returns the last token's logits [V]. No gradient.
-  virtual at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) = 0;
+  // Feeds the next tokens of some sequences: `lengths[s]` of tokens_N (int32) go behind the caches[s]->length earlier ones of sequence s.
+  // Returns the logits of each sequence's last token, [sequences, V]. No gradient. One token each of at most ops::kFewRows sequences: on a
+  // CPU with kernels of our own a sequence's logits do not depend on the others, to the bit (without experts).
+  virtual at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
+                            const std::vector<DecodeCache*>& caches) = 0;
+  // The same of one sequence, [V].
+  at::Tensor decode(const at::Tensor& tokens_t, const DepthPlan& plan, DecodeCache& cache) {
+    return decode(tokens_t, {tokens_t.size(0)}, plan, {&cache}).squeeze(0);
+  }
 
   // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device, and
   // what calls look up by their place in the plan is there before anything is captured.

@@ -1,6 +1,7 @@
 #include "nn/attention.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "nn/depth_attention.h"
 #include "ops/depth_attention.h"
@@ -31,21 +32,43 @@ AttentionImpl::AttentionImpl(const ModelConfig& config, const Placement& placeme
 
 namespace {
 
-// Rows of `kept`, then those of `more`. In place where the memory of `kept`, which is ours, has room behind it; it doubles where it has
-// not, so that a long text is not copied for each of its tokens. `kept` is not read again.
-at::Tensor appended(const at::Tensor& kept, const at::Tensor& more) {
-  constexpr std::int64_t kFewest = 64;
-  const std::int64_t before = kept.defined() ? kept.size(0) : 0, rows = before + more.size(0), columns = more.size(1);
-  const std::int64_t room = kept.defined() ? static_cast<std::int64_t>(kept.storage().nbytes() / kept.itemsize()) / columns : 0;
-  at::Tensor all;
-  if (rows <= room) {
-    all = kept.as_strided({rows, columns}, {columns, 1}, 0);
-  } else {
-    all = at::empty({std::max(kFewest, 2 * rows), columns}, more.options()).narrow(0, 0, rows);
-    if (before > 0) all.narrow(0, 0, before).copy_(kept);
+std::int64_t rows_of_memory(const at::Tensor& kept) {
+  return static_cast<std::int64_t>(kept.storage().nbytes() / kept.itemsize()) / kept.size(1);
+}
+
+// Rows [begin, begin + count) of `from` become those of `to` from row `at` on.
+void copy_rows(const at::Tensor& from, std::int64_t begin, std::int64_t count, const at::Tensor& to, std::int64_t at) {
+  if (!from.is_cpu() || count > 4 || from.stride(1) != 1) {
+    to.narrow(0, at, count).copy_(from.narrow(0, begin, count));
+    return;
   }
-  all.narrow(0, before, more.size(0)).copy_(more);
-  return all;
+  const auto item = static_cast<std::int64_t>(from.itemsize());  // of one row LibTorch's copy takes longer to begin than to copy
+  for (std::int64_t r = 0; r < count; ++r) {
+    std::memcpy(static_cast<char*>(to.data_ptr()) + (at + r) * to.size(1) * item,
+                static_cast<const char*>(from.data_ptr()) + (begin + r) * from.stride(0) * item,
+                static_cast<std::size_t>(to.size(1) * item));
+  }
+}
+
+// `kept` becomes its last `before` rows and then `count` rows of `more` from `begin` on: in place where its memory, which is ours alone,
+// has room behind it, at the memory's front where that is free by now; else in memory for `room` rows, twice as many as there are at least,
+// so that a long text is not copied for each of its tokens.
+void append(at::Tensor& kept, std::int64_t before, const at::Tensor& more, std::int64_t begin, std::int64_t count, std::int64_t room) {
+  constexpr std::int64_t kFewest = 64;
+  const std::int64_t columns = more.size(1), rows = before + count;
+  if (!kept.defined()) kept = at::empty({std::max({kFewest, room, rows}), columns}, more.options()).narrow(0, 0, 0);
+  std::int64_t first = kept.storage_offset() / columns + kept.size(0) - before;
+  if (first + rows > rows_of_memory(kept)) {
+    const bool to_the_front = first >= before && rows <= rows_of_memory(kept);
+    const at::Tensor memory = to_the_front ? kept : at::empty({std::max({kFewest, room, 2 * rows}), columns}, more.options());
+    const at::Tensor moved = memory.as_strided({rows, columns}, {columns, 1}, 0);
+    copy_rows(kept, kept.size(0) - before, before, moved, 0);
+    kept = moved;
+    first = 0;
+  }
+  kept.unsafeGetTensorImpl()->set_storage_offset(first * columns);
+  kept.unsafeGetTensorImpl()->set_sizes_contiguous({rows, columns});
+  copy_rows(more, begin, count, kept, before);
 }
 
 }  // namespace
@@ -79,7 +102,8 @@ at::Tensor AttentionImpl::mixed_values(const at::Tensor& q, const at::Tensor& k,
 at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) const {
   if (depth_ != Depth::kJoint) {
     const ops::HeadShape shape = shape_of(call.block);
-    return ops::causal_attention(qkv_NC, shape, *call.documents, paths_.attention_of(shape.window));
+    return ops::causal_attention(qkv_NC, shape, call.asked_A == nullptr ? *call.documents : call.documents->read_at(*call.asked_A),
+                                 paths_.attention_of(shape.window));
   }
   const DepthMemory& memory = *call.memory;
   const std::size_t entries = memory.keys.size();
@@ -91,20 +115,22 @@ at::Tensor AttentionImpl::attend(const at::Tensor& qkv_NC, CallContext& call) co
 }
 
 at::Tensor AttentionImpl::attend_cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, CallContext& call) const {
-  // Keys and values of the sequence so far, [S, G*K] each; with a window those that these tokens see.
-  DecodeState& seen = *call.state;
+  // Of each sequence so far its keys and values, [S, G*K] each; with a window those that these tokens see.
   const ops::HeadShape shape = shape_of(call.block);
-  seen.resize(2);
-  for (std::size_t i = 0; i < 2; ++i) {
-    const at::Tensor& more = i == 0 ? k : v;
-    if (seen[i].defined() && shape.window > 0 && seen[i].size(0) >= shape.window) {
-      seen[i] = at::cat({seen[i].narrow(0, seen[i].size(0) - (shape.window - 1), shape.window - 1), more});
-    } else {
-      seen[i] = appended(seen[i], more);
-    }
+  const std::vector<std::int64_t>& lengths = call.documents->lengths;
+  std::vector<ops::KeptRows> seen;
+  std::int64_t begin = 0;
+  for (std::size_t d = 0; d < lengths.size(); begin += lengths[d++]) {
+    DecodeState& kept = *call.states[d];
+    kept.resize(2);
+    const std::int64_t rows = kept[0].defined() ? kept[0].size(0) : 0, before = shape.window == 0 ? rows : std::min(rows, shape.window - 1);
+    const std::int64_t most = shape.window == 0 ? call.expected : std::min(call.expected, 2 * shape.window + lengths[d]);
+    append(kept[0], before, k, begin, lengths[d], most);
+    append(kept[1], before, v, begin, lengths[d], most);
+    seen.push_back({kept[0], kept[1]});
   }
-  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen[0], seen[1], shape, paths_.attention_of(shape.window));
-  return ops::cached_joint_attention(q, seen[0], seen[1], call.memory->keys, call.memory->values, shape, paths_.depth_attention);
+  if (depth_ != Depth::kJoint) return ops::cached_attention(q, seen, shape, *call.documents, paths_.attention_of(shape.window));
+  return ops::cached_joint_attention(q, seen, call.memory->keys, call.memory->values, shape, *call.documents, paths_.depth_attention);
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
@@ -113,14 +139,14 @@ at::Tensor AttentionImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   at::Tensor value = parts[2];
   if (depth_ == Depth::kValues) {
     value = mixed_values(parts[0], parts[1], parts[2], call);
-    if (call.state == nullptr) qkv = at::cat({parts[0], parts[1], value}, 1);
+    if (call.states.empty()) qkv = at::cat({parts[0], parts[1], value}, 1);
   }
-  const at::Tensor attended = call.state == nullptr ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);
+  const at::Tensor attended = call.states.empty() ? attend(qkv, call) : attend_cached(parts[0], parts[1], value, call);
   if (depth_ == Depth::kJoint) {
     call.memory->keys.push_back(parts[1]);
     call.memory->values.push_back(value);
   }
-  return output_->forward(attended);
+  return output_->forward(call.asked_A == nullptr ? attended : attended.index_select(0, *call.asked_A));
 }
 
 CallCost AttentionImpl::cost(const CallPlace& place) const {

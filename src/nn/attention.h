@@ -22,6 +22,7 @@ class AttentionImpl : public Mixer {
   at::Tensor forward(const at::Tensor& h_ND, CallContext& call) override;
   CallCost cost(const CallPlace& place) const override;
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "Attention", ""}; }
 
  private:

@@ -24,11 +24,37 @@ at::Tensor BlockImpl::added(std::size_t i, const at::Tensor& h_ND, const at::Ten
   return both.sum;
 }
 
+// A mixer that knows of one sequence alone. What it would leave in the memory of the depth is not joined: it must leave nothing there.
+at::Tensor BlockImpl::decode_one_by_one(Mixer& mixer, const at::Tensor& h_ND, const CallContext& call) const {
+  std::vector<at::Tensor> updates;
+  std::int64_t begin = 0;
+  for (std::size_t d = 0; d < call.states.size(); ++d) {
+    const std::int64_t tokens = call.documents->lengths[d];
+    const at::Tensor positions = call.positions_N->narrow(0, begin, tokens);
+    const ops::Documents document = ops::Documents{{tokens}}.on(h_ND.device());
+    CallContext one = call;
+    one.positions_N = &positions;
+    one.documents = &document;
+    one.states = {call.states[d]};
+    one.state = call.states[d];
+    if (call.normed_ND.defined()) one.normed_ND = call.normed_ND.narrow(0, begin, tokens);
+    updates.push_back(mixer.forward(h_ND.narrow(0, begin, tokens), one));
+    begin += tokens;
+  }
+  return at::cat(updates);
+}
+
 at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
-  if (call.decoding != nullptr) call.decoding->resize(mixers_.size());
+  for (std::vector<DecodeState>* kept : call.decoding) kept->resize(mixers_.size());
+  call.states.resize(call.decoding.size());
   for (std::size_t i = 0; i < mixers_.size(); ++i) {
-    call.state = call.decoding == nullptr ? nullptr : &(*call.decoding)[i];
-    const at::Tensor before_ND = h_ND, update_ND = mixers_[i]->forward(h_ND, call).to(h_ND.scalar_type());
+    for (std::size_t d = 0; d < call.decoding.size(); ++d) call.states[d] = &(*call.decoding[d])[i];
+    call.state = call.states.empty() ? nullptr : call.states.front();
+    const bool one_by_one = call.states.size() > 1 && !mixers_[i]->decodes_together();
+    const at::Tensor update_ND =
+        (one_by_one ? decode_one_by_one(*mixers_[i], h_ND, call) : mixers_[i]->forward(h_ND, call)).to(h_ND.scalar_type());
+    if (update_ND.size(0) != h_ND.size(0)) h_ND = h_ND.index_select(0, *call.asked_A);
+    const at::Tensor before_ND = h_ND;
     switch (norm_) {
       case Norm::kPre: h_ND = added(i, h_ND, update_ND, call); break;
       case Norm::kPost:

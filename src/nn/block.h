@@ -20,7 +20,7 @@ class BlockImpl : public Module {
   // Mixers by name ("attention", "feed_forward"), in the order in which they run. The name is part of the parameters' names.
   BlockImpl(const ModelConfig& config, const Placement& placement, const ops::Paths& paths,
             std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
-  // h_ND -> h_ND, of the residual type.
+  // h_ND -> h_ND, of the residual type; where the call asks for some rows alone, either those or all.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
   void prepare(std::int64_t calls);  // as Mixer has it, of all mixers
   CallCost cost(const CallPlace& place) const;
@@ -32,6 +32,7 @@ class BlockImpl : public Module {
  private:
   // h + update, what mixer i returned; where the next mixer begins with a norm, that is worked out with the sum.
   at::Tensor added(std::size_t i, const at::Tensor& h_ND, const at::Tensor& update_ND, CallContext& call) const;
+  at::Tensor decode_one_by_one(Mixer& mixer, const at::Tensor& h_ND, const CallContext& call) const;
 
   std::vector<std::shared_ptr<Mixer>> mixers_;
   std::vector<std::string> names_;  // of the mixers

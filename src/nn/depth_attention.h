@@ -23,6 +23,7 @@ class DepthAttentionImpl : public Mixer {
   CallCost cost(const CallPlace& place) const override;
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   void prepare(std::int64_t calls) override;
+  bool decodes_together() const override { return true; }
   ModelPart part() const override { return {"", "DepthAttention", ""}; }
 
  private:

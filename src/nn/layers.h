@@ -108,7 +108,7 @@ inline LossSums head_loss(const at::Tensor& h_ND, const at::Tensor& weight_VD, c
 
 // [N, V] of the compute type.
 inline at::Tensor head_logits(const at::Tensor& h_ND, const at::Tensor& weight_VD, double logit_cap) {
-  const at::Tensor logits = at::linear(h_ND, weight_VD);
+  const at::Tensor logits = ops::linear(h_ND, weight_VD, {}, ops::Path::kLibrary);
   return logit_cap > 0 ? (logits / logit_cap).tanh() * logit_cap : logits;
 }
 

@@ -51,11 +51,20 @@ struct CallContext {
   const at::Tensor* positions_N = nullptr;    // int32, restarting at each document
   const ops::Documents* documents = nullptr;  // training and prefill
   const ops::RopeTable* rope = nullptr;
-  std::vector<DecodeState>* decoding = nullptr;  // of this call, one a mixer of the block; null: whole sequences
-  DecodeState* state = nullptr;                  // of the mixer that runs, where `decoding`
-  at::Tensor normed_ND;                          // what its input_norm() makes of its input, where the block has it already
-  DepthMemory* memory = nullptr;                 // one object for all calls of a forward pass
+  // While decoding, of this call: for each document, which is the next part of a sequence, what that sequence keeps, one a mixer of the
+  // block. Empty: whole sequences.
+  std::vector<std::vector<DecodeState>*> decoding;
+  // Of the mixer that runs, where decoding: of each document, and of the document where there is one, which is all that a mixer meets that
+  // does not decode_together().
+  std::vector<DecodeState*> states;
+  DecodeState* state = nullptr;
+  at::Tensor normed_ND;           // what its input_norm() makes of its input, where the block has it already
+  std::int64_t expected = 0;      // tokens that a sequence is thought to have in the end; 0: nobody knows
+  DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
   CallObserver* observer = nullptr;
+  // int64, ascending: the only rows of the call's result that anybody reads; null: all. Sequence attention, to which the others are of use,
+  // may return these alone, and so does the block from there on.
+  const at::Tensor* asked_A = nullptr;
   at::Tensor loads_E;  // int64: experts add their tokens' choices; undefined in evaluation and where a call is computed again
 };
 
@@ -128,13 +137,15 @@ class InputNormImpl;
 
 class Mixer : public Module {
  public:
-  // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type.
+  // h_ND: the residual stream [N, D]. Returns the contribution [N, D] to add to it, of the compute type; see CallContext::asked_A.
   virtual at::Tensor forward(const at::Tensor& h_ND, CallContext& call) = 0;
   // The norm that forward begins with, given call.normed_ND: the block can do it along with the addition before. Null: there is none.
   virtual const InputNormImpl* input_norm() const { return nullptr; }
   // Makes what forward looks up by depth, for plans of so many calls: a captured graph must not be the first to do so.
   virtual void prepare(std::int64_t /*calls*/) {}
   virtual CallCost cost(const CallPlace& place) const = 0;
+  // Whether it decodes several sequences in one go, by call.states. Else it is given one after the other.
+  virtual bool decodes_together() const { return false; }
   // Its class in an export by code, without its name in the block.
   virtual ModelPart part() const { return {}; }
   // How many experts the mixer chooses among; 0: it is no such mixer.

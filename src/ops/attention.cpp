@@ -74,7 +74,7 @@ at::Tensor attend_block(const at::Tensor& q, const at::Tensor& k, const at::Tens
 
 at::Tensor offsets_of(const std::vector<std::int64_t>& lengths, at::Device device) { return Documents{lengths}.on(device).offsets; }
 
-// Rows of the documents' texts, each behind its beginning, and their lengths. Forward alone: the index is made on the host.
+// Rows of the documents' texts, each behind its beginnings, and their lengths. Forward alone: the index is made on the host.
 std::pair<at::Tensor, std::vector<std::int64_t>> rows_with_beginnings(const Documents& documents) {
   std::vector<std::int64_t> starts{0}, rows, lengths;
   for (const std::int64_t length : documents.lengths) starts.push_back(starts.back() + length);
@@ -83,7 +83,7 @@ std::pair<at::Tensor, std::vector<std::int64_t>> rows_with_beginnings(const Docu
   };
   for (std::size_t d = 0; d < documents.lengths.size(); ++d) {
     const std::size_t before = rows.size();
-    if (const auto beginning = documents.beginning_of(d)) append(static_cast<std::size_t>(*beginning));
+    for (const std::size_t b : documents.before(d)) append(b);
     append(d);
     lengths.push_back(static_cast<std::int64_t>(rows.size() - before));
   }
@@ -200,6 +200,21 @@ Documents Documents::on(at::Device device) const {
   return there;
 }
 
+Documents Documents::read_at(const at::Tensor& rows) const {
+  Documents marked = *this;
+  marked.unread.clear();
+  if (!rows.is_cpu()) return marked;  // the host would wait, and no kernel there asks
+  const auto* next = rows.data_ptr<std::int64_t>();
+  const auto* const last = next + rows.numel();
+  std::int64_t end = 0;
+  for (const std::int64_t length : lengths) {
+    end += length;
+    marked.unread.push_back(next == last || *next >= end ? 1 : 0);
+    while (next != last && *next < end) ++next;
+  }
+  return marked;
+}
+
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path) {
   TORCH_CHECK(qkv_NC.dim() == 2 && qkv_NC.size(1) == shape.columns(), "attention: qkv is ", qkv_NC.sizes(), ", expected [N, ",
               shape.columns(), "]");
@@ -220,21 +235,34 @@ at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, co
   std::vector<at::Tensor> out;
   out.reserve(q.size());
   for (std::size_t i = 0; i < q.size(); ++i) {
-    const auto beginning = documents.beginning_of(i);
+    const auto before = documents.before(i);
     const auto seen = [&](const std::vector<at::Tensor>& x) {
-      return beginning ? at::cat({x[static_cast<std::size_t>(*beginning)], x[i]}) : x[i];
+      std::vector<at::Tensor> rows;
+      for (const std::size_t b : before) rows.push_back(x[b]);
+      rows.push_back(x[i]);
+      return at::cat(rows);
     };
     out.push_back(attend_block(q[i], seen(k), seen(v), shape, 1, path));
   }
   return at::cat(out);
 }
 
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path) {
-  if (path != Path::kReference && q.is_cuda() &&
-      flash_takes(q.scalar_type(), shape)) {  // its keys grow by one a token: never a plan for each
-    return flash_cached_attention(flash_of_library, q, k, v, shape);
+at::Tensor cached_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                            Path path) {
+  if (path == Path::kFused && q_NC.is_cpu()) {
+    const at::Tensor out = at::empty({q_NC.size(0), shape.query_columns()}, q_NC.options());
+    cached_attention_cpu(q_NC, kept, shape, documents, out);
+    return out;
   }
-  return attend_block(q, k, v, shape, 1, path);
+  // The library's keys grow by one a token: never a plan for each.
+  const bool flash = path != Path::kReference && q_NC.is_cuda() && flash_takes(q_NC.scalar_type(), shape);
+  std::vector<at::Tensor> out;
+  const auto q = q_NC.split_with_sizes(documents.lengths);
+  for (std::size_t d = 0; d < q.size(); ++d) {
+    out.push_back(flash ? flash_cached_attention(flash_of_library, q[d], kept[d].keys, kept[d].values, shape)
+                        : attend_block(q[d], kept[d].keys, kept[d].values, shape, 1, path));
+  }
+  return out.size() == 1 ? out[0] : at::cat(out);
 }
 
 }  // namespace meristem::ops

@@ -20,16 +20,21 @@ struct Documents {
   // int32 [documents + 1 or more], on the batch's device: the documents' starts, then N, as often as wanted (empty documents). Our own
   // kernels read them. Undefined until the batch brings them along or on() makes them.
   at::Tensor offsets = {};
-  // Of each document the one whose tokens stand before its own, so that several share a beginning which is computed once; -1: none. Empty:
-  // no document has one. Forward alone. A beginning has none itself.
+  // Of each document the earlier one whose tokens stand before its own, and before those what stands before that one, so that several share
+  // a beginning which is computed once; -1: none. Empty: no document has one. Forward alone.
   std::vector<std::int64_t> beginnings = {};
   // No document is longer; 0: the lengths say so. A captured graph knows no lengths.
   std::int64_t longest = 0;
   // Each document is a whole row of a run's batches, so their shape comes again and again. A library may then plan ahead for it.
   bool whole_rows = false;
+  // Forward alone, of each document: whether nobody reads its rows of the result, which may then hold anything. Empty: all are read.
+  std::vector<char> unread = {};
 
   // With offsets on `device`: those of the batch, else made from the lengths, a copy from the host. A model asks once a batch.
   Documents on(at::Device device) const;
+
+  // The same, where of the result these rows alone are read: int64, ascending.
+  Documents read_at(const at::Tensor& rows) const;
 
   static Documents uniform(std::int64_t count, std::int64_t length) {
     return {std::vector<std::int64_t>(static_cast<std::size_t>(count), length)};
@@ -40,9 +45,12 @@ struct Documents {
     }
     return !lengths.empty();
   }
-  // Of document d; empty where nothing stands before it.
-  std::optional<std::int64_t> beginning_of(std::size_t d) const {
-    return beginnings.empty() || beginnings[d] < 0 ? std::nullopt : std::optional(beginnings[d]);
+  // What stands before document d, in the order of the text.
+  std::vector<std::size_t> before(std::size_t d) const {
+    std::vector<std::size_t> documents;
+    for (std::int64_t b = beginnings.empty() ? -1 : beginnings[d]; b >= 0; b = beginnings[static_cast<std::size_t>(b)])
+      documents.insert(documents.begin(), static_cast<std::size_t>(b));
+    return documents;
   }
 };
 
@@ -53,9 +61,15 @@ struct Documents {
 // that it sees, only where whole_rows says that the shape stays.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
-// Decoding: t new queries q [t, H*K] see the S >= t last keys and values [S, G*K] of one sequence, query i up to key S - t + i, and with a
-// window no further back than that. No gradient.
-// Our own kernel is for whole sequences: kFused decodes by the library.
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const HeadShape& shape, Path path);
+// What is kept of one sequence: keys and values of its last S tokens, [S, G*K] each, rows without gaps.
+struct KeptRows {
+  at::Tensor keys, values;
+};
+
+// Decoding: the t new tokens of each document, whose queries are its rows of q_NC [N, H*K], are the last of the S >= t that its sequence
+// keeps; query i sees them up to key S - t + i, and with a window no further back than that. Returns [N, H*K]. No gradient. kFused on a
+// CPU: one token of each document is our own kernel for it, whose bits do not depend on the other documents; on a GPU it is the library.
+at::Tensor cached_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                            Path path);
 
 }  // namespace meristem::ops

@@ -31,6 +31,10 @@ extern const AttentionPasses kAttentionPassesCpu;
 // kernels/attention: bfloat16, head dims 64 and 128.
 extern const AttentionPasses kAttentionPassesCuda;
 
+// cached_attention on the CPU.
+void cached_attention_cpu(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
+                          const at::Tensor& out);
+
 // causal_attention by these passes, keeping qkv, the result and its log-sum-exp for backward.
 at::Tensor fused_attention(const AttentionPasses& passes, const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents);
 

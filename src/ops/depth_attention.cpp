@@ -100,10 +100,10 @@ std::vector<OwnPart> parts_of_documents(const at::Tensor& qkv_NC, const HeadShap
     const std::int64_t begin = begins[d], length = documents.lengths[d];
     const auto own = [&](std::size_t i) { return parts[i].narrow(0, begin, length); };
     const auto seen = [&](std::size_t i) {
-      const auto before = documents.beginning_of(d);
-      if (!before) return own(i);
-      const auto b = static_cast<std::size_t>(*before);
-      return at::cat({parts[i].narrow(0, begins[b], documents.lengths[b]), own(i)});
+      std::vector<at::Tensor> rows;
+      for (const std::size_t b : documents.before(d)) rows.push_back(parts[i].narrow(0, begins[b], documents.lengths[b]));
+      rows.push_back(own(i));
+      return at::cat(rows);
     };
     out.push_back({begin, length, own(0), seen(1), seen(2)});
   }
@@ -290,10 +290,18 @@ at::Tensor joint_depth_weights(const at::Tensor& qkv_NC, const Entries& keys, co
   return at::cat(out);
 }
 
-at::Tensor cached_joint_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Entries& keys, const Entries& values,
-                                  const HeadShape& shape, Path) {
-  check_entries(q, keys, values, shape);
-  return joint_softmax(q, k, v, keys, values, shape);
+at::Tensor cached_joint_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const Entries& keys, const Entries& values,
+                                  const HeadShape& shape, const Documents& documents, Path) {
+  check_entries(q_NC, keys, values, shape);
+  std::vector<at::Tensor> out;
+  std::int64_t begin = 0;
+  for (std::size_t d = 0; d < kept.size(); ++d) {
+    const std::int64_t length = documents.lengths[d];
+    out.push_back(joint_softmax(q_NC.narrow(0, begin, length), kept[d].keys, kept[d].values, narrowed(keys, begin, length),
+                                narrowed(values, begin, length), shape));
+    begin += length;
+  }
+  return out.size() == 1 ? out[0] : at::cat(out);
 }
 
 }  // namespace meristem::ops

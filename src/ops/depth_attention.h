@@ -46,8 +46,8 @@ at::Tensor joint_attention(const at::Tensor& qkv_NC, const std::vector<at::Tenso
 at::Tensor joint_depth_weights(const at::Tensor& qkv_NC, const std::vector<at::Tensor>& keys, const HeadShape& shape,
                                const Documents& documents);
 
-// Decoding: cached_attention with the t queries' own depth entries, [t, G*K] each. No gradient.
-at::Tensor cached_joint_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<at::Tensor>& keys,
-                                  const std::vector<at::Tensor>& values, const HeadShape& shape, Path path);
+// Decoding: cached_attention with the queries' own depth entries, [N, G*K] each. No gradient.
+at::Tensor cached_joint_attention(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const std::vector<at::Tensor>& keys,
+                                  const std::vector<at::Tensor>& values, const HeadShape& shape, const Documents& documents, Path path);
 
 }  // namespace meristem::ops

@@ -8,6 +8,7 @@
 #include <torch/torch.h>
 
 #include "meristem_kernels/experts.h"
+#include "ops/few_rows.h"
 #include "ops/launch.h"
 #include "ops/linear.h"
 #include "ops/products.h"
@@ -73,7 +74,12 @@ class GroupedLinear : public torch::autograd::Function<GroupedLinear> {
     }
     for_groups(ends, x_MI.is_cpu(), [&](std::int64_t e, std::int64_t begin, std::int64_t count) {
       at::Tensor y = y_MO.narrow(0, begin, count);
-      at::mm_out(y, x_MI.narrow(0, begin, count), weight_EOI[e].t());
+      const at::Tensor x = x_MI.narrow(0, begin, count), weight = weight_EOI[e];
+      if (are_few_rows(x, weight)) {
+        multiply_few_rows_out(x, weight, y);
+      } else {
+        at::mm_out(y, x, weight.t());
+      }
     });
     return y_MO;
   }

@@ -31,6 +31,7 @@ inline std::uint16_t* words(const at::Tensor& t) { return data_of<std::uint16_t>
 // thread count gives the same bits.
 template <class Body>
 void parallel_chunks(std::int64_t rows, std::int64_t chunks, const Body& body) {
+  if (rows == 1) return body(std::int64_t{0}, std::int64_t{0}, std::int64_t{1});  // a token that is decoded: no thread is woken
   const std::int64_t size = (rows + chunks - 1) / std::max<std::int64_t>(chunks, 1);
   at::parallel_for(0, chunks, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t c = first; c < last; ++c) {

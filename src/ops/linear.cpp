@@ -4,6 +4,7 @@
 
 #include <torch/torch.h>
 
+#include "ops/few_rows.h"
 #include "ops/launch.h"
 #include "ops/products.h"
 
@@ -96,6 +97,7 @@ at::Tensor gradient_sum(const at::Tensor& parameter) {
 }
 
 at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at::Tensor& bias_O, Path path) {
+  if (are_few_rows(x_NI, weight_OI)) return multiply_few_rows(x_NI, weight_OI, bias_O);
   const std::int64_t out = weight_OI.size(0), in = weight_OI.size(1);
   if (path == Path::kFused && x_NI.size(0) >= kFewestRows && multiplies(x_NI, in) && multiplies(x_NI, out)) {
     const at::Tensor y_NO = FusedLinear::apply(x_NI, weight_OI);

@@ -77,7 +77,7 @@ void write_sample(Model& model, const DepthPlan& plan, const RunConfig& config, 
   options.temperature = 0.8;
   options.top_p = 0.95;
   options.seed = static_cast<std::uint64_t>(config.run.seed);
-  const auto ids = generate(model, plan, config.model.vocab_size, prompt, options, device, {});
+  const auto ids = generate(model, plan, config.model.vocab_size, {prompt}, options, device).front();
   const nlohmann::json sample{{"step", step}, {"prompt_ids", prompt}, {"ids", ids}};
   write_file_durably(folder.samples() / fmt::format("step-{:010}.json", step), sample.dump() + "\n");
 }

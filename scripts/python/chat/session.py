@@ -130,7 +130,7 @@ def template_of(arguments, tokenizer_path, tokens):
 
 @reported
 def main(argv):
-    parser = Parser(prog="meristem generate --chat", passes_on="generate", keeps_back=("--prompt-ids", "--serve", "--stop-id"),
+    parser = Parser(prog="meristem generate --chat", passes_on="generate", keeps_back=("--prompt-ids", "--prompts-ids", "--batch", "--serve", "--stop-id"),
                     description="Talk with a trained model.", epilog=HELP)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run folder (its newest checkpoint)")
     parser.add_argument("--chat", action="store_true", required=True)
@@ -140,7 +140,7 @@ def main(argv):
                         "else the one beside the tokenizer)")
     add_bos_argument(parser)
     arguments, options = parser.parse_known_args(argv)
-    if any(option.split("=")[0] in ("--prompt", "--prompt-ids", "--stop-id") for option in options):
+    if any(option.split("=")[0] in ("--prompt", "--prompts", "--prompt-ids", "--prompts-ids", "--stop-id") for option in options):
         raise UserError("--chat takes what you say from the input; --prompt, --prompt-ids and --stop-id do not go with it")
     if not arguments.checkpoint.exists():
         raise UserError(f"{arguments.checkpoint}: no such checkpoint or run folder")

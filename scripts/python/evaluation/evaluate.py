@@ -163,7 +163,7 @@ def evaluate(arguments, tokenizer, begin, ends):
         if is_first_rank():
             say_lost(tokenizer, ((task.place(number), item.context + choice) for task in tasks for number, item in enumerate(task.items) for choice in item.choices))
         places = [task.place(number) for task in tasks for number in range(len(task.items))]
-        depth = [word for name in ("plan", "repeats") if (value := getattr(arguments, name)) is not None for word in (f"--{name}", str(value))]
+        depth = [word for name in ("plan", "repeats", "precision") if (value := getattr(arguments, name)) is not None for word in (f"--{name}", str(value))]
         scores = log_likelihoods(arguments.checkpoint, path, depth, arguments.nproc, places.__getitem__)
     if not is_first_rank():
         return results
@@ -183,6 +183,7 @@ def parse(argv):
     parser.add_argument("--seed", type=int, default=42, help="seed of the items and of the bootstrap")
     parser.add_argument("--plan", help='depth plan, e.g. "0-9, (10-13)x2, 14-23"; semicolons will do for commas (default: as trained)')
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds of the plan's one loop (default: as the plan says)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="what to compute in (default: as trained)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the checkpoint does not say")
     add_bos_argument(parser)
     parser.add_argument("--nproc", type=int, metavar="N", help="share the items out over N ranks on this machine: GPUs, or processes on its cores")
@@ -209,6 +210,6 @@ def main(argv):
         return 0
     print(table(results))
     if arguments.json:
-        document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "repeats": arguments.repeats, "seed": arguments.seed, "results": results}
+        document = {"checkpoint": str(arguments.checkpoint), "plan": arguments.plan, "repeats": arguments.repeats, "precision": arguments.precision, "seed": arguments.seed, "results": results}
         publish(arguments.json, lambda beside: beside.write_text(json.dumps(document, indent=1) + "\n"))
     return 0

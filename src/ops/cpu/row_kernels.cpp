@@ -274,6 +274,7 @@ void combine_rows_backward(const X* dy, const X* rows, const std::int32_t* place
 
 #include "ops/cpu/attention.inc"
 
+#include "ops/cpu/few_rows.inc"
 #include "ops/cpu/matrices.inc"
 
 template <class X>
@@ -296,7 +297,9 @@ constexpr TypedKernels<X> typed() {
           pack_left<X>,
           pack_right<X>,
           multiply_matrices<X>,
-          kMatrixScratch};
+          kMatrixScratch,
+          few_rows<X>,
+          attention_row<X>};
 }
 
 }  // namespace

@@ -34,17 +34,23 @@ struct DepthGradient {
 };
 
 // Attention of one document for the query heads that share one key head (ops/attention.h): q holds group * head_dim columns a row, k and v
-// head_dim. window: 0, or how many tokens one sees. prior: tokens before the document's own, which all of these see, as far as the window
-// goes; forward alone.
+// head_dim. window: 0, or how many tokens one sees. prior: tokens before the document's own, all pieces together, which all of these see,
+// as far as the window goes; forward alone.
 struct AttentionShape {
   std::int64_t tokens, group, head_dim, window;
   float scale;
   std::int64_t prior = 0;
 };
 template <class X>
+struct PriorRows {
+  Rows<X> k, v;
+  std::int64_t tokens;
+};
+template <class X>
 struct AttentionRows {
   Rows<X> q, k, v;
-  Rows<X> prior_k = {}, prior_v = {};
+  const PriorRows<X>* prior = nullptr;
+  std::int64_t priors = 0;  // pieces
 };
 // The logarithm of the softmax's sum for a token and a head of the group.
 template <class F>
@@ -65,6 +71,10 @@ struct MatrixProduct {
   Rows<X> out;
   Rows<float> sum;
 };
+
+constexpr std::int64_t attention_row_scratch(const AttentionShape& shape, std::int64_t keys) {
+  return 4 * (shape.group * (shape.head_dim + keys) + shape.head_dim) + 3 * 64;
+}
 
 template <class X>
 struct TypedKernels {
@@ -115,6 +125,13 @@ struct TypedKernels {
   // The block of C from `row` and `column` on. scratch: matrix_scratch bytes, 64-byte aligned.
   void (*multiply_matrices)(const MatrixProduct<X>& product, std::int64_t row, std::int64_t column, void* scratch);
   std::int64_t matrix_scratch;
+  // Decoding (cpu/few_rows.inc), where a row's bits do not depend on how many there are. Columns [first, last) of y [rows, .] = x W^T; x
+  // [rows, depth], w [., depth] without gaps.
+  void (*few_rows)(Rows<const X> x, std::int64_t rows, const X* w, std::int64_t depth, Rows<X> y, std::int64_t first, std::int64_t last);
+  // One token's queries q [group*head_dim] of a key head against `keys` keys and values; out as q. shape: group, head_dim and scale.
+  // scratch: attention_row_scratch(shape, keys) bytes, 64-byte aligned.
+  void (*attention_row)(const X* q, Rows<const X> k, Rows<const X> v, std::int64_t keys, X* out, const AttentionShape& shape,
+                        void* scratch);
 };
 
 struct RowKernels {

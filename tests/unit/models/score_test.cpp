@@ -72,6 +72,75 @@ TEST_CASE("choices that share a context score as if each were alone, in every ar
   }
 }
 
+namespace {
+
+// Items with nested common beginnings: of no tokens, of few, of many, of all.
+std::vector<ChoiceItem> items_that_begin_alike() {
+  std::vector<std::int32_t> long_text;
+  for (std::int32_t t = 0; t < 40; ++t) long_text.push_back((7 * t + 3) % 61);
+  const auto item = [&](std::size_t common, std::vector<std::int32_t> own) {
+    own.insert(own.begin(), long_text.begin(), long_text.begin() + static_cast<std::ptrdiff_t>(common));
+    return ChoiceItem{own, {{4}, {5, 6, 7}, {8, 9}}};
+  };
+  return {item(20, {1, 2, 3}), item(0, {1}), item(40, {1}),      item(40, {}),          item(20, {1, 2, 4}),
+          item(5, {60}),       item(40, {}), item(30, {50, 51}), item(40, {1, 2, 3, 4})};
+}
+
+// Counts the tokens that go through a model.
+class Counted : public Model {
+ public:
+  explicit Counted(std::shared_ptr<Model> model) : model_(std::move(model)) {}
+  nn::LossSums loss(const Batch& batch, const DepthPlan& plan) override {
+    tokens += batch.tokens_N.numel();
+    return model_->loss(batch, plan);
+  }
+  at::Tensor stream(const Batch& batch, const DepthPlan& plan) override { return model_->stream(batch, plan); }
+  at::Tensor read_out(const at::Tensor& h_ND) const override { return model_->read_out(h_ND); }
+  at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
+                    const std::vector<DecodeCache*>& caches) override {
+    return model_->decode(tokens_N, lengths, plan, caches);
+  }
+  void begin_update(const DepthPlan& plan) override { model_->begin_update(plan); }
+  at::Tensor expert_counts() const override { return model_->expert_counts(); }
+  void after_step(const at::Tensor& updated, const at::Tensor& counts) override { model_->after_step(updated, counts); }
+  const nn::ExpertLoads& expert_loads() const override { return model_->expert_loads(); }
+  std::vector<ModelPart> parts(std::int64_t block) const override { return model_->parts(block); }
+  nn::CallCost call_cost(std::int64_t block, const nn::CallPlace& place) const override { return model_->call_cost(block, place); }
+  double head_flops() const override { return model_->head_flops(); }
+  nn::CallCost injection_cost() const override { return model_->injection_cost(); }
+  std::int64_t tokens = 0;
+
+ private:
+  std::shared_ptr<Model> model_;
+};
+
+}  // namespace
+
+TEST_CASE("items that begin alike score as each alone, and what they share is read once") {
+  torch::NoGradGuard no_grad;
+  const std::vector<ChoiceItem> items = items_that_begin_alike();
+  for (const test::Variant& variant : test::variants()) {
+    const auto truth = test::make_lively_model(variant.config, test::build_of(at::kDouble, Path::kReference));
+    for (const auto& [type, path, tolerance] :
+         {std::tuple{at::kDouble, Path::kReference, 1e-10}, std::tuple{at::kFloat, Path::kFused, 2e-5}}) {
+      Counted model(test::make_lively_model(variant.config, test::build_of(type, path)));
+      for (const std::int64_t batch_tokens : {60, 1000}) {
+        model.tokens = 0;
+        const auto scores = score_choices(model, variant.plan, variant.config.vocab_size, items, at::kCPU, {}, {}, batch_tokens);
+        for (std::size_t i = 0; i < items.size(); ++i) {
+          for (std::size_t c = 0; c < items[i].choices.size(); ++c) {
+            INFO(variant.name << " path " << static_cast<int>(path) << " item " << i << " choice " << c);
+            CHECK(scores[i][c] == Approx(score_by_definition(*truth, variant.plan, items[i], items[i].choices[c])).epsilon(tolerance));
+          }
+        }
+      }
+      // The last pass took all items: 39 tokens of the text once; what goes on behind 20 of them, twice, behind 30, and behind 39, twice;
+      // the five of an item that shares too few; and six tokens of choices each.
+      CHECK(model.tokens == 39 + 2 * 2 + 1 + 1 + 4 + 5 + 9 * 6);
+    }
+  }
+}
+
 TEST_CASE("a caller hears how far it is, up to all choices, whatever the batches and the share") {
   const ModelConfig config = test::tiny_config();
   const auto model = test::make_model(config, test::build_of(at::kFloat, Path::kFused));

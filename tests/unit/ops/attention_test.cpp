@@ -101,22 +101,28 @@ TEST_CASE("our own attention agrees with the reference at every level of this pr
 TEST_CASE("documents that share a beginning attend as whole texts, on every path") {
   torch::NoGradGuard no_grad;
   torch::manual_seed(7);
-  const std::vector<std::int64_t> lengths{150, 3, 70, 1, 20, 9};
-  const std::vector<std::int64_t> beginnings{-1, 0, 0, -1, -1, 4};
+  const std::vector<std::int64_t> lengths{150, 3, 70, 1, 20, 9, 5, 600};
+  const std::vector<std::int64_t> beginnings{-1, 0, 0, -1, -1, 4, 2, 6};  // the last one behind three others
   for (const HeadShape& shape : {HeadShape{4, 2, 32}, HeadShape{2, 1, 16, 40}}) {
-    const at::Tensor qkv = torch::randn({253, shape.columns()}, torch::kDouble);
+    const at::Tensor qkv = torch::randn({858, shape.columns()}, torch::kDouble);
     const auto documents = qkv.split_with_sizes(lengths);
     std::vector<at::Tensor> expected;
     for (std::size_t d = 0; d < lengths.size(); ++d) {
-      const at::Tensor text =
-          beginnings[d] < 0 ? documents[d] : at::cat({documents[static_cast<std::size_t>(beginnings[d])], documents[d]});
+      at::Tensor text = documents[d];
+      for (std::int64_t b = beginnings[d]; b >= 0; b = beginnings[static_cast<std::size_t>(b)])
+        text = at::cat({documents[static_cast<std::size_t>(b)], text});
       const at::Tensor out = ops::causal_attention(text, shape, Documents{{text.size(0)}}, Path::kReference);
       expected.push_back(out.narrow(0, text.size(0) - lengths[d], lengths[d]));
     }
     const Documents given = Documents{lengths, {}, beginnings}.on(at::kCPU);
     for (const Path path : {Path::kReference, Path::kLibrary})
       CHECK(test::max_error(ops::causal_attention(qkv, shape, given, path), at::cat(expected)) < 1e-12);
+    const at::Tensor rows = torch::tensor(std::vector<std::int64_t>{152, 222, 253, 857});
     test::for_each_cpu_level([&] {
+      const at::Tensor all = ops::causal_attention(qkv.to(torch::kFloat), shape, given, Path::kFused),
+                       some = ops::causal_attention(qkv.to(torch::kFloat), shape, given.read_at(rows), Path::kFused);
+      CHECK(torch::equal(all.index_select(0, rows), some.index_select(0, rows)));
+      CHECK(given.read_at(rows).unread == std::vector<char>{1, 0, 0, 1, 1, 1, 0, 0});
       CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kFloat), shape, given, Path::kFused), at::cat(expected)) < 2e-6);
       CHECK(test::max_error(ops::causal_attention(qkv.to(torch::kBFloat16), shape, given, Path::kFused), at::cat(expected)) < 5e-2);
     });
@@ -181,16 +187,41 @@ TEST_CASE("with a window a token sees so many tokens and no more, in texts of ma
 
 TEST_CASE("decoding with cached keys equals the whole sequence at once") {
   torch::manual_seed(3);
-  const HeadShape shape = GENERATE(HeadShape{4, 2, 8}, HeadShape{4, 2, 8, 3});
-  const at::Tensor qkv = torch::randn({10, shape.columns()}, torch::kDouble);
-  const auto parts = qkv.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
-  const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 10), Path::kReference);
-  for (const Path path : {Path::kReference, Path::kLibrary}) {
-    for (const auto& [begin, count] : {std::pair<int, int>{0, 10}, {4, 3}, {9, 1}, {3, 2}}) {
-      const at::Tensor out = ops::cached_attention(parts[0].narrow(0, begin, count), parts[1].narrow(0, 0, begin + count),
-                                                   parts[2].narrow(0, 0, begin + count), shape, path);
-      CHECK(test::max_error(out, whole.narrow(0, begin, count)) < 1e-12);
-    }
+  const HeadShape shape = GENERATE(HeadShape{4, 2, 8}, HeadShape{4, 2, 8, 3}, HeadShape{3, 1, 80}, HeadShape{2, 2, 22, 40});
+  const at::Tensor qkv = torch::randn({200, shape.columns()}, torch::kDouble);
+  const at::Tensor whole = ops::causal_attention(qkv, shape, Documents::uniform(1, 200), Path::kReference);
+  // Several texts, each the first so many tokens of this one, of which the last so many are new.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> all_new{{10, 10}, {200, 1}, {7, 3}, {1, 1}, {5, 2}, {130, 1}, {150, 70}},
+      each_one{{10, 1}, {200, 1}, {1, 1}};
+  for (const auto& texts : {all_new, each_one}) {
+    const auto decode = [&](at::ScalarType type, Path path, const std::vector<std::pair<std::int64_t, std::int64_t>>& some) {
+      const at::Tensor typed = qkv.to(type);
+      const auto parts = typed.split_with_sizes({shape.query_columns(), shape.kv_columns(), shape.kv_columns()}, 1);
+      std::vector<at::Tensor> queries;
+      std::vector<ops::KeptRows> kept;
+      Documents documents;
+      for (const auto& [seen, count] : some) {
+        queries.push_back(parts[0].narrow(0, seen - count, count));
+        kept.push_back({parts[1].narrow(0, 0, seen).contiguous(), parts[2].narrow(0, 0, seen).contiguous()});
+        documents.lengths.push_back(count);
+      }
+      return ops::cached_attention(at::cat(queries), kept, shape, documents.on(at::kCPU), path);
+    };
+    std::vector<at::Tensor> expected;
+    for (const auto& [seen, count] : texts) expected.push_back(whole.narrow(0, seen - count, count));
+    for (const Path path : {Path::kReference, Path::kLibrary})
+      CHECK(test::max_error(decode(at::kDouble, path, texts), at::cat(expected)) < 1e-12);
+    test::for_each_cpu_level([&] {
+      const at::Tensor ours = decode(at::kFloat, Path::kFused, texts);
+      CHECK(test::max_error(ours, at::cat(expected)) < 2e-6);
+      CHECK(test::max_error(decode(at::kBFloat16, Path::kFused, texts), at::cat(expected)) < 5e-2);
+      // A text's bits do not depend on the others.
+      std::int64_t row = 0;
+      for (const auto& text : texts) {
+        CHECK(torch::equal(decode(at::kFloat, Path::kFused, {text}), ours.narrow(0, row, text.second)));
+        row += text.second;
+      }
+    });
   }
 }
 
@@ -274,7 +305,7 @@ TEST_CASE("flash attention over shared beginnings, and over cached keys") {
   const torch::NoGradGuard no_grad;
   for (const HeadShape& shape : {HeadShape{4, 2, 8}, HeadShape{2, 1, 8, 6}}) {
     const at::Tensor qkv = torch::randn({20, shape.columns()}, torch::kDouble);
-    const Documents documents{{8, 3, 4, 5}, {}, {-1, 0, 0, -1}};
+    const Documents documents{{8, 3, 4, 5}, {}, {-1, 0, 1, -1}};
     flash_calls = 0;
     const at::Tensor out = ops::flash_attention(flash_stand_in, qkv, shape, documents);
     CHECK(flash_calls == 1);
@@ -283,7 +314,7 @@ TEST_CASE("flash attention over shared beginnings, and over cached keys") {
     for (const std::int64_t queries : {1, 3}) {
       const at::Tensor q = parts[0].narrow(0, 20 - queries, queries);
       CHECK(test::max_error(ops::flash_cached_attention(flash_stand_in, q, parts[1], parts[2], shape),
-                            ops::cached_attention(q, parts[1], parts[2], shape, Path::kReference)) < 1e-12);
+                            ops::cached_attention(q, {{parts[1], parts[2]}}, shape, Documents{{queries}}, Path::kReference)) < 1e-12);
     }
   }
 }

@@ -116,6 +116,26 @@ TEST_CASE("the documented example: logits with a state equal those of whole text
   }
 }
 
+TEST_CASE("the documented example: several sequences are decoded as each alone") {
+  torch::NoGradGuard no_grad;
+  const auto model = lively_own(at::kDouble);
+  std::vector<DecodeCache> caches(3);
+  std::vector<DecodeCache*> pointers;
+  for (DecodeCache& cache : caches) pointers.push_back(&cache);
+  const std::vector<at::Tensor> texts{test::random_batch(1, 20, 61, 1).tokens_N, test::random_batch(1, 33, 61, 2).tokens_N,
+                                      test::random_batch(1, 5, 61, 3).tokens_N};
+  std::vector<at::Tensor> next;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    model->decode(texts[i].narrow(0, 0, texts[i].size(0) - 1), kOwnPlan, caches[i]);
+    next.push_back(texts[i].narrow(0, texts[i].size(0) - 1, 1));
+  }
+  const at::Tensor together = model->decode(at::cat(next), {1, 1, 1}, kOwnPlan, pointers);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    DecodeCache cache;
+    CHECK(test::max_error(together[static_cast<std::int64_t>(i)], model->decode(texts[i], kOwnPlan, cache)) < 1e-12);
+  }
+}
+
 TEST_CASE("the documented example: no token sees a later one, bit for bit, and documents are as if alone") {
   const auto model = lively_own(at::kDouble);
   torch::NoGradGuard no_grad;

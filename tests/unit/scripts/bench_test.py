@@ -15,6 +15,7 @@ BENCH = Path(__file__).resolve().parents[3] / "scripts" / "bench"
 sys.path.insert(0, str(BENCH))
 import architectures  # noqa: E402
 import compare  # noqa: E402
+import eval_speed  # noqa: E402
 
 # Speaks the protocol; each step takes the seconds that the first argument says, and leaves its name in a file.
 FAKE = """
@@ -155,6 +156,29 @@ class Shapes(unittest.TestCase):
         self.assertEqual((dreamer["promised_seconds"], dreamer["over_promised"]), (4.0, 0.75))
         text = architectures.table([{"precision": "fp32", **loop}])
         self.assertIn("1.050 (at most 1.03 wanted)", text)
+
+
+class EvalSpeed(unittest.TestCase):
+    def test_programs_take_turns_and_the_first_round_does_not_count(self):
+        asked = []
+
+        def program(name, seconds):
+            def work():
+                asked.append(name)
+                return {"seconds": seconds + asked.count(name)}
+            return work
+
+        seconds, last = eval_speed.in_turns(3, program("ours", 0), {"a": program("a", 10), "b": program("b", 20)})
+        self.assertEqual(asked, ["b", "a", "ours", "ours", "a", "b"] * 2)
+        self.assertEqual(seconds, {"ours": [2, 3, 4], "a": [12, 13, 14], "b": [22, 23, 24]})
+        self.assertEqual(last["b"], {"seconds": 24})
+        self.assertEqual(eval_speed.ratios(seconds, "a"), [6, 13 / 3, 3.5])
+
+    def test_where_texts_part(self):
+        self.assertEqual([eval_speed.first_difference([1, 2, 3], other) for other in ([1, 2, 3], [1, 9, 3], [9, 2, 3])], [3, 1, 0])
+
+    def test_seconds_are_read_from_what_the_program_says(self):
+        self.assertEqual(eval_speed.seconds_of("meristem: note: x\nseconds 1.250000\n"), 1.25)
 
 
 @unittest.skipIf(importlib.util.find_spec("transformers") is None, "no transformers here")
