@@ -67,7 +67,7 @@ prepare_build() {
   echo "$identity" >"$started" # its time is that of the build's start: an edit during the build counts as newer
   if [[ ! -f $build/build.ninja || ! -f $stamp || $(head -n 1 "$stamp") != "$identity" ]]; then
     (cd "$MERISTEM_ROOT" && with_progress "configuring" "$build/configure.log" \
-      cmake --preset release -B "$build" "-DMERISTEM_CUDA=$(cuda_mode)" "-DMERISTEM_TORCH_ROOT=${torch[0]}") || exit 1
+      cmake --preset release -B "$build" "-DMERISTEM_CUDA=$(cuda_mode)" "-DMERISTEM_TORCH_ROOT=${torch[0]}" "-DMERISTEM_TEST_PYTHON=$MERISTEM_PYTHON") || exit 1
   fi
   with_progress "building ($*)" "$build/build.log" cmake --build "$build" --target "$@" || exit 1
   publish_program
