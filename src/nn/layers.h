@@ -7,6 +7,7 @@
 #include "config/model_config.h"
 #include "nn/module.h"
 #include "ops/cross_entropy.h"
+#include "ops/few_rows.h"
 #include "ops/linear.h"
 #include "ops/rms_norm.h"
 

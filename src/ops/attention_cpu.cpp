@@ -161,7 +161,7 @@ void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece
   if (piece.tokens == 1) {
     const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, rows - shape.window);
     kernels.attention_row(q.data, from(first).k, from(first).v, rows - first, to.data, sizes,
-                          scratch_of(cpu::attention_row_scratch(sizes, rows)));
+                          thread_scratch(cpu::attention_row_scratch(sizes, rows)));
     return;
   }
   sizes.prior = rows - piece.tokens;
@@ -169,7 +169,7 @@ void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece
   prior.tokens = sizes.prior;
   const cpu::AttentionRows<const X> in{q, own.k, own.v, &prior, sizes.prior > 0 ? 1 : 0};
   kernels.attention(in, to, {lse + piece.kv_head * group * q_NC.size(0) + piece.first_token, 1, q_NC.size(0)}, sizes,
-                    scratch_of(kernels.attention_scratch(sizes, false)));
+                    thread_scratch(kernels.attention_scratch(sizes, false)));
 }
 
 }  // namespace
