@@ -4,9 +4,9 @@ checkpoint, in a run folder under DIR/runs; the table has its validation losses 
 import re
 import tempfile
 
+from bootstrap import bootstrap
 from command import Parser, UserError, reported
 from reports.metrics import read_metrics, validation_points
-from study.statistics import bootstrap
 from sweeps import cells, pages, results, training
 from sweeps.models import plan_for, read_models
 
