@@ -119,8 +119,6 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     cells.check(arguments, "cooldown")
     training.check(arguments)
-    if arguments.shots is not None and arguments.shots < 0:
-        raise UserError(f"--shots: found {arguments.shots}; allowed: at least 0")
     return arguments
 
 
