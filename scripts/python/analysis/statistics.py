@@ -5,7 +5,9 @@ import warnings
 
 import numpy as np
 
-RESAMPLES, PERMUTATIONS = 1000, 1000
+from bootstrap import BOUNDS, shares as drawn_shares
+
+PERMUTATIONS = 1000
 LEAST = 1e-6  # of a contribution, before its logarithm
 
 
@@ -29,15 +31,10 @@ def largest(values):
         return np.nanmax(values, axis=0)
 
 
-def draws(texts, seed):
-    """[RESAMPLES, texts]: how often each text stands in a bootstrap's draw, as a share."""
-    drawn = np.random.default_rng(seed).integers(0, texts, (RESAMPLES, texts))
-    return np.stack([np.bincount(row, minlength=texts) for row in drawn]) / texts
-
-
-def interval(of_draw, shares):
+def interval(of_draw, texts, seed):
     """95 % of of_draw(shares of the texts) over the bootstrap's draws: (low, high)."""
-    low, high = np.nanquantile(np.array([of_draw(own) for own in shares]), (0.025, 0.975), axis=0)
+    draws = drawn_shares(np.random.default_rng(seed), texts)
+    low, high = np.nanquantile(np.array([of_draw(own) for own in draws]), BOUNDS, axis=0)
     return low, high
 
 
@@ -56,7 +53,7 @@ def summary(values, seed, weights=None, statistic=None):
     if texts > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            low, high = interval(lambda shares: statistic(values, shares), draws(texts, seed))
+            low, high = interval(lambda shares: statistic(values, shares), texts, seed)
         found |= {"low": nested(low), "high": nested(high)}
     return found
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bootstrap import interval
 from command import Parser, UserError, program_answer, publish, reported, require_writable
 from evaluation import primitives
 from evaluation.items import encoded_items
 from text.coverage import say_lost
 from text.documents import json_lines
 from text.tokenizer import add_bos_argument, begin_ids, texts_of_run, ending_ids, find_tokenizer, load_tokenizer
-
-RESAMPLES = 2000
 
 
 class Task:
@@ -108,13 +107,6 @@ def log_likelihoods(checkpoint, path, depth, ranks, place):
     return [json.loads(line)["log_likelihoods"] for line in lines]
 
 
-def interval(hits, seed):
-    """95 % of the bootstrap's means over items."""
-    draw = np.random.default_rng(seed)
-    means = hits[draw.integers(0, len(hits), (RESAMPLES, len(hits)))].mean(axis=1)
-    return [float(x) for x in np.quantile(means, (0.025, 0.975))]
-
-
 def hit(scores, gold):
     """1 where the right choice is the most likely one; 1/k where it is one of k that are equally likely: a guess among them."""
     best = np.flatnonzero(scores == scores.max())
@@ -132,7 +124,7 @@ def result_of(task, scores, seed):
         own_results.append({"log_likelihoods": own.tolist(), "choice": int(own.argmax()), "gold": item.gold})
     hits = np.array(hits)
     return {"task": task.name, "items": len(task.items), "shots": task.shots, "chance": task.chance, "accuracy": float(hits.mean()),
-            "interval": interval(hits, seed), "ties": ties, "accuracy_per_byte": float(np.mean(normed)),
+            "interval": interval([hits], seed), "ties": ties, "accuracy_per_byte": float(np.mean(normed)),
             "gold_log_probability": float(np.mean(margins)), "item_results": own_results}
 
 

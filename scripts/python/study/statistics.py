@@ -1,28 +1,9 @@
-"""Means with intervals, and paired differences. A measure of a member is a matrix [seed × item]: the seeds are the study's, the items are the same for all members and
-seeds. The bootstrap draws seeds and items, both with replacement and independently of one another, so an interval says what other seeds *and* other items might have given.
-A measure without items (a loss) has one column."""
+"""Means, paired differences and what else a study's tables say. A measure of a member is a matrix [seed × item]: the seeds are the study's, the items are the same for all members and
+seeds. A measure without items (a loss) has one column."""
 
 import numpy as np
 
-RESAMPLES = 2000
-
-
-def _counts(draw, resamples, size):
-    """How often each of `size` is drawn, a row for each resample."""
-    return draw.multinomial(size, np.full(size, 1 / size), resamples) / size
-
-
-def bootstrap(matrix, seed=1, resamples=RESAMPLES):
-    """(mean, low, high) of a matrix [seed × item]: 95 %. With one seed and one item there is no interval: low and high are None."""
-    matrix = np.asarray(matrix, float)
-    seeds, items = matrix.shape
-    mean = float(matrix.mean())
-    if seeds * items == 1:
-        return mean, None, None
-    draw = np.random.default_rng(seed)
-    means = np.einsum("rs,si,ri->r", _counts(draw, resamples, seeds), matrix, _counts(draw, resamples, items), optimize=True)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return mean, float(low), float(high)
+from bootstrap import bootstrap
 
 
 def paired(one, other):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from study.statistics import bootstrap, correlation, difference, joined, tokens_to_reach
+from bootstrap import bootstrap
+from study.statistics import correlation, difference, joined, tokens_to_reach
 
 ACCURACY, LOG_PROBABILITY, LOSS, SIGNATURE = "accuracy", "log-probability of the right choice", "loss", "signature"
 

@@ -51,9 +51,9 @@ def whole_numbers(option, text, least):
 
 def check(arguments, kind):
     """What can be refused before anything is read. The folder of a sweep is new, empty, or of the same kind of sweep, whose cells are taken over."""
-    for name, least in (("items", 1), ("nproc", 1), ("seed", 0)):
+    for name, least in (("items", 1), ("nproc", 1), ("seed", 0), ("shots", 0)):
         value = getattr(arguments, name)
-        if value is not None and value < least:
+        if isinstance(value, int) and value < least:  # the shots of a sweep over shots are a list
             raise UserError(f"--{name}: found {value}; allowed: at least {least}")
     out = arguments.out
     if (out / MARK).is_file():

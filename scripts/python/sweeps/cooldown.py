@@ -4,9 +4,9 @@ checkpoint, in a run folder under DIR/runs; the table has its validation losses 
 import re
 import tempfile
 
+from bootstrap import bootstrap
 from command import Parser, UserError, reported
 from reports.metrics import read_metrics, validation_points
-from study.statistics import bootstrap
 from sweeps import cells, pages, results, training
 from sweeps.models import plan_for, read_models
 
@@ -119,8 +119,6 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     cells.check(arguments, "cooldown")
     training.check(arguments)
-    if arguments.shots is not None and arguments.shots < 0:
-        raise UserError(f"--shots: found {arguments.shots}; allowed: at least 0")
     return arguments
 
 

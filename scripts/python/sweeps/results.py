@@ -6,14 +6,8 @@ import json
 
 import numpy as np
 
+from bootstrap import interval
 from command import publish
-from study.statistics import bootstrap
-
-
-def interval(values, seed):
-    """[low, high] of the mean over items and seeds; `values`: [seeds, items], the items the same for all seeds. One value has no interval but itself."""
-    mean, low, high = bootstrap(values, seed)
-    return [mean, mean] if low is None else [low, high]
 
 
 def accuracy(scores, seed, baseline=None):

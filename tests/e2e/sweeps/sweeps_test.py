@@ -176,6 +176,7 @@ class SweepsTest(unittest.TestCase):
         self.refused(loops, [self.plain, *task, "--repeats", "5-2"], "--repeats: found '5-2'")
         self.refused(loops, [self.plain, *task, "--repeats", "two"], "--repeats: found 'two'")
         self.refused(loops, [self.plain, *task, "--items", "0"], "--items")
+        self.refused(loops, [self.plain, *task, "--shots", "-1"], "--shots: found -1; allowed: at least 0")
         self.refused(loops, [self.plain, self.plain, *task], "NAME=")
         self.refused(loops, [f"a={self.plain}", f"a={self.plain}", *task], "twice")
         self.refused(loops, [f"a={self.plain}", f"a={self.loop}", *task], "one plan")

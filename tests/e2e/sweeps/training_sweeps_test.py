@@ -127,6 +127,7 @@ class TrainingSweepsTest(unittest.TestCase):
                                 (["--config", "no.yaml"], "no.yaml"), (["--set", "schedule"], "--set"), (["--set", "optimizer.rate=1"], "optimizer.rate"),
                                 (["--set", "data.sequence_length=32"], "32")):
             self.refused(sft, [self.plain, "--train", TASKS, "--sizes", "4", *arguments], part)
+        self.refused(sft, [self.plain, "--train", TASKS, "--sizes", "4", "--shots", "-1"], "--shots: found -1; allowed: at least 0")
         self.refused(sft, [self.injecting, "--train", TASKS, "--sizes", "4"], "injects")
         trunk = next((self.plain / "checkpoints").glob("step-*4"))
         for arguments, part in ((["--mixture", "a"], "--mixture"), (["--mixture", "a=three: 1"], "three"), (["--loop", "0-4"], "block 4"), (["--seeds", "x"], "--seeds"),

@@ -18,7 +18,7 @@ MISSING = [name for name in ("numpy", "yaml") if importlib.util.find_spec(name) 
 class Numbers(unittest.TestCase):
     def test_intervals_hold_the_mean_and_shrink_with_items(self):
         import numpy as np
-        from study.statistics import bootstrap
+        from bootstrap import bootstrap
 
         draw = np.random.default_rng(3)
         few, many = draw.random((3, 20)) < 0.4, draw.random((3, 2000)) < 0.4
@@ -33,7 +33,7 @@ class Numbers(unittest.TestCase):
 
     def test_an_interval_covers_as_often_as_it_says(self):
         import numpy as np
-        from study.statistics import bootstrap
+        from bootstrap import bootstrap
 
         draw = np.random.default_rng(4)
         covered = [low <= 0 <= high for _ in range(200) for _, low, high in [bootstrap(draw.normal(size=(8, 1)) + draw.normal(size=(1, 40)), resamples=400)]]
