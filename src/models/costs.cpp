@@ -107,6 +107,7 @@ std::optional<std::int64_t> block_of(const ParameterInfo& info) {
 struct ActivationMemory {
   double peak = 0;            // bytes beside weights, optimizer state and flat gradients
   double loop_gradients = 0;  // bytes: the most that gradients of blocks called more than once take while their sum is not complete
+  double packed = 0;          // bytes, part of the peak: what products keep when it is over
 };
 
 // Walks through a micro-batch as training does: forward over the calls, the head, backward.
@@ -129,7 +130,6 @@ class MicroBatchWalk {
     for (const double bytes : kept_) kept += bytes;
     ActivationMemory memory;
     memory.peak = std::max(kept + head_forward(), kept + head_backward());
-    const double packed = sums_in_place_ ? workspace() : 0;
     const std::vector<BlockGradient> gradients = block_gradients();
     double pending = 0;     // of blocks that were called after r and are called again before
     double remembered = 0;  // gradients of what calls up to r left for later ones
@@ -145,7 +145,8 @@ class MicroBatchWalk {
       if (r == gradient.last) pending += gradient.bytes;
       if (r == gradient.first) pending -= gradient.bytes;
     }
-    memory.peak += packed;
+    memory.packed = workspace();
+    memory.peak += memory.packed;
     return memory;
   }
 
@@ -183,19 +184,21 @@ class MicroBatchWalk {
     if (sums_in_place_) return 2 * element_ * tokens_ * width_ + 4 * weight;
     return element_ * (3 * tokens_ * width_ + 2 * weight);
   }
-  // The largest product's matrices as our CPU kernels pack them, kept from step to step.
+  // What our CPU products keep, packed, from step to step.
   double workspace() const {
-    const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
-    double most = ops::product_workspace(chunk, width_, static_cast<double>(config_.model.vocab_size), 1, element_);
+    if (!sums_in_place_) return 0;
+    const at::ScalarType compute = element_ == 2 ? at::kBFloat16 : at::kFloat;
+    const auto tokens = static_cast<std::int64_t>(tokens_);
+    const std::int64_t width = config_.model.width, vocab = config_.model.vocab_size;
+    ops::ProductWorkspace most = ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute);
     for (const ParameterInfo& info : model_.parameter_infos()) {
       const auto sizes = info.tensor.sizes();
       if (info.role != Role::kLinear || sizes.size() < 2) continue;
       const bool experts = sizes.size() == 3;
-      const double rows = tokens_ * (experts ? static_cast<double>(config_.model.feed_forward.active) : 1);
-      most = std::max(most, ops::product_workspace(rows, static_cast<double>(sizes.back()), static_cast<double>(sizes[sizes.size() - 2]),
-                                                   experts ? static_cast<double>(sizes[0]) : 1, element_));
+      const std::int64_t rows = tokens * (experts ? config_.model.feed_forward.active : 1);
+      most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
     }
-    return most;
+    return most.bytes();
   }
   // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
   struct BlockGradient {
@@ -251,6 +254,7 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   memory.gradients = count * 4;
   const ActivationMemory activations = MicroBatchWalk(config, model, plan).result();
   memory.activations = activations.peak;
+  memory.update += activations.packed;
   memory.loop_gradients = activations.loop_gradients;
   return memory;
 }

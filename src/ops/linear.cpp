@@ -111,8 +111,15 @@ at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Pa
   return ours ? FusedEmbedding::apply(weight_VD, tokens_N) : at::embedding(weight_VD, tokens_N);
 }
 
-double product_workspace(double rows, double in, double out, double groups, double element_size) {
-  return element_size * std::max(rows * (in + out), groups * in * out);
+ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute) {
+  ProductWorkspace workspace;
+  dispatch_cpu(compute, [&](const auto& kernels, auto) {
+    const std::int64_t used = std::min(groups, rows), each = (rows + used - 1) / used;  // about evenly shared out
+    const std::int64_t weights = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out));
+    workspace.right = static_cast<double>(used * std::max(weights, kernels.packed_bytes(in, each)));
+    workspace.left = static_cast<double>(used * kernels.packed_bytes(out, each));
+  });
+  return workspace;
 }
 
 }  // namespace meristem::ops

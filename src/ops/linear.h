@@ -2,6 +2,9 @@
 // gradient straight to where the parameter's gradients are summed, where there is such a place.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include <ATen/core/Tensor.h>
 
 #include "ops/paths.h"
@@ -18,8 +21,18 @@ at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at:
 // tokens_N: int32 or int64 -> [N, D].
 at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Path path);
 
-// Bytes that products by our CPU kernels need at most beside their tensors, `rows` rows in all with `groups` matrices of in x out, and keep
-// from step to step.
-double product_workspace(double rows, double in, double out, double groups, double element_size);
+// Bytes of packed matrices that products by our CPU kernels keep from one to the next, each as large as the largest so far: of weights or
+// of the rows that enter, and of gradients of the rows that leave.
+struct ProductWorkspace {
+  double right = 0, left = 0;
+  void hold(const ProductWorkspace& other) {
+    right = std::max(right, other.right);
+    left = std::max(left, other.left);
+  }
+  double bytes() const { return right + left; }
+};
+
+// Of forward and backward of `rows` rows in all, shared out to `groups` matrices of in x out. compute: float32 or bfloat16.
+ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute);
 
 }  // namespace meristem::ops

@@ -90,11 +90,13 @@ bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType co
   return op.has_own_cuda && kernels.linked(op.key) && cuda_limit(op.key, compute, shapes).empty();
 }
 
-// Where `auto` leaves a CPU's products to LibTorch. Processors with AMX multiply bf16 in tiles, which LibTorch's attention uses and ours
-// does not; nobody has measured which is faster there. Products of whole matrices are ours only by name until `plan` forecasts their memory
-// within its bounds.
+// Where `auto` leaves a CPU's products to LibTorch, which may be faster there: bf16 with AMX, whose tiles LibTorch uses and ours do not
+// (nobody has measured it); products of whole matrices without vector instructions, and in fp32 with AVX2 alone (docs/results/cpu.md).
 bool left_to_library(std::string_view op, at::ScalarType compute) {
-  return op == "linear" || (op == "attention" && compute == at::kBFloat16 && cpu::has_amx_bf16());
+  if (op != "linear" && op != "attention") return false;
+  if (compute == at::kBFloat16 && cpu::has_amx_bf16()) return true;
+  const std::string_view level = cpu::row_kernels().name;
+  return op == "linear" && (level == "baseline" || (level == "avx2" && compute == at::kFloat));
 }
 
 // Whether everything that the model asks of the operator's kernel is proven. A mask of two kinds needs both.

@@ -3,6 +3,7 @@
 
 #include "core/errors.h"
 #include "support/catch.h"
+#include "unit/ops/check_fused.h"
 
 using namespace meristem;
 using namespace meristem::ops;
@@ -72,9 +73,17 @@ TEST_CASE(
   cannot(at::kBFloat16, 96);
 }
 
-TEST_CASE("matrix products are our own on a CPU where asked for by name, and LibTorch's on a GPU whatever is asked") {
+TEST_CASE("matrix products are our own on a CPU where they are faster, and LibTorch's on a GPU whatever is asked") {
   KernelsConfig asked;
-  CHECK(resolve_paths(asked, at::kCPU, at::kBFloat16).linear == Path::kLibrary);
+  test::for_each_cpu_level([&] {
+    const std::string level = ops::cpu::row_kernels().name;
+    const bool wide = level.rfind("avx512", 0) == 0, tiles = ops::cpu::has_amx_bf16();
+    const auto found = [&](at::ScalarType type) { return resolve_paths(asked, at::kCPU, type).linear; };
+    CHECK(found(at::kFloat) == (wide ? Path::kFused : Path::kLibrary));
+    CHECK(found(at::kBFloat16) == (level != "baseline" && !tiles ? Path::kFused : Path::kLibrary));
+    CHECK(found(at::kDouble) == Path::kLibrary);
+  });
+  CHECK(resolve_paths(asked, kGpu, at::kBFloat16, {yes, yes}).linear == Path::kLibrary);
   asked.linear = "fused";
   for (const auto type : {at::kFloat, at::kBFloat16}) CHECK(resolve_paths(asked, at::kCPU, type).linear == Path::kFused);
   CHECK_THROWS_WITH(resolve_paths(asked, at::kCPU, at::kDouble), Catch::Contains("kernels.linear: fused cannot run on cpu"));
