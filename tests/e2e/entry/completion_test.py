@@ -113,8 +113,8 @@ class HelpTest(unittest.TestCase):
             for option in command["options"]:
                 if not option["value"] or option["required"]:
                     continue
-                says = option["default"] or "default" in option["help"].lower() or option["names"] in (["--branch"], ["--prompt-ids"], ["--gpus"], ["--gbps"],
-                                                                                                       ["--dollars-per-hour"])
+                one_of_several = option["names"] in (["--branch"], ["--prompt-ids"], ["--prompts-ids"], ["--gpus"], ["--gbps"], ["--dollars-per-hour"])
+                says = option["default"] or "default" in option["help"].lower() or one_of_several
                 self.assertTrue(says, f"{words} {option['names']}: {option['help']}")
 
     def test_what_goes_on_to_the_program_is_in_the_help_too(self):
