@@ -31,6 +31,7 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   ModelBuild build;
   build.placement.device = at::kMeta;
   build.paths.attention = path_of(config, &KernelsConfig::attention, &ops::Paths::attention);
+  build.paths.linear = path_of(config, &KernelsConfig::linear, &ops::Paths::linear);
   if (config.model.attention.window > 0)
     build.paths.attention_in_windows = path_of(config, &KernelsConfig::attention, &ops::Paths::attention, /*in_windows=*/true);
   return registry.make(model, build, config.data.sequence_length);
@@ -107,7 +108,7 @@ std::optional<std::int64_t> block_of(const ParameterInfo& info) {
 struct ActivationMemory {
   double peak = 0;            // bytes beside weights, optimizer state and flat gradients
   double loop_gradients = 0;  // bytes: the most that gradients of blocks called more than once take while their sum is not complete
-  double packed = 0;          // bytes, part of the peak: what products keep when it is over
+  double packed = 0;          // bytes, part of the peak: what our CPU kernels keep when it is over
 };
 
 // Walks through a micro-batch as training does: forward over the calls, the head, backward.
@@ -184,13 +185,23 @@ class MicroBatchWalk {
     if (sums_in_place_) return 2 * element_ * tokens_ * width_ + 4 * weight;
     return element_ * (3 * tokens_ * width_ + 2 * weight);
   }
-  // What our CPU products keep, packed, from step to step.
+  // What our CPU kernels keep from step to step.
   double workspace() const {
-    if (!sums_in_place_) return 0;
+    if (!pick_device().is_cpu()) return 0;
     const at::ScalarType compute = element_ == 2 ? at::kBFloat16 : at::kFloat;
+    ops::ProductWorkspace most;
+    if (path_of(config_, &KernelsConfig::attention, &ops::Paths::attention) == ops::Path::kFused) {
+      const AttentionConfig& attention = config_.model.attention;
+      const ops::HeadShape shape{attention.heads, attention.kv_heads, attention.head_dim, attention.window};
+      most.thread = static_cast<double>(ops::attention_workspace(shape, config_.data.sequence_length, compute));
+    }
+    if (sums_in_place_) hold_products(most, compute);
+    return most.right + most.left + at::get_num_threads() * most.thread;
+  }
+  void hold_products(ops::ProductWorkspace& most, at::ScalarType compute) const {
     const auto tokens = static_cast<std::int64_t>(tokens_);
     const std::int64_t width = config_.model.width, vocab = config_.model.vocab_size;
-    ops::ProductWorkspace most = ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute);
+    most.hold(ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute));
     for (const ParameterInfo& info : model_.parameter_infos()) {
       const auto sizes = info.tensor.sizes();
       if (info.role != Role::kLinear || sizes.size() < 2) continue;
@@ -198,7 +209,6 @@ class MicroBatchWalk {
       const std::int64_t rows = tokens * (experts ? config_.model.feed_forward.active : 1);
       most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
     }
-    return most.bytes();
   }
   // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
   struct BlockGradient {

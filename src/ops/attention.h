@@ -61,6 +61,9 @@ struct Documents {
 // that it sees, only where whole_rows says that the shape stays.
 at::Tensor causal_attention(const at::Tensor& qkv_NC, const HeadShape& shape, const Documents& documents, Path path);
 
+// Bytes that our CPU kernels keep of each thread from step to step, for documents of so many tokens. compute: float32 or bfloat16.
+std::int64_t attention_workspace(const HeadShape& shape, std::int64_t tokens, at::ScalarType compute);
+
 // What is kept of one sequence: keys and values of its last S tokens, [S, G*K] each, rows without gaps.
 struct KeptRows {
   at::Tensor keys, values;

@@ -174,6 +174,14 @@ void attend_cached(const cpu::TypedKernels<X>& kernels, const CachedPiece& piece
 
 }  // namespace
 
+std::int64_t attention_workspace(const HeadShape& shape, std::int64_t tokens, at::ScalarType compute) {
+  std::int64_t bytes = 0;
+  dispatch_cpu(compute, [&](const auto& kernels, auto) {
+    bytes = kernels.attention_scratch({tokens, shape.heads / shape.kv_heads, shape.head_dim, shape.window, 1}, /*backward=*/true);
+  });
+  return bytes;
+}
+
 void cached_attention_cpu(const at::Tensor& q_NC, const std::vector<KeptRows>& kept, const HeadShape& shape, const Documents& documents,
                           const at::Tensor& out) {
   RECORD_FUNCTION("meristem::cached_attention", {});

@@ -115,9 +115,14 @@ ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int6
   ProductWorkspace workspace;
   dispatch_cpu(compute, [&](const auto& kernels, auto) {
     const std::int64_t used = std::min(groups, rows), each = (rows + used - 1) / used;  // about evenly shared out
-    const std::int64_t weights = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out));
-    workspace.right = static_cast<double>(used * std::max(weights, kernels.packed_bytes(in, each)));
-    workspace.left = static_cast<double>(used * kernels.packed_bytes(out, each));
+    const std::int64_t most = kPackedBytes * at::get_num_threads();
+    const auto at_once = [&](std::int64_t bytes) { return std::min(used, std::max<std::int64_t>(1, most / bytes)); };
+    const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)),
+                       entering = kernels.packed_bytes(in, each), leaving = kernels.packed_bytes(out, each),
+                       together = at_once(entering + leaving);
+    workspace.right = static_cast<double>(std::max(at_once(weight) * weight, together * entering));
+    workspace.left = static_cast<double>(together * leaving);
+    workspace.thread = static_cast<double>(kernels.matrix_scratch);
   });
   return workspace;
 }

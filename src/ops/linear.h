@@ -21,15 +21,15 @@ at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at:
 // tokens_N: int32 or int64 -> [N, D].
 at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Path path);
 
-// Bytes of packed matrices that products by our CPU kernels keep from one to the next, each as large as the largest so far: of weights or
-// of the rows that enter, and of gradients of the rows that leave.
+// Bytes that products by our CPU kernels keep from one to the next, each as large as the largest so far.
 struct ProductWorkspace {
-  double right = 0, left = 0;
+  double right = 0, left = 0;  // packed: weights or the rows that enter, and gradients of the rows that leave
+  double thread = 0;           // of each thread
   void hold(const ProductWorkspace& other) {
     right = std::max(right, other.right);
     left = std::max(left, other.left);
+    thread = std::max(thread, other.thread);
   }
-  double bytes() const { return right + left; }
 };
 
 // Of forward and backward of `rows` rows in all, shared out to `groups` matrices of in x out. compute: float32 or bfloat16.

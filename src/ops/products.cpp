@@ -1,6 +1,7 @@
 #include "ops/products.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/Functions.h>
 
@@ -80,25 +81,44 @@ void for_blocks(const cpu::TypedKernels<X>& kernels, const std::vector<Group>& g
   });
 }
 
+// Groups one after the other until what is packed of them comes to so much for each thread; a group that needs more is alone.
+// body(groups, bytes of each of both packed matrices). sizes(group) -> such bytes; where they begin is noted in the group.
+template <class Sizes, class Body>
+void for_batches(const GroupEnds& ends, const Sizes& sizes, const Body& body) {
+  const std::int64_t most = kPackedBytes * at::get_num_threads();
+  std::vector<Group> batch;
+  std::int64_t right = 0, left = 0;
+  for (Group group : groups_of(ends)) {
+    const auto [more_right, more_left] = sizes(group);
+    if (!batch.empty() && right + left + more_right + more_left > most) {
+      body(std::exchange(batch, {}), std::exchange(right, 0), std::exchange(left, 0));
+    }
+    group.right_at = std::exchange(right, right + more_right);
+    group.left_at = std::exchange(left, left + more_left);
+    batch.push_back(group);
+  }
+  if (!batch.empty()) body(batch, right, left);
+}
+
 // y = x W^T, or where `back`, x W.
 void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, const GroupEnds& ends, const at::Tensor& y, bool back) {
   check(x, y);
   const std::int64_t depth = x.size(1), columns = y.size(1), row = weight_GOI.stride(1);
   dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
-    std::vector<Group> groups = groups_of(ends);
-    std::int64_t bytes = 0;
-    for (Group& group : groups) group.right_at = std::exchange(bytes, bytes + kernels.packed_bytes(columns, depth));
-    char* packed = static_cast<char*>(packed_memory(kRight, bytes));
-    for_parts(
-        groups, cpu::kMatrixColumns, [&](const Group&) { return columns; },
-        [&](const Group& group, std::int64_t first, std::int64_t last) {
-          const X* weight = data_of<X>(weight_GOI) + group.index * weight_GOI.stride(0);
-          kernels.pack_right({weight, row}, !back, depth, columns, first, last, packed + group.right_at);
-        });
-    for_blocks<X>(kernels, groups, [&](const Group& group) {
-      return cpu::MatrixProduct<X>{
-          group.rows, columns, depth, rows_at<const X>(x, group.begin), nullptr, packed + group.right_at, rows_at<X>(y, group.begin), {}};
+    const auto sizes = [&](const Group&) { return std::pair(kernels.packed_bytes(columns, depth), std::int64_t{0}); };
+    for_batches(ends, sizes, [&](const std::vector<Group>& groups, std::int64_t bytes, std::int64_t) {
+      char* packed = static_cast<char*>(packed_memory(kRight, bytes));
+      for_parts(
+          groups, cpu::kMatrixColumns, [&](const Group&) { return columns; },
+          [&](const Group& group, std::int64_t first, std::int64_t last) {
+            const X* weight = data_of<X>(weight_GOI) + group.index * weight_GOI.stride(0);
+            kernels.pack_right({weight, row}, !back, depth, columns, first, last, packed + group.right_at);
+          });
+      for_blocks<X>(kernels, groups, [&](const Group& group) {
+        return cpu::MatrixProduct<X>{
+            group.rows, columns, depth, rows_at<const X>(x, group.begin), nullptr, packed + group.right_at, rows_at<X>(y, group.begin), {}};
+      });
     });
   });
 }
@@ -123,35 +143,34 @@ void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const G
   const bool adds = d_weight_GOI.scalar_type() == at::kFloat;
   dispatch_cpu(x_MI.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
-    std::vector<Group> groups = groups_of(ends);
-    std::int64_t right_bytes = 0, left_bytes = 0;
-    for (Group& group : groups) {
-      group.right_at = std::exchange(right_bytes, right_bytes + kernels.packed_bytes(in, group.rows));
-      group.left_at = std::exchange(left_bytes, left_bytes + kernels.packed_bytes(out, group.rows));
-    }
-    char *right = static_cast<char*>(packed_memory(kRight, right_bytes)), *left = static_cast<char*>(packed_memory(kLeft, left_bytes));
-    constexpr std::int64_t kPart = 128;
-    const std::int64_t in_parts = parts_of(in, kPart) * kPart;  // the first of each group's columns to pack, then its rows
-    for_parts(
-        groups, kPart, [&](const Group&) { return in_parts + out; },
-        [&](const Group& group, std::int64_t first, std::int64_t last) {
-          if (first < in_parts) {
-            kernels.pack_right(rows_at<const X>(x_MI, group.begin), false, group.rows, in, first, std::min(in, last),
-                               right + group.right_at);
-          } else {
-            kernels.pack_left(rows_at<const X>(dy_MO, group.begin), group.rows, out, first - in_parts, last - in_parts,
-                              left + group.left_at);
-          }
-        });
-    for_blocks<X>(kernels, groups, [&](const Group& group) {
-      cpu::MatrixProduct<X> product{out, in, group.rows, {}, left + group.left_at, right + group.right_at, {}, {}};
-      const std::int64_t at = group.index * d_weight_GOI.stride(0);
-      if (adds) {
-        product.sum = {d_weight_GOI.data_ptr<float>() + at, row};
-      } else {
-        product.out = {data_of<X>(d_weight_GOI) + at, row};
-      }
-      return product;
+    const auto sizes = [&](const Group& group) {
+      return std::pair(kernels.packed_bytes(in, group.rows), kernels.packed_bytes(out, group.rows));
+    };
+    for_batches(ends, sizes, [&](const std::vector<Group>& groups, std::int64_t right_bytes, std::int64_t left_bytes) {
+      char *right = static_cast<char*>(packed_memory(kRight, right_bytes)), *left = static_cast<char*>(packed_memory(kLeft, left_bytes));
+      constexpr std::int64_t kPart = 128;
+      const std::int64_t in_parts = parts_of(in, kPart) * kPart;  // the first of each group's columns to pack, then its rows
+      for_parts(
+          groups, kPart, [&](const Group&) { return in_parts + out; },
+          [&](const Group& group, std::int64_t first, std::int64_t last) {
+            if (first < in_parts) {
+              kernels.pack_right(rows_at<const X>(x_MI, group.begin), false, group.rows, in, first, std::min(in, last),
+                                 right + group.right_at);
+            } else {
+              kernels.pack_left(rows_at<const X>(dy_MO, group.begin), group.rows, out, first - in_parts, last - in_parts,
+                                left + group.left_at);
+            }
+          });
+      for_blocks<X>(kernels, groups, [&](const Group& group) {
+        cpu::MatrixProduct<X> product{out, in, group.rows, {}, left + group.left_at, right + group.right_at, {}, {}};
+        const std::int64_t at = group.index * d_weight_GOI.stride(0);
+        if (adds) {
+          product.sum = {d_weight_GOI.data_ptr<float>() + at, row};
+        } else {
+          product.out = {data_of<X>(d_weight_GOI) + at, row};
+        }
+        return product;
+      });
     });
   });
 }

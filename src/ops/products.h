@@ -12,6 +12,9 @@ namespace meristem::ops {
 // Rows sorted by group: group g ends before row ends[g]. All tensors: float32 or bfloat16 on the CPU, with dense rows.
 using GroupEnds = std::vector<std::int64_t>;
 
+// Of several groups no more is packed at once than so much for each thread, unless one alone needs it.
+constexpr std::int64_t kPackedBytes = 2 << 20;
+
 // Whether these kernels take products over a depth: pairs of bf16 stand side by side in memory.
 bool multiplies(const at::Tensor& x, std::int64_t depth);
 
