@@ -73,10 +73,10 @@ def step_work(shape):
     dim = width // heads
     weights = layers * (width * (heads + 2 * kv_heads) * dim + heads * dim * width + 3 * width * inner) + vocab * width
     pairs = shape["batch"] * heads * shape["sequence"] ** 2 / 2
-    # bf16 a layer, forward and backward: two norms and residual additions, RoPE, SwiGLU; and per parameter the update and the gradients' sum.
+    # bf16 a layer, forward and backward: two norms and residual additions, RoPE, SwiGLU; and per parameter the update and, inside the products, the gradients' sum.
     a_layer = tokens * (2 * (4 + 6 + 6) * width + 8 * (heads + kv_heads) * dim + 16 * inner)
-    moved = layers * a_layer + 4 * tokens * vocab + (30 + 10) * weights
-    return 6 * tokens * weights, layers * 4 * dim * pairs, layers * 10 * dim * pairs, moved, 36 * layers + 60
+    moved = layers * a_layer + 4 * tokens * vocab + (30 + 8) * weights
+    return 6 * tokens * weights, layers * 4 * dim * pairs, layers * 10 * dim * pairs, moved, 32 * layers + 60
 
 
 def step_seconds(shape, name, launch=REPLAYED):

@@ -122,7 +122,7 @@ class MicroBatchWalk {
         element_(bytes_of(config.precision.compute)),
         tokens_(static_cast<double>(config.batch.micro_sequences * config.data.sequence_length)),
         width_(static_cast<double>(config.model.width)),
-        sums_in_place_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused) {
+        products_ours_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused) {
     for (std::int64_t r = 0; r < plan.num_calls(); ++r) kept_.push_back(kept_by(r));
   }
 
@@ -171,19 +171,22 @@ class MicroBatchWalk {
     return kept + element_ * tokens_ * model_.injection_cost().saved_elements;
   }
 
-  // The head computes its gradient in forward: a chunk of logits, the hidden states with their norm and gradient, the weight's gradient,
-  // which is summed in fp32 where there are several chunks (a bf16 part, and its copy in fp32, beside the sum).
+  // Bytes of an element of what the head keeps of its weight's gradient: a sum in fp32 where our kernels make it or there are several
+  // chunks.
+  double head_sum() const { return products_ours_ || head_chunk() < tokens_ ? 4 : element_; }
+  double head_chunk() const {
+    return std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
+  }
+  // The head computes its gradient in forward: a chunk of logits, the hidden states with their norm and gradient, the weight's gradient;
+  // where LibTorch sums chunks of bf16, each one's part beside the sum, and its copy in fp32.
   double head_forward() const {
     const double vocab = static_cast<double>(config_.model.vocab_size);
-    const double chunk = std::min(tokens_, static_cast<double>(nn::head_chunk(config_.model.vocab_size, config_.model.width)));
-    const double weight = sums_in_place_ ? 4 : chunk < tokens_ && element_ == 2 ? 4 + 4 + 2 : element_;
-    return element_ * (chunk * vocab + 3 * tokens_ * width_) + weight * vocab * width_;
+    const double part = head_sum() > element_ && !products_ours_ ? 4 + 2 : 0;
+    return element_ * (head_chunk() * vocab + 3 * tokens_ * width_) + (head_sum() + part) * vocab * width_;
   }
-  // Both saved gradients, and both scaled; where gradients are summed in place they are neither scaled nor handed on.
+  // Both saved gradients; neither is scaled, and the weight's is added to its place.
   double head_backward() const {
-    const double weight = static_cast<double>(config_.model.vocab_size) * width_;
-    if (sums_in_place_) return 2 * element_ * tokens_ * width_ + 4 * weight;
-    return element_ * (3 * tokens_ * width_ + 2 * weight);
+    return 2 * element_ * tokens_ * width_ + head_sum() * static_cast<double>(config_.model.vocab_size) * width_;
   }
   // What our CPU kernels keep from step to step.
   double workspace() const {
@@ -195,7 +198,7 @@ class MicroBatchWalk {
       const ops::HeadShape shape{attention.heads, attention.kv_heads, attention.head_dim, attention.window};
       most.thread = static_cast<double>(ops::attention_workspace(shape, config_.data.sequence_length, compute));
     }
-    if (sums_in_place_) hold_products(most, compute);
+    if (products_ours_) hold_products(most, compute);
     return most.right + most.left + at::get_num_threads() * most.thread;
   }
   void hold_products(ops::ProductWorkspace& most, at::ScalarType compute) const {
@@ -210,19 +213,17 @@ class MicroBatchWalk {
       most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
     }
   }
-  // By block: its gradient, the part of its largest tensor, and the first and last call that adds to it.
+  // By block: its gradient as far as it is handed on, the largest tensor's, and the first and last call that adds to it.
   struct BlockGradient {
     double bytes = 0, largest = 0;
     std::int64_t first = -1, last = -1;
   };
-  // The gradient of the stream, the tied embedding's from the head, and of the block's own, one tensor at a time. Where the call ran again:
-  // first all that it saved, with the gradients inside it, about a third of that (elsewhere they take the place of what is freed on the
-  // way); in the end the gradients of all the block's tensors.
+  // The gradient of the stream, and of the block's own, one tensor at a time. Where the call ran again: first all that it saved, with the
+  // gradients inside it, about a third of that (elsewhere they take the place of what is freed on the way); in the end the gradients of all
+  // the block's tensors.
   double call_backward(std::int64_t r, const BlockGradient& gradient) const {
-    const double tied =
-        config_.model.tie_embeddings && !sums_in_place_ ? element_ * static_cast<double>(config_.model.vocab_size) * width_ : 0;
     const double again = std::max(saved_by(r) * 4 / 3, saved_by(r) / 3 + gradient.bytes);
-    return element_ * tokens_ * width_ + tied + (backward_.checkpointed(r) ? again : gradient.largest);
+    return element_ * tokens_ * width_ + (backward_.checkpointed(r) ? again : gradient.largest);
   }
   std::vector<BlockGradient> block_gradients() const {
     std::vector<BlockGradient> gradients(static_cast<std::size_t>(plan_.max_block() + 1));
@@ -230,10 +231,11 @@ class MicroBatchWalk {
       if (!block_of(info)) continue;
       const auto block = static_cast<std::size_t>(*block_of(info));
       if (block >= gradients.size()) continue;
-      // What is no matrix, gains, weighs nothing.
-      const double bytes = sums_in_place_ ? 0 : element_ * static_cast<double>(info.tensor.numel());
-      gradients[block].bytes += bytes;
-      gradients[block].largest = std::max(gradients[block].largest, bytes);
+      // Experts' by LibTorch are handed on; others are added to their places, in bf16 by LibTorch as a whole. Gains weigh nothing.
+      const double bytes = element_ * static_cast<double>(info.tensor.numel());
+      const bool handed_on = info.tensor.dim() == 3 && !products_ours_;
+      if (handed_on) gradients[block].bytes += bytes;
+      if (handed_on || (element_ == 2 && !products_ours_)) gradients[block].largest = std::max(gradients[block].largest, bytes);
     }
     for (std::int64_t r = 0; r < plan_.num_calls(); ++r) {
       if (!backward_.reaches(r)) continue;
@@ -249,7 +251,7 @@ class MicroBatchWalk {
   const DepthPlan& plan_;
   Backward backward_;
   double element_, tokens_, width_;
-  bool sums_in_place_;  // of weights: our CPU products add gradients straight to the flat buffer
+  bool products_ours_;  // our CPU kernels'
   std::vector<double> kept_;
 };
 

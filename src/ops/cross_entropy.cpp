@@ -74,10 +74,8 @@ struct HeadProducts {
       add_outer_products(d_logits_NV, hidden_ND, {hidden_ND.size(0)}, d_weight_VD.unsqueeze(0));
     } else if (one_chunk) {
       d_weight_VD = at::mm(d_logits_NV.t(), hidden_ND);
-    } else if (d_weight_VD.scalar_type() == d_logits_NV.scalar_type()) {
-      d_weight_VD.addmm_(d_logits_NV.t(), hidden_ND);
     } else {
-      d_weight_VD.add_(at::mm(d_logits_NV.t(), hidden_ND));
+      add_product(d_weight_VD, d_logits_NV, hidden_ND);
     }
   }
 };
@@ -115,9 +113,9 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
       products.hidden_gradient(logits, weight_VD, d_part);
       products.add_weight_gradient(logits, hidden, one_chunk, d_weight);
     }
-    // Where the weight's gradient has its place, what is kept are fp32 sums until backward brings them there.
+    // Where the weight's gradient has its place, what is kept is its sum until backward brings it there.
     if (with_grad) {
-      const bool stays = ours && gradient_sum(weight_VD).defined();
+      const bool stays = gradient_sum(weight_VD).defined();
       context->saved_data["stays"] = stays;
       context->save_for_backward({d_hidden, stays ? d_weight : d_weight.to(weight_VD.scalar_type()), weight_VD});
     }
@@ -134,7 +132,12 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     if (!context->saved_data["stays"].toBool()) {
       return {scaled(saved[0]), scaled(d_weight).to(saved[2].scalar_type()), {}, {}, {}, {}, {}};
     }
-    gradient_sum(saved[2]).add_(d_weight, scale.item());
+    const at::Tensor sum = gradient_sum(saved[2]);
+    if (scale.is_cpu()) {
+      sum.add_(d_weight, scale.item());
+    } else {
+      sum.addcmul_(d_weight, scale.to(sum.scalar_type()));  // nobody waits for the number
+    }
     return {scaled(saved[0]), {}, {}, {}, {}, {}, {}};
   }
 };

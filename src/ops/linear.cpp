@@ -20,8 +20,13 @@ constexpr std::int64_t kFewestRows = 32;
 at::Tensor dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
 
 // dy^T x: added to the weight's sum, and then undefined; else of the weight's type.
-at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, const at::Tensor& weight_OI) {
+at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, const at::Tensor& weight_OI, bool ours) {
   const at::Tensor sum = gradient_sum(weight_OI);
+  if (!ours && !sum.defined()) return at::mm(dy_NO.t(), x_NI);
+  if (!ours) {
+    add_product(sum, dy_NO, x_NI);
+    return {};
+  }
   const GroupEnds all{x_NI.size(0)};
   if (sum.defined()) {
     add_outer_products(dy_NO, x_NI, all, sum.unsqueeze(0));
@@ -32,26 +37,32 @@ at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, cons
   return d_weight;
 }
 
-class FusedLinear : public torch::autograd::Function<FusedLinear> {
+// ours: by our CPU kernels, else by LibTorch's.
+class SummedLinear : public torch::autograd::Function<SummedLinear> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight_OI) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight_OI, bool ours) {
     RECORD_FUNCTION("meristem::linear", {});
     const at::Tensor x_NI = dense_rows(x);
+    context->save_for_backward({x_NI, weight_OI});
+    context->saved_data["ours"] = ours;
+    if (!ours) return at::mm(x_NI, weight_OI.t());
     const at::Tensor y_NO = at::empty({x_NI.size(0), weight_OI.size(0)}, x_NI.options());
     multiply_rows(x_NI, weight_OI.unsqueeze(0), {x_NI.size(0)}, y_NO);
-    context->save_for_backward({x_NI, weight_OI});
     return y_NO;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x_NI = saved[0], &weight_OI = saved[1], dy_NO = dense_rows(grads[0]);
+    const bool ours = context->saved_data["ours"].toBool();
     at::Tensor dx;
-    if (context->needs_input_grad(0)) {
+    if (context->needs_input_grad(0) && ours) {
       dx = at::empty_like(x_NI);
       multiply_rows_back(dy_NO, weight_OI.unsqueeze(0), {dy_NO.size(0)}, dx);
+    } else if (context->needs_input_grad(0)) {
+      dx = at::mm(dy_NO, weight_OI);
     }
-    return {dx, context->needs_input_grad(1) ? weight_gradient(dy_NO, x_NI, weight_OI) : at::Tensor()};
+    return {dx, context->needs_input_grad(1) ? weight_gradient(dy_NO, x_NI, weight_OI, ours) : at::Tensor(), {}};
   }
 };
 
@@ -90,17 +101,29 @@ class FusedEmbedding : public torch::autograd::Function<FusedEmbedding> {
 }  // namespace
 
 at::Tensor gradient_sum(const at::Tensor& parameter) {
-  if (!parameter.is_cpu() || !parameter.is_leaf()) return {};
+  if (!parameter.is_leaf()) return {};
   const at::Tensor& sum = parameter.grad();
   const bool takes = sum.defined() && sum.scalar_type() == at::kFloat && sum.is_contiguous() && sum.sizes() == parameter.sizes();
   return takes ? sum : at::Tensor();
 }
 
+void add_product(const at::Tensor& sum_OI, const at::Tensor& dy_NO, const at::Tensor& x_NI) {
+  at::Tensor sum = sum_OI;
+  if (sum.scalar_type() == x_NI.scalar_type()) {
+    sum.addmm_(dy_NO.t(), x_NI);
+  } else if (sum.is_cuda()) {
+    at::addmm_out(sum, sum, dy_NO.t(), x_NI, at::kFloat);
+  } else {
+    sum.add_(at::mm(dy_NO.t(), x_NI));
+  }
+}
+
 at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at::Tensor& bias_O, Path path) {
   if (are_few_rows(x_NI, weight_OI)) return multiply_few_rows(x_NI, weight_OI, bias_O);
   const std::int64_t out = weight_OI.size(0), in = weight_OI.size(1);
-  if (path == Path::kFused && x_NI.size(0) >= kFewestRows && multiplies(x_NI, in) && multiplies(x_NI, out)) {
-    const at::Tensor y_NO = FusedLinear::apply(x_NI, weight_OI);
+  const bool ours = path == Path::kFused && x_NI.size(0) >= kFewestRows && multiplies(x_NI, in) && multiplies(x_NI, out);
+  if (ours || (path != Path::kReference && at::GradMode::is_enabled() && gradient_sum(weight_OI).defined())) {
+    const at::Tensor y_NO = SummedLinear::apply(x_NI, weight_OI, ours);
     return bias_O.defined() ? y_NO + bias_O : y_NO;
   }
   return bias_O.defined() ? at::linear(x_NI, weight_OI, bias_O) : at::linear(x_NI, weight_OI);

@@ -1,5 +1,5 @@
-// y = x W^T, + b, and the rows of an embedding. The path `fused` multiplies by our own CPU kernels (ops/products.h), and adds a weight's
-// gradient straight to where the parameter's gradients are summed, where there is such a place.
+// y = x W^T, + b, and the rows of an embedding. The path `fused` multiplies by our own CPU kernels (ops/products.h). A weight's gradient is
+// added straight to where the parameter's gradients are summed, where there is such a place.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,9 @@ namespace meristem::ops {
 // Where the gradients of `parameter` are summed in fp32 (FlatParameters makes its grad() such a place), of the parameter's shape; undefined
 // where there is none, and an operator hands its gradient on to autograd.
 at::Tensor gradient_sum(const at::Tensor& parameter);
+
+// sum_OI += dy^T x by LibTorch, the sum in fp32 where dy_NO and x_NI are bf16: on a GPU inside the product.
+void add_product(const at::Tensor& sum_OI, const at::Tensor& dy_NO, const at::Tensor& x_NI);
 
 // x_NI: [N, I], weight_OI, bias_O or undefined, of one type -> [N, O].
 at::Tensor linear(const at::Tensor& x_NI, const at::Tensor& weight_OI, const at::Tensor& bias_O, Path path);

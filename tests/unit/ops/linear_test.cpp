@@ -109,7 +109,11 @@ TEST_CASE("linear agrees with its reference, values and gradients, with few rows
 
 TEST_CASE("where a parameter's gradients have a place, they are added there in fp32 and autograd gets none") {
   torch::manual_seed(3);
-  for (const auto type : {at::kFloat, at::kBFloat16}) {
+  using Case = std::pair<at::ScalarType, Path>;
+  for (const Case& c : {Case{at::kFloat, Path::kFused}, Case{at::kBFloat16, Path::kFused}, Case{at::kFloat, Path::kLibrary},
+                        Case{at::kBFloat16, Path::kLibrary}}) {
+    const at::ScalarType type = c.first;
+    const Path path = c.second;
     const auto run = [&](bool in_place) {
       torch::manual_seed(4);
       const auto leaf = [&](at::IntArrayRef shape) { return random(shape, type).requires_grad_(); };
@@ -118,10 +122,10 @@ TEST_CASE("where a parameter's gradients have a place, they are added there in f
         if (in_place) weight.mutable_grad() = torch::zeros(weight.sizes());
       }
       const at::Tensor tokens = torch::randint(64, {48}, torch::kInt), chosen = torch::randint(5, {48, 1});
-      at::Tensor h = ops::embedding(weights[1], tokens, Path::kFused) + ops::linear(random({48, 32}, type), weights[0], {}, Path::kFused);
+      at::Tensor h = ops::embedding(weights[1], tokens, Path::kFused) + ops::linear(random({48, 32}, type), weights[0], {}, path);
       h = h +
           ops::expert_mixture(h, chosen, torch::full({48, 1}, 0.5f), {weights[2], weights[3]}, Path::kLibrary, Path::kFused, Path::kFused);
-      const at::Tensor loss = ops::linear_cross_entropy(h, weights[1], tokens, Path::kFused, 0, Path::kFused).loss_sum;
+      const at::Tensor loss = ops::linear_cross_entropy(h, weights[1], tokens, Path::kFused, 0, path).loss_sum;
       std::vector<at::Tensor> grads;
       if (in_place) {
         for (int pass = 0; pass < 2; ++pass) loss.backward({}, /*retain_graph=*/pass == 0);

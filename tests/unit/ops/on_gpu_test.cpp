@@ -3,6 +3,7 @@
 #include "ops/adamw.h"
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
+#include "ops/linear.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/swiglu.h"
@@ -58,6 +59,24 @@ TEST_CASE("the fused head and loss on a GPU agree with the reference", "[gpu]") 
   check_fused([&](const auto& in,
                   Path path) { return ops::linear_cross_entropy(in[0], in[1], targets.to(in[0].device()), path).loss_sum.reshape({1, 1}); },
               {torch::randn({70, 48}), torch::randn({1001, 48})}, kGpuOfTest);
+}
+
+TEST_CASE("gradients of weights on a GPU are summed in fp32 inside the products", "[gpu]") {
+  test::require_gpu();
+  torch::manual_seed(5);
+  const at::Tensor x = torch::randn({200, 64}).to(torch::kBFloat16), hidden = torch::randn({70, 64}).to(torch::kBFloat16);
+  const at::Tensor targets = torch::randint(0, 96, {70}, torch::kInt);
+  const auto sum_on = [&](at::Device device, at::ScalarType type) {
+    torch::manual_seed(6);
+    const at::Tensor weight = torch::randn({96, 64}).to(torch::kBFloat16).to(device, type).requires_grad_();
+    weight.mutable_grad() = torch::ones({96, 64}, torch::dtype(torch::kFloat).device(device));
+    ops::linear(x.to(device, type), weight, {}, Path::kLibrary).square().sum().backward();
+    ops::linear_cross_entropy(hidden.to(device, type), weight, targets.to(device), Path::kLibrary).loss_sum.backward();
+    return weight.grad().cpu().to(torch::kDouble);
+  };
+  const at::Tensor exact = sum_on(at::kCPU, at::kFloat), size = exact.abs().max();
+  CHECK(((sum_on(kGpuOfTest, at::kBFloat16) - exact).abs().max() / size).item<double>() < 1e-2);  // bf16 outputs, squared, feed the product
+  CHECK(((sum_on(kGpuOfTest, at::kFloat) - exact).abs().max() / size).item<double>() < 1e-5);
 }
 
 TEST_CASE("the fused gradient norm on a GPU is that of the CPU", "[gpu]") {
