@@ -114,7 +114,7 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n",
              bytes_text(last.memory.weights), bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients),
              bytes_text(last.memory.activations), config.batch.micro_sequences, config.data.sequence_length);
-  if (last.memory.update > last.memory.activations) {
+  if (last.memory.kept + last.memory.update > last.memory.activations) {
     fmt::print("  update           {}: what the optimizer works in, once activations are gone\n", bytes_text(last.memory.update));
   }
   if (last.memory.loop_gradients > 0) {

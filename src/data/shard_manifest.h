@@ -23,11 +23,11 @@ struct ShardManifest {
   std::string tokenizer_hash;               // xxh3_hex of tokenizer.json; empty where unknown
   std::optional<std::int64_t> end_of_text;  // the id that closes every document
   ShardFile bin, idx;
-  std::optional<ShardFile> mask;            // PREFIX.mask: one byte a token, 1 where it is trained on
-  std::int64_t trained_tokens = 0;          // ones in the mask
-  std::vector<std::int64_t> begin_of_text;  // ids before every text
-  std::string chat_template;                // that rendered it, as it was given; empty: none
-  std::vector<std::int64_t> end_of_turn;    // special tokens that end an answer of it
+  std::optional<ShardFile> mask;               // PREFIX.mask: one byte a token, 1 where it is trained on
+  std::int64_t trained_tokens = 0;             // ones in the mask
+  std::vector<std::int64_t> begin_of_text;     // ids before every text
+  std::string chat_template;                   // that rendered it, as it was given; empty: none
+  std::vector<std::int64_t> end_of_turn = {};  // special tokens that end an answer of it
 };
 
 // Reads PREFIX.json. Nothing where there is no such file; DamagedError naming the key where it is not a manifest, InputError where it is

@@ -108,7 +108,7 @@ std::optional<std::int64_t> block_of(const ParameterInfo& info) {
 struct ActivationMemory {
   double peak = 0;            // bytes beside weights, optimizer state and flat gradients
   double loop_gradients = 0;  // bytes: the most that gradients of blocks called more than once take while their sum is not complete
-  double packed = 0;          // bytes, part of the peak: what our CPU kernels keep when it is over
+  double kept = 0;            // bytes, part of the peak: what our CPU kernels keep when it is over
 };
 
 // Walks through a micro-batch as training does: forward over the calls, the head, backward.
@@ -146,8 +146,8 @@ class MicroBatchWalk {
       if (r == gradient.last) pending += gradient.bytes;
       if (r == gradient.first) pending -= gradient.bytes;
     }
-    memory.packed = workspace();
-    memory.peak += memory.packed;
+    memory.kept = workspace();
+    memory.peak += memory.kept;
     return memory;
   }
 
@@ -193,8 +193,8 @@ class MicroBatchWalk {
     if (!pick_device().is_cpu()) return 0;
     const at::ScalarType compute = element_ == 2 ? at::kBFloat16 : at::kFloat;
     ops::ProductWorkspace most;
-    if (path_of(config_, &KernelsConfig::attention, &ops::Paths::attention) == ops::Path::kFused) {
-      const AttentionConfig& attention = config_.model.attention;
+    const AttentionConfig& attention = config_.model.attention;
+    if (attention.kv_heads > 0 && path_of(config_, &KernelsConfig::attention, &ops::Paths::attention) == ops::Path::kFused) {
       const ops::HeadShape shape{attention.heads, attention.kv_heads, attention.head_dim, attention.window};
       most.thread = static_cast<double>(ops::attention_workspace(shape, config_.data.sequence_length, compute));
     }
@@ -209,7 +209,7 @@ class MicroBatchWalk {
       const auto sizes = info.tensor.sizes();
       if (info.role != Role::kLinear || sizes.size() < 2) continue;
       const bool experts = sizes.size() == 3;
-      const std::int64_t rows = tokens * (experts ? config_.model.feed_forward.active : 1);
+      const std::int64_t rows = tokens * (experts ? std::max<std::int64_t>(1, config_.model.feed_forward.active) : 1);
       most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
     }
   }
@@ -266,7 +266,7 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   memory.gradients = count * 4;
   const ActivationMemory activations = MicroBatchWalk(config, model, plan).result();
   memory.activations = activations.peak;
-  memory.update += activations.packed;
+  memory.kept = activations.kept;
   memory.loop_gradients = activations.loop_gradients;
   return memory;
 }

@@ -137,9 +137,9 @@ at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Pa
 ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute) {
   ProductWorkspace workspace;
   dispatch_cpu(compute, [&](const auto& kernels, auto) {
-    const std::int64_t used = std::min(groups, rows), each = (rows + used - 1) / used;  // about evenly shared out
+    const std::int64_t used = std::clamp<std::int64_t>(rows, 1, groups), each = (rows + used - 1) / used;  // about evenly shared out
     const std::int64_t most = kPackedBytes * at::get_num_threads();
-    const auto at_once = [&](std::int64_t bytes) { return std::min(used, std::max<std::int64_t>(1, most / bytes)); };
+    const auto at_once = [&](std::int64_t bytes) { return std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used); };
     const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)),
                        entering = kernels.packed_bytes(in, each), leaving = kernels.packed_bytes(out, each),
                        together = at_once(entering + leaving);

@@ -106,9 +106,8 @@ bool proven(std::string_view op, const CudaKernels& kernels, at::ScalarType comp
     if (in_windows) masks.emplace_back("window");
     if (shapes.packed) masks.emplace_back("packed");
     if (masks.empty()) masks.emplace_back("causal");
-    return std::all_of(masks.begin(), masks.end(), [&](std::string_view mask) {
-      return kernels.proven({op, compute, mask, shapes.head_dim});
-    });
+    return std::all_of(masks.begin(), masks.end(),
+                       [&](std::string_view mask) { return kernels.proven({op, compute, mask, shapes.head_dim}); });
   }
   if (op != "depth_attention" || !shapes.depth) return kernels.proven({op, compute});
   if (!kernels.proven({op, compute, shapes.joint ? "joint" : "", shapes.depth->head_dim})) return false;
