@@ -16,9 +16,11 @@ extern const RowKernels kRowKernels_avx512bf16;
 void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]) {
   int count = 0;
 #if defined(__x86_64__)
-  const bool v4 = __builtin_cpu_supports("x86-64-v4");
-  if (v4 && __builtin_cpu_supports("avx512bf16")) levels[count++] = &kRowKernels_avx512bf16;
+  const bool v4 = __builtin_cpu_supports("x86-64-v4"), pairs = v4 && __builtin_cpu_supports("avx512bf16");
+  // Intel's cores multiply pairs of bf16 at half the rate of fp32 (docs/results/cpu.md), AMD's at twice.
+  if (pairs && !is_intel()) levels[count++] = &kRowKernels_avx512bf16;
   if (v4) levels[count++] = &kRowKernels_avx512;
+  if (pairs && is_intel()) levels[count++] = &kRowKernels_avx512bf16;
   if (__builtin_cpu_supports("x86-64-v3")) levels[count++] = &kRowKernels_avx2;
 #endif
   levels[count++] = &kRowKernels_baseline;
@@ -41,6 +43,14 @@ const RowKernels*& current() {
 const RowKernels& row_kernels() { return *current(); }
 
 void use_row_kernels(const RowKernels& kernels) { current() = &kernels; }
+
+bool is_intel() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("intel") != 0;
+#else
+  return false;
+#endif
+}
 
 bool has_amx_bf16() {
 #if defined(__x86_64__)

@@ -152,7 +152,8 @@ constexpr int kRowKernelLevels = 4;
 void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]);
 void use_row_kernels(const RowKernels& kernels);
 
-// Whether this processor multiplies tiles of bf16 (AMX), which none of our kernels do.
+// Whether this processor is Intel's, for which MKL is made; whether it multiplies tiles of bf16 (AMX), which none of our kernels do.
+bool is_intel();
 bool has_amx_bf16();
 
 }  // namespace meristem::ops::cpu
