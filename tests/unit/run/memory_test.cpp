@@ -174,9 +174,9 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
                   << planned.total() / measured.peak << " activations planned " << planned.activations << " measured "
                   << measured.peak - measured.standing << " ratio " << planned.activations / (measured.peak - measured.standing));
       CHECK(planned.total() == Approx(measured.peak).epsilon(0.1));
-      // How many experts' weights are packed at once is the router's affair: planned are as many as may be.
-      const double element = config.precision.compute == Precision::kBf16 ? 2 : 4, experts = c.experts ? static_cast<double>(c.count) : 0;
-      const double packed = std::min(static_cast<double>(ops::kPackedBytes) * at::get_num_threads(), experts * 2 * 64 * 128 * element);
+      // How many experts' weights are packed at once, as fp32 on some processors, is the router's affair: planned are as many as may be.
+      const double experts = c.experts ? static_cast<double>(c.count) : 0;
+      const double packed = std::min(static_cast<double>(ops::kPackedBytes) * at::get_num_threads(), experts * 2 * 64 * 128 * 4);
       const double found = measured.peak - measured.standing, more = *products == 'f' ? packed : 0;
       CHECK(planned.activations > 0.9 * found);
       CHECK(planned.activations < 1.1 * found + more);
