@@ -281,11 +281,16 @@ struct StepFolder {
 };
 
 std::vector<StepFolder> newest_first(const fs::path& checkpoints_folder) {
+  // A listing is no snapshot: while a run publishes a checkpoint and deletes the one before, it may show neither. So an empty one is made
+  // anew.
+  constexpr int kLooks = 50;
   std::vector<StepFolder> out;
-  for (const std::string& name : folder_entries(checkpoints_folder)) {
-    const std::optional<std::int64_t> step = checkpoint_step(name);
-    std::error_code ignored;
-    if (step && fs::is_directory(checkpoints_folder / name, ignored)) out.push_back({*step, checkpoints_folder / name});
+  for (int look = 0; look < kLooks && out.empty(); ++look) {
+    for (const std::string& name : folder_entries(checkpoints_folder)) {
+      const std::optional<std::int64_t> step = checkpoint_step(name);
+      std::error_code ignored;
+      if (step && fs::is_directory(checkpoints_folder / name, ignored)) out.push_back({*step, checkpoints_folder / name});
+    }
   }
   std::stable_sort(out.begin(), out.end(), [](const StepFolder& a, const StepFolder& b) { return a.step > b.step; });
   return out;

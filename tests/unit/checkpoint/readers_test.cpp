@@ -107,7 +107,7 @@ TEST_CASE("readers beside a writer that rotates always find a whole one") {
   }
   done = true;
   writer.join();
-  CHECK(trouble.empty());
+  CHECK(trouble == "");
 }
 
 TEST_CASE("of two that publish the same folder one is first, and the other says so; nothing of the first is lost") {
