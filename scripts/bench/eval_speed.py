@@ -9,6 +9,7 @@ The harness's environment is that of `scripts/meristem lm-eval` (or --harness-py
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -48,9 +49,14 @@ def seconds_of(stderr):
     return next(float(line.split()[1]) for line in stderr.splitlines() if line.startswith("seconds "))
 
 
+def digest(data):
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
 def random_folder(size, folder, tokenizer=None):
     """A Hugging Face folder with random weights, and the checkpoint that `import` makes of it. With a tokenizer its vocabulary is that one's."""
-    exported, checkpoint = folder / f"{size}-hf", folder / size
+    name = size if tokenizer is None else f"{size}-{digest(tokenizer.read_bytes())}"
+    exported, checkpoint = folder / f"{name}-hf", folder / name
     if not checkpoint.exists():
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -64,6 +70,10 @@ def random_folder(size, folder, tokenizer=None):
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             if tokenizer and (tokenizer.parent / name).exists():
                 shutil.copy(tokenizer.parent / name, exported / name)
+        if tokenizer and not (exported / "tokenizer_config.json").exists():
+            # The harness begins with a token that ends texts; any special one will do for random weights.
+            special = next(each["content"] for each in json.loads(tokenizer.read_text())["added_tokens"] if each["special"])
+            (exported / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": special}))
         run(BINARY, "import", exported, "--out", checkpoint)
     return checkpoint, exported
 
@@ -166,7 +176,8 @@ def scoring(arguments, folder):
         if size:
             checkpoint, exported = random_folder(size, folder, path)
         else:
-            checkpoint, exported = arguments.checkpoint, folder / "exported-hf"
+            state = f"{arguments.checkpoint.resolve()} {max(each.stat().st_mtime_ns for each in (arguments.checkpoint, *arguments.checkpoint.glob('checkpoints/*')))}"
+            checkpoint, exported = arguments.checkpoint, folder / f"{digest(state.encode())}-hf"
             if not exported.exists():
                 run(BINARY, "export", checkpoint, "--out", exported)
         for precision in arguments.precision:
