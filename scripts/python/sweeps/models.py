@@ -43,11 +43,12 @@ def checkpoint_folder(path):
     """A checkpoint itself, or the newest whole one of a run folder."""
     if (path / "manifest.json").is_file():
         return path
-    steps = sorted((found for found in (path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", found.name) and (found / "manifest.json").is_file()),
-                   key=lambda found: int(found.name[5:]))
+    steps = []
+    for _ in range(50):  # a listing beside a run that publishes a checkpoint and deletes the one before may show neither
+        steps = steps or [found for found in (path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", found.name) and (found / "manifest.json").is_file()]
     if not steps:
         raise UserError(f"{path}: no such checkpoint or run folder" if not path.exists() else f"{path}: holds no checkpoint; expected one, or the folder of a run")
-    return steps[-1]
+    return max(steps, key=lambda found: int(found.name[5:]))
 
 
 def _digest(folder, config):
