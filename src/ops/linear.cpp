@@ -22,16 +22,12 @@ at::Tensor dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.con
 // dy^T x: added to the weight's sum, and then undefined; else of the weight's type.
 at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, const at::Tensor& weight_OI, bool ours) {
   const at::Tensor sum = gradient_sum(weight_OI);
-  if (!ours && !sum.defined()) return at::mm(dy_NO.t(), x_NI);
-  if (!ours) {
-    add_product(sum, dy_NO, x_NI);
-    return {};
-  }
   const GroupEnds all{x_NI.size(0)};
   if (sum.defined()) {
-    add_outer_products(dy_NO, x_NI, all, sum.unsqueeze(0));
+    ours ? add_outer_products(dy_NO, x_NI, all, sum.unsqueeze(0)) : add_product(sum, dy_NO, x_NI);
     return {};
   }
+  if (!ours) return at::mm(dy_NO.t(), x_NI);
   const at::Tensor d_weight = weight_OI.scalar_type() == at::kFloat ? at::zeros_like(weight_OI) : at::empty_like(weight_OI);
   add_outer_products(dy_NO, x_NI, all, d_weight.unsqueeze(0));
   return d_weight;
