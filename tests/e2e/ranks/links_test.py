@@ -64,11 +64,15 @@ class Case(unittest.TestCase):
     def test_links_are_as_slow_as_they_were_told(self):
         for rate in (200e6, 50e6):
             self.links.limit(rate)
-            found = self.rates()
-            print(f"\n{rate / 1e6:.0f} Mbit/s: {found[0] / 1e6:.1f} and {found[1] / 1e6:.1f} at once", end=" ")
-            for one in found:
-                self.assertGreater(one, 0.85 * rate)  # acknowledgements of the other way travel along
-                self.assertLess(one, 1.05 * rate)
+            slowest = 0
+            for _ in range(3):  # a busy machine makes a flow slower, never faster
+                found = self.rates()
+                print(f"\n{rate / 1e6:.0f} Mbit/s: {found[0] / 1e6:.1f} and {found[1] / 1e6:.1f} at once", end=" ")
+                self.assertLess(max(found), 1.05 * rate)
+                slowest = max(slowest, min(found))
+                if slowest > 0.85 * rate:
+                    break
+            self.assertGreater(slowest, 0.85 * rate)  # acknowledgements of the other way travel along
         self.links.unlimit()
         self.assertGreater(min(self.rates(0.5)), 1e9)
 
