@@ -62,49 +62,11 @@ def read_prompts(path):
     return [place for place, _ in found], [record for _, record in found]
 
 
-def answer_all(checkpoint, tokenizer, path, places, records, begin, options, write):
-    """Calls write(line) with a JSON line for each record, its answer behind what is there, in their order; returns the exit code."""
-    ends = ending_ids(checkpoint, tokenizer, path)
-    texts = [record["prompt"] for record in records]
-    prompts = [begun_or_end(tokenizer, place, encoding.ids, begin, ends) for place, encoding in zip(places, encodings_of(tokenizer, places, texts))]
-    say_lost(tokenizer, zip(places, texts))
-    bar, waiting, written = Bar("answers written"), {}, 0
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        file.writelines(json.dumps({"prompt": ids}) + "\n" for ids in prompts)
-        file.flush()
-        with subprocess.Popen(command_of(checkpoint, ["--prompts-ids", file.name], ends, options), stdout=subprocess.PIPE, text=True) as binary:
-            try:
-                for line in binary.stdout:
-                    answered = json.loads(line)
-                    waiting[answered["prompt"]] = answered["answer"]
-                    bar.show(written + len(waiting), len(records))
-                    while written in waiting:
-                        stream, ids = TextStream(tokenizer, prompts[written]), waiting.pop(written)
-                        text = "".join([*map(stream.step, ids), stream.flush()])
-                        bar.clear()
-                        write(json.dumps({**records[written], "answer": text}, ensure_ascii=False) + "\n")
-                        written += 1
-            except BrokenPipeError:
-                binary.kill()
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 0
-            except KeyboardInterrupt:
-                binary.kill()
-                return 130
-            finally:
-                bar.clear()
-            return binary.wait()
-
-
-def stream_answer(checkpoint, tokenizer, path, ids, options, write):
-    """Runs the binary on a prompt of ids, calls write(text) for each piece of the answer, and returns the exit code. `path`: the tokenizer's file."""
-    command = command_of(checkpoint, ["--prompt-ids", ",".join(map(str, ids))], ending_ids(checkpoint, tokenizer, path), options)
+def reading(command, read):
+    """Runs the binary, calls read(its output, by lines), and returns the exit code."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as binary:
         try:
-            stream = TextStream(tokenizer, ids)
-            for line in binary.stdout:
-                write(stream.step(int(line)))
-            write(stream.flush())
+            read(binary.stdout)
         except BrokenPipeError:  # the reader has seen enough (`| head`)
             binary.kill()
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,6 +75,48 @@ def stream_answer(checkpoint, tokenizer, path, ids, options, write):
             binary.kill()
             return 130
         return binary.wait()
+
+
+def answer_all(checkpoint, tokenizer, path, places, records, begin, options, write):
+    """Calls write(line) with a JSON line for each record, its answer behind what is there, in their order; returns the exit code."""
+    ends = ending_ids(checkpoint, tokenizer, path)
+    texts = [record["prompt"] for record in records]
+    prompts = [begun_or_end(tokenizer, place, encoding.ids, begin, ends) for place, encoding in zip(places, encodings_of(tokenizer, places, texts))]
+    say_lost(tokenizer, zip(places, texts))
+    bar = Bar("answers written")
+
+    def read(lines):
+        waiting, written = {}, 0
+        try:
+            for line in lines:
+                answered = json.loads(line)
+                waiting[answered["prompt"]] = answered["answer"]
+                bar.show(written + len(waiting), len(records))
+                while written in waiting:
+                    stream, ids = TextStream(tokenizer, prompts[written]), waiting.pop(written)
+                    text = "".join([*map(stream.step, ids), stream.flush()])
+                    bar.clear()
+                    write(json.dumps({**records[written], "answer": text}, ensure_ascii=False) + "\n")
+                    written += 1
+        finally:
+            bar.clear()
+
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.writelines(json.dumps({"prompt": ids}) + "\n" for ids in prompts)
+        file.flush()
+        return reading(command_of(checkpoint, ["--prompts-ids", file.name], ends, options), read)
+
+
+def stream_answer(checkpoint, tokenizer, path, ids, options, write):
+    """Runs the binary on a prompt of ids, calls write(text) for each piece of the answer, and returns the exit code. `path`: the tokenizer's file."""
+    stream = TextStream(tokenizer, ids)
+
+    def read(lines):
+        for line in lines:
+            write(stream.step(int(line)))
+        write(stream.flush())
+
+    return reading(command_of(checkpoint, ["--prompt-ids", ",".join(map(str, ids))], ending_ids(checkpoint, tokenizer, path), options), read)
 
 
 @reported
