@@ -156,6 +156,7 @@ std::int64_t longest_positions(const std::vector<ChoiceItem>& items) {
 std::vector<std::vector<double>> score_choices(Model& model, const DepthPlan& plan, std::int64_t vocab_size,
                                                const std::vector<ChoiceItem>& items, at::Device device, Share share, const Scored& scored,
                                                std::int64_t batch_tokens) {
+  if (batch_tokens == 0) batch_tokens = scoring_tokens(device);
   check_items(items, vocab_size);
   const torch::NoGradGuard no_grad;
   std::vector<std::vector<double>> scores(items.size());
