@@ -137,8 +137,8 @@ ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int6
     const std::int64_t most = kPackedBytes * at::get_num_threads();
     const auto at_once = [&](std::int64_t bytes) { return std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used); };
     const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)),
-                       entering = kernels.packed_bytes(in, each), leaving = kernels.packed_bytes(out, each),
-                       together = at_once(entering + leaving);
+                       part = std::min(each, outer_rows(out, in)), entering = kernels.packed_bytes(in, part),
+                       leaving = kernels.packed_bytes(out, part), together = part < each ? 1 : at_once(entering + leaving);
     workspace.right = static_cast<double>(std::max(at_once(weight) * weight, together * entering));
     workspace.left = static_cast<double>(together * leaving);
     workspace.thread = static_cast<double>(kernels.matrix_scratch);

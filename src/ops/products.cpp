@@ -34,12 +34,13 @@ struct Group {
   std::int64_t index, begin, rows, right_at = 0, left_at = 0;
 };
 
-// Groups that have rows.
-std::vector<Group> groups_of(const GroupEnds& ends) {
+// Groups that have rows, `most` at a time.
+std::vector<Group> groups_of(const GroupEnds& ends, std::int64_t most) {
   std::vector<Group> groups;
   for (std::size_t g = 0; g < ends.size(); ++g) {
-    const std::int64_t begin = g == 0 ? 0 : ends[g - 1];
-    if (ends[g] > begin) groups.push_back({static_cast<std::int64_t>(g), begin, ends[g] - begin});
+    for (std::int64_t begin = g == 0 ? 0 : ends[g - 1]; begin < ends[g]; begin += most) {
+      groups.push_back({static_cast<std::int64_t>(g), begin, std::min(most, ends[g] - begin)});
+    }
   }
   return groups;
 }
@@ -81,16 +82,16 @@ void for_blocks(const cpu::TypedKernels<X>& kernels, const std::vector<Group>& g
   });
 }
 
-// Groups one after the other until what is packed of them comes to so much for each thread; a group that needs more is alone.
-// body(groups, bytes of each of both packed matrices). sizes(group) -> such bytes; where they begin is noted in the group.
+// Groups one after the other until what is packed of them comes to so much for each thread; a group that needs more is alone, and so are
+// parts of one. body(groups, bytes of each of both packed matrices). sizes(group) -> such bytes; where they begin is noted in the group.
 template <class Sizes, class Body>
-void for_batches(const GroupEnds& ends, const Sizes& sizes, const Body& body) {
+void for_batches(const std::vector<Group>& groups, const Sizes& sizes, const Body& body) {
   const std::int64_t most = kPackedBytes * at::get_num_threads();
   std::vector<Group> batch;
   std::int64_t right = 0, left = 0;
-  for (Group group : groups_of(ends)) {
+  for (Group group : groups) {
     const auto [more_right, more_left] = sizes(group);
-    if (!batch.empty() && right + left + more_right + more_left > most) {
+    if (!batch.empty() && (right + left + more_right + more_left > most || batch.back().index == group.index)) {
       body(std::exchange(batch, {}), std::exchange(right, 0), std::exchange(left, 0));
     }
     group.right_at = std::exchange(right, right + more_right);
@@ -107,7 +108,7 @@ void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, cons
   dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto sizes = [&](const Group&) { return std::pair(kernels.packed_bytes(columns, depth), std::int64_t{0}); };
-    for_batches(ends, sizes, [&](const std::vector<Group>& groups, std::int64_t bytes, std::int64_t) {
+    for_batches(groups_of(ends, x.size(0)), sizes, [&](const std::vector<Group>& groups, std::int64_t bytes, std::int64_t) {
       char* packed = static_cast<char*>(packed_memory(kRight, bytes));
       for_parts(
           groups, cpu::kMatrixColumns, [&](const Group&) { return columns; },
@@ -137,6 +138,11 @@ void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, c
   multiply_by_weights(dy_MO, weight_GOI, ends, dx_MI, /*back=*/true);
 }
 
+std::int64_t outer_rows(std::int64_t out, std::int64_t in) {
+  constexpr std::int64_t kBytes = 1 << 20, kStep = 512;
+  return std::max<std::int64_t>(kStep, kBytes / (4 * (out + in)) / kStep * kStep);
+}
+
 void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI) {
   check(dy_MO, x_MI);
   const std::int64_t out = dy_MO.size(1), in = x_MI.size(1), row = d_weight_GOI.stride(1);
@@ -146,7 +152,8 @@ void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const G
     const auto sizes = [&](const Group& group) {
       return std::pair(kernels.packed_bytes(in, group.rows), kernels.packed_bytes(out, group.rows));
     };
-    for_batches(ends, sizes, [&](const std::vector<Group>& groups, std::int64_t right_bytes, std::int64_t left_bytes) {
+    const std::int64_t most = adds ? outer_rows(out, in) : x_MI.size(0);
+    for_batches(groups_of(ends, most), sizes, [&](const std::vector<Group>& groups, std::int64_t right_bytes, std::int64_t left_bytes) {
       char *right = static_cast<char*>(packed_memory(kRight, right_bytes)), *left = static_cast<char*>(packed_memory(kLeft, left_bytes));
       constexpr std::int64_t kPart = 128;
       const std::int64_t in_parts = parts_of(in, kPart) * kPart;  // the first of each group's columns to pack, then its rows

@@ -27,4 +27,7 @@ void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, c
 // d_weight_GOI: the sum over a group's rows of dy^T x. Written where it has the type of x and is no float32; added where it is float32.
 void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI);
 
+// Rows that add_outer_products packs and adds at a time: the products read them from cache. Whole steps of the kernel's depth.
+std::int64_t outer_rows(std::int64_t out, std::int64_t in);
+
 }  // namespace meristem::ops
