@@ -13,13 +13,29 @@ extern const RowKernels kRowKernels_avx512;
 extern const RowKernels kRowKernels_avx512bf16;
 #endif
 
+#if defined(__x86_64__)
+namespace {
+
+// For Intel's cores, which multiply pairs of bf16 at half the rate of fp32 (docs/results/cpu.md), AMD's at twice. Rows that are too few to
+// repay turning a weight into fp32 are multiplied as pairs there too.
+const RowKernels& avx512_of_intel() {
+  static const RowKernels kernels = [] {
+    RowKernels mixed = kRowKernels_avx512;
+    mixed.bf16.few_rows = kRowKernels_avx512bf16.bf16.few_rows;
+    return mixed;
+  }();
+  return kernels;
+}
+
+}  // namespace
+#endif
+
 void row_kernels_here(const RowKernels* (&levels)[kRowKernelLevels]) {
   int count = 0;
 #if defined(__x86_64__)
   const bool v4 = __builtin_cpu_supports("x86-64-v4"), pairs = v4 && __builtin_cpu_supports("avx512bf16");
-  // Intel's cores multiply pairs of bf16 at half the rate of fp32 (docs/results/cpu.md), AMD's at twice.
   if (pairs && !is_intel()) levels[count++] = &kRowKernels_avx512bf16;
-  if (v4) levels[count++] = &kRowKernels_avx512;
+  if (v4) levels[count++] = pairs && is_intel() ? &avx512_of_intel() : &kRowKernels_avx512;
   if (pairs && is_intel()) levels[count++] = &kRowKernels_avx512bf16;
   if (__builtin_cpu_supports("x86-64-v3")) levels[count++] = &kRowKernels_avx2;
 #endif
