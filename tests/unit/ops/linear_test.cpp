@@ -81,6 +81,24 @@ TEST_CASE("groups of rows meet their own matrices, empty ones and single rows am
   }
 }
 
+TEST_CASE("weights' gradients of long groups are added in parts, each to its own matrix") {
+  const ops::GroupEnds ends{700, 700, 1300};
+  REQUIRE(ops::outer_rows(330, 290) < 600);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = random({1300, 290}, type), dy = random({1300, 330}, type);
+    test::for_each_cpu_level([&] {
+      const at::Tensor sum = torch::ones({3, 330, 290});
+      ops::add_outer_products(dy, x, ends, sum);
+      const auto exact = [&](std::int64_t begin, std::int64_t rows) {
+        return dy.narrow(0, begin, rows).to(torch::kDouble).t().mm(x.narrow(0, begin, rows).to(torch::kDouble)) + 1;
+      };
+      check_near(sum[0], exact(0, 700), at::kFloat);
+      CHECK(torch::equal(sum[1], torch::ones({330, 290})));
+      check_near(sum[2], exact(700, 600), at::kFloat);
+    });
+  }
+}
+
 TEST_CASE("the bits of a product do not depend on the number of threads") {
   const int threads = at::get_num_threads();
   const at::Tensor x = random({300, 128}, at::kBFloat16), w = random({1, 300, 128}, at::kBFloat16), dy = random({300, 300}, at::kBFloat16);
