@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -31,7 +32,11 @@ struct Family {
   QkNormOver qk_norm_over = QkNormOver::kHeads;
   Norm norm = Norm::kPre;
   FeedForwardKind feed_forward = FeedForwardKind::kSwiglu;
+  std::string_view activation = "silu";  // as config.json names it
 };
+
+// All of them, in the order in which a model that was born here looks for its class.
+std::span<const Family> families();
 
 // The family of a config.json's model_type; null: none of ours.
 const Family* family_of(std::string_view model_type);
