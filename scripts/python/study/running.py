@@ -128,7 +128,15 @@ class Worker:
         if config_hash(job.base) != job.config:
             raise UserError(f"{job.base}: was changed while the study ran; start it again")
         run(self.train_words(job), self.log(job))
+        self.require_same(job)
         self.trained.add(job.name)
+
+    def require_same(self, job):
+        """A run whose folder is gone is trained again, and on another machine or by another version it comes out otherwise: what is there of it must not stand beside what goes
+        on from the new one."""
+        found = self.results.read(job)
+        if found is not None and found["training"] != json.loads(json.dumps(training_of(self.folder(job)))):
+            raise UserError(f"{self.results.path(job)}: found results of another run; {self.folder(job)} was trained again and came out otherwise. Remove the file, and the study scores the new run")
 
     def work(self, job):
         """All that a job still lacks. The file of results is written anew after each piece."""

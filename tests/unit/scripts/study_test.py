@@ -248,6 +248,21 @@ class Running(StudyCase):
         self.assertEqual([words[0] for words in self.calls], ["train", "train", "eval", "eval"])
         self.assertIn("--branch", self.calls[1])
 
+    def test_a_trunk_that_comes_out_otherwise_is_not_mixed_with_its_old_results(self):
+        self.run_study("--results", self.folder / "kept")
+        (self.folder / "kept/grown.seed-2.cooldown.json").unlink()
+        leave = self.leave_run
+
+        def otherwise(settings):
+            leave({**settings, "run.seed": "7"})
+
+        self.leave_run = otherwise
+        found = self.call(self.study(), "--out", self.folder / "fresh", "--results", self.folder / "kept")
+        self.refused(found, 2, "kept/grown.seed-2.pretrain.json", "another run")
+        (self.folder / "kept/grown.seed-2.pretrain.json").unlink()
+        self.assertEqual(self.call(self.study(), "--out", self.folder / "fresh", "--results", self.folder / "kept")[0], 0)
+        self.assertIn('"grown"', (self.folder / "kept/grown.seed-2.pretrain.json").read_text())
+
     def test_results_of_other_settings_are_refused(self):
         self.run_study()
         found = self.call(self.study(), "--out", self.folder / "out", "optimizer.lr=3e-3")
