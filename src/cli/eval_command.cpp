@@ -162,8 +162,9 @@ void add_eval(CLI::App& app, Action& run) {
   add_plan_options(*command, arguments->plan);
   add_run_options(*command, arguments->run);
   add_whole_number(*command, "--batch-tokens", arguments->batch_tokens,
-                   "Tokens of a forward pass, about: fewer need less memory (0: 3072 on a CPU, 8192 on a GPU)", 0,
-                   std::numeric_limits<std::int32_t>::max());
+                   fmt::format("Tokens of a forward pass, about: fewer need less memory (0: {} on a CPU, {} on a GPU)",
+                               scoring_tokens(at::kCPU), scoring_tokens(at::kCUDA)),
+                   0, std::numeric_limits<std::int32_t>::max());
   command
       ->add_flag("--progress-lines", arguments->progress_lines, "Say on stderr how far it is, for programs: lines \"progress DONE TOTAL\"")
       ->group("");
