@@ -10,20 +10,20 @@ GOLDEN = BENCH.parents[1] / "tests" / "kernels" / "layer" / "golden.txt"
 
 # Name of a test: its program, its tag in there, seconds. A kernel's proof (gpu_publish.py) names the tests that it needs.
 TESTS = {
-    "attention_causal_64": ("test_attention_on_gpu", "[causal][d64]", 20),
-    "attention_causal_128": ("test_attention_on_gpu", "[causal][d128]", 20),
-    "attention_window_64": ("test_attention_on_gpu", "[window][d64]", 20),
-    "attention_window_128": ("test_attention_on_gpu", "[window][d128]", 20),
-    "attention_packed_64": ("test_attention_on_gpu", "[packed][d64]", 20),
-    "attention_packed_128": ("test_attention_on_gpu", "[packed][d128]", 20),
-    "attention_far": ("test_attention_on_gpu", "[far]", 20),
+    "attention_causal_64": ("test_kernels_on_gpu", "[causal][d64]", 20),
+    "attention_causal_128": ("test_kernels_on_gpu", "[causal][d128]", 20),
+    "attention_window_64": ("test_kernels_on_gpu", "[window][d64]", 20),
+    "attention_window_128": ("test_kernels_on_gpu", "[window][d128]", 20),
+    "attention_packed_64": ("test_kernels_on_gpu", "[packed][d64]", 20),
+    "attention_packed_128": ("test_kernels_on_gpu", "[packed][d128]", 20),
+    "attention_far": ("test_kernels_on_gpu", "[far]", 20),
     "rms_norm": ("test_kernels_on_gpu", "[rms_norm]", 15),
     "cross_entropy": ("test_kernels_on_gpu", "[cross_entropy]", 15),
     "adamw": ("test_kernels_on_gpu", "[adamw]", 15),
     "rope": ("test_kernels_on_gpu", "[rope]", 15),
     "swiglu": ("test_kernels_on_gpu", "[swiglu]", 15),
-    "depth_attention": ("test_depth_attention_on_gpu", "[depth_attention]", 20),
-    "experts": ("test_experts_on_gpu", "[experts]~[small]", 20),
+    "depth_attention": ("test_kernels_on_gpu", "[depth_attention]", 20),
+    "experts": ("test_kernels_on_gpu", "[experts]~[small]", 20),
     "operators": ("test_ops_on_gpu", "", 30),
     "graph": ("test_graph_on_gpu", "", 30),
 }
@@ -108,7 +108,7 @@ class OnGpu:
         if what == "conformance":
             return self.conformance()
         if what == "experts":
-            return self.test("test_experts_on_gpu", "[small]")
+            return self.test("test_kernels_on_gpu", "[small]")
         return self.operators(OF_SANITIZER[what], "--tiny", "--once")
 
     def watched(self, tool, what):

@@ -1,5 +1,4 @@
-// Attention, depth attention and expert dispatch on a GPU, on the problems that the CPU layer solves and larger ones. Each is a program of
-// its own, of this source; CTest gives it its tag.
+// Attention, depth attention and expert dispatch on a GPU, on the problems that the CPU layer solves and larger ones.
 #include "kernels/on_gpu.h"
 #include "kernels/attention/problem.h"
 #include "kernels/attention/reference.h"
