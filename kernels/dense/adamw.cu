@@ -32,6 +32,11 @@ struct AdamwStep {
   float beta1, beta2, eps, lr, clip_factor, bias_correction1, bias_correction2_sqrt, weight_decay;
 };
 
+// Where a tile begins in each buffer, as AdamwRange has it.
+struct AdamwPlace {
+  std::int64_t grad, master, moments;
+};
+
 // A vector's four numbers of each array.
 using Four = device::Registers<float, kAdamwVector>;
 struct AdamwFours {
@@ -59,43 +64,46 @@ MERISTEM_DEVICE void store_four(float* to, std::int64_t i, const Four& from) {
 }
 
 // A tile that lies whole inside its range: every load is issued before the first use.
-MERISTEM_DEVICE void update_whole_tile(const AdamwBuffers& at, std::int64_t begin, const AdamwStep& step) {
+MERISTEM_DEVICE void update_whole_tile(const AdamwBuffers& of, const AdamwPlace& at, const AdamwStep& step) {
   device::Registers<AdamwFours, kAdamwVectors> held;
-  const std::int64_t first = begin + device::thread_index() * kAdamwVector;
-  const auto element = [&](int k) { return first + k * (kAdamwThreads * kAdamwVector); };
+  const auto element = [](int k) { return device::thread_index() * kAdamwVector + k * (kAdamwThreads * kAdamwVector); };
   MERISTEM_UNROLL
   for (int k = 0; k < kAdamwVectors; ++k) {
-    load_four(held[k].p, at.master, element(k));
-    load_four(held[k].m, at.exp_avg, element(k));
-    load_four(held[k].v, at.exp_avg_sq, element(k));
-    load_four(held[k].g, at.grad, element(k));
+    load_four(held[k].p, of.master, at.master + element(k));
+    load_four(held[k].m, of.exp_avg, at.moments + element(k));
+    load_four(held[k].v, of.exp_avg_sq, at.moments + element(k));
+    load_four(held[k].g, of.grad, at.grad + element(k));
   }
   MERISTEM_UNROLL
   for (int k = 0; k < kAdamwVectors; ++k) {
     AdamwFours& four = held[k];
     MERISTEM_UNROLL
     for (int j = 0; j < kAdamwVector; ++j) update_element(four.p[j], four.m[j], four.v[j], four.g[j], step);
-    store_four(at.master, element(k), four.p);
-    store_four(at.exp_avg, element(k), four.m);
-    store_four(at.exp_avg_sq, element(k), four.v);
-    if (at.half != nullptr) {
-      device::stg(device::gptr<std::uint16_t>(at.half) + element(k),
+    store_four(of.master, at.master + element(k), four.p);
+    store_four(of.exp_avg, at.moments + element(k), four.m);
+    store_four(of.exp_avg_sq, at.moments + element(k), four.v);
+    if (of.half != nullptr) {
+      device::stg(device::gptr<std::uint16_t>(of.half) + at.grad + element(k),
                   device::Vec2{{device::pack_bf16(four.p[0], four.p[1]), device::pack_bf16(four.p[2], four.p[3])}});
     }
   }
 }
 
-// The ragged end of a range, or buffers that do not allow 16-byte accesses: element by element.
-MERISTEM_DEVICE void update_part_of_tile(const AdamwBuffers& at, std::int64_t begin, std::int64_t count, const AdamwStep& step) {
-  const device::gptr<float> master(at.master), exp_avg(at.exp_avg), exp_avg_sq(at.exp_avg_sq);
-  const device::gptr<const float> grad(at.grad);
-  for (std::int64_t i = begin + device::thread_index(); i < begin + count; i += kAdamwThreads) {
+// The ragged end of a range, or buffers that do not allow 16-byte accesses: element by element. Unrolled, its pointers would spill.
+MERISTEM_DEVICE void update_part_of_tile(const AdamwBuffers& of, const AdamwPlace& at, std::int64_t count, const AdamwStep& step) {
+  const device::gptr<float> master = device::gptr<float>(of.master) + at.master, exp_avg = device::gptr<float>(of.exp_avg) + at.moments,
+                            exp_avg_sq = device::gptr<float>(of.exp_avg_sq) + at.moments;
+  const device::gptr<const float> grad = device::gptr<const float>(of.grad) + at.grad;
+  MERISTEM_NO_UNROLL
+  for (std::int64_t i = device::thread_index(); i < count; i += kAdamwThreads) {
     float p = device::ldg<float>(master + i), m = device::ldg<float>(exp_avg + i), v = device::ldg<float>(exp_avg_sq + i);
     update_element(p, m, v, device::ldg<float>(grad + i), step);
     device::stg(master + i, p);
     device::stg(exp_avg + i, m);
     device::stg(exp_avg_sq + i, v);
-    if (at.half != nullptr) device::stg(device::gptr<std::uint16_t>(at.half) + i, static_cast<std::uint16_t>(device::pack_bf16(p, 0)));
+    if (of.half != nullptr) {
+      device::stg(device::gptr<std::uint16_t>(of.half) + at.grad + i, static_cast<std::uint16_t>(device::pack_bf16(p, 0)));
+    }
   }
 }
 
@@ -126,12 +134,12 @@ adamw_kernel(const MERISTEM_GRID_CONSTANT AdamwLaunch launch) {
                        device::ldg<float>(bias + 1),
                        range.weight_decay};
   if (step.clip_factor - step.clip_factor != 0) return;  // infinite or NaN
-  const std::int64_t inside = static_cast<std::int64_t>(block - launch.first_tile[index]) * kAdamwTile;
-  const std::int64_t begin = range.offset + inside, left = range.count - inside;
+  const std::int64_t begin = static_cast<std::int64_t>(block - launch.first_tile[index]) * kAdamwTile, left = range.count - begin;
+  const AdamwPlace at{range.grad + begin, range.master + begin, range.moments + begin};
   if (launch.vectorised && left >= kAdamwTile) {
-    update_whole_tile(launch.buffers, begin, step);
+    update_whole_tile(launch.buffers, at, step);
   } else {
-    update_part_of_tile(launch.buffers, begin, left < kAdamwTile ? left : kAdamwTile, step);
+    update_part_of_tile(launch.buffers, at, left < kAdamwTile ? left : kAdamwTile, step);
   }
 }
 
@@ -146,7 +154,7 @@ inline int fill_adamw_launch(AdamwLaunch& launch, const AdamwRange* ranges, int 
   tiles = 0;
   for (; taken < kAdamwRangesPerLaunch && first + taken < range_count; ++taken) {
     const AdamwRange& range = ranges[first + taken];
-    launch.vectorised = launch.vectorised && range.offset % kAdamwVector == 0;
+    launch.vectorised = launch.vectorised && (range.grad | range.master | range.moments) % kAdamwVector == 0;
     launch.ranges[taken] = range;
     launch.first_tile[taken] = tiles;
     tiles += static_cast<std::int32_t>((range.count + kAdamwTile - 1) / kAdamwTile);

@@ -1,4 +1,4 @@
-// What both sides of the layer share: plain types, and the four macros of a kernel's source.
+// What both sides of the layer share: plain types, and the macros of a kernel's source.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,13 @@
 // threads: of a block, exactly; blocks: at least that many on an SM, which caps the registers.
 #define MERISTEM_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define MERISTEM_UNROLL _Pragma("unroll")
+#define MERISTEM_NO_UNROLL _Pragma("unroll 1")
 #define MERISTEM_GRID_CONSTANT __grid_constant__
 #else
 #define MERISTEM_DEVICE inline
 #define MERISTEM_KERNEL(threads, blocks) inline void
 #define MERISTEM_UNROLL
+#define MERISTEM_NO_UNROLL
 #define MERISTEM_GRID_CONSTANT
 #endif
 

@@ -20,7 +20,14 @@ Bias bias_of(const AdamwSettings& s, std::int64_t t) {
   return {1 - std::pow(s.beta1, static_cast<double>(t)), std::sqrt(1 - std::pow(s.beta2, static_cast<double>(t)))};
 }
 
-at::Tensor part_of(const at::Tensor& flat, const AdamwRange& range) { return flat.narrow(0, range.offset, range.count); }
+// A range's part of each buffer.
+AdamwTensors part_of(const AdamwTensors& flat, const AdamwRange& range) {
+  const auto of = [&](const at::Tensor& buffer, std::int64_t begin) {
+    return buffer.defined() ? buffer.narrow(0, begin, range.count) : buffer;
+  };
+  return {of(flat.master, range.master),      of(flat.grad, range.grad), of(flat.exp_avg, range.moments),
+          of(flat.exp_avg_sq, range.moments), of(flat.half, range.grad), {}};
+}
 
 void adamw_reference(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges, const at::Tensor& lr, const at::Tensor& grad_scale,
                      const AdamwSettings& s) {
@@ -29,8 +36,9 @@ void adamw_reference(const AdamwTensors& flat, const std::vector<AdamwRange>& ra
   const at::Tensor counts_R = flat.counts_R.cpu();
   for (std::size_t r = 0; r < ranges.size(); ++r) {
     const Bias bias = bias_of(s, counts_R.data_ptr<std::int64_t>()[r]);
-    const at::Tensor grad = part_of(flat.grad, ranges[r]) * grad_scale;
-    at::Tensor m = part_of(flat.exp_avg, ranges[r]), v = part_of(flat.exp_avg_sq, ranges[r]), p = part_of(flat.master, ranges[r]);
+    const AdamwTensors part = part_of(flat, ranges[r]);
+    const at::Tensor grad = part.grad * grad_scale;
+    const at::Tensor &m = part.exp_avg, &v = part.exp_avg_sq, &p = part.master;
     m.mul_(s.beta1).add_(grad, 1 - s.beta1);
     v.mul_(s.beta2).addcmul_(grad, grad, 1 - s.beta2);
     p.mul_(1 - lr * ranges[r].weight_decay);
@@ -48,10 +56,11 @@ void adamw_library(const AdamwTensors& flat, const std::vector<AdamwRange>& rang
   for (const auto& [weight_decay, members] : by_decay) {
     std::vector<at::Tensor> p, g, m, v, steps;
     for (const std::size_t r : members) {
-      p.push_back(part_of(flat.master, ranges[r]));
-      g.push_back(part_of(flat.grad, ranges[r]));
-      m.push_back(part_of(flat.exp_avg, ranges[r]));
-      v.push_back(part_of(flat.exp_avg_sq, ranges[r]));
+      const AdamwTensors part = part_of(flat, ranges[r]);
+      p.push_back(part.master);
+      g.push_back(part.grad);
+      m.push_back(part.exp_avg);
+      v.push_back(part.exp_avg_sq);
       steps.push_back(t[r]);
     }
     at::_fused_adamw_(p, g, m, v, {}, steps, lr, s.beta1, s.beta2, weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false,
@@ -64,22 +73,21 @@ void adamw_fused_cpu(const AdamwTensors& flat, const std::vector<AdamwRange>& ra
   const float scale = *grad_scale.data_ptr<float>();
   if (!std::isfinite(scale)) return;
   const auto& kernels = cpu::row_kernels();
-  std::uint16_t* half = flat.half.defined() ? data_of<std::uint16_t>(flat.half) : nullptr;
   for (std::size_t r = 0; r < ranges.size(); ++r) {
-    const AdamwRange& range = ranges[r];
+    const AdamwTensors part = part_of(flat, ranges[r]);
     const Bias bias = bias_of(s, ++flat.counts_R.data_ptr<std::int64_t>()[r]);
     const cpu::AdamwScalars scalars{*lr.data_ptr<float>(),
                                     static_cast<float>(s.beta1),
                                     static_cast<float>(s.beta2),
                                     static_cast<float>(s.eps),
-                                    static_cast<float>(range.weight_decay),
+                                    static_cast<float>(ranges[r].weight_decay),
                                     static_cast<float>(bias.first),
                                     static_cast<float>(bias.second_sqrt),
                                     scale};
-    parallel_rows(range.count, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t i = range.offset + begin;
-      kernels.adamw(data_of<float>(flat.master) + i, data_of<float>(flat.grad) + i, data_of<float>(flat.exp_avg) + i,
-                    data_of<float>(flat.exp_avg_sq) + i, half == nullptr ? nullptr : half + i, end - begin, scalars);
+    parallel_rows(ranges[r].count, [&](std::int64_t begin, std::int64_t end) {
+      kernels.adamw(data_of<float>(part.master) + begin, data_of<float>(part.grad) + begin, data_of<float>(part.exp_avg) + begin,
+                    data_of<float>(part.exp_avg_sq) + begin, part.half.defined() ? words(part.half) + begin : nullptr, end - begin,
+                    scalars);
     });
   }
 }
@@ -97,7 +105,9 @@ void adamw_fused_cuda(const AdamwTensors& flat, const std::vector<AdamwRange>& r
                       const AdamwSettings& s) {
   const at::Tensor bias_R2 = count_on_device(flat, grad_scale, s);
   std::vector<kernels::AdamwRange> table;
-  for (const AdamwRange& range : ranges) table.push_back({range.offset, range.count, static_cast<float>(range.weight_decay)});
+  for (const AdamwRange& range : ranges) {
+    table.push_back({range.grad, range.master, range.moments, range.count, static_cast<float>(range.weight_decay)});
+  }
   const kernels::AdamwBuffers buffers{flat.master.data_ptr<float>(), flat.exp_avg.data_ptr<float>(), flat.exp_avg_sq.data_ptr<float>(),
                                       flat.grad.data_ptr<float>(), flat.half.defined() ? data_of<std::uint16_t>(flat.half) : nullptr};
   const kernels::AdamwConstants constants{static_cast<float>(s.beta1), static_cast<float>(s.beta2), static_cast<float>(s.eps)};
@@ -126,7 +136,10 @@ void adamw_step(const AdamwTensors& flat, const std::vector<AdamwRange>& ranges,
   }
   (path == Path::kReference ? adamw_reference : adamw_library)(flat, ranges, lr, grad_scale, settings);
   if (!flat.half.defined()) return;
-  for (const AdamwRange& range : ranges) part_of(flat.half, range).copy_(part_of(flat.master, range));
+  for (const AdamwRange& range : ranges) {
+    const AdamwTensors part = part_of(flat, range);
+    part.half.copy_(part.master);
+  }
 }
 
 at::Tensor gradient_norm(const at::Tensor& flat_grad, Path path) {

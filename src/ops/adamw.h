@@ -16,14 +16,16 @@ struct AdamwSettings {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
 };
 
-// A contiguous part of the buffers that shares step count and decay.
+// Parameters that share step count and decay, side by side in each buffer: from element `grad` of grad and half, `master` of master, and
+// `moments` of exp_avg and exp_avg_sq on.
 struct AdamwRange {
-  std::int64_t offset = 0, count = 0;  // elements
+  std::int64_t grad = 0, master = 0, moments = 0;
+  std::int64_t count = 0;  // elements
   double weight_decay = 0;
 };
 
-// All flat, same length, float32, on one device; half: bfloat16 copy of the new weights, or undefined. counts_R: int64, the updates that
-// each range has had.
+// All flat, float32, on one device; half: bfloat16 copy of the new weights, or undefined. counts_R: int64, the updates that each range has
+// had.
 struct AdamwTensors {
   at::Tensor master, grad, exp_avg, exp_avg_sq, half, counts_R;
 };

@@ -127,12 +127,12 @@ const at::Tensor& FlatParameters::master() const {
   return master_;
 }
 
-at::Tensor FlatParameters::master(std::int64_t offset, std::int64_t count) const {
+std::int64_t FlatParameters::kept_at(std::int64_t offset, std::int64_t count) const {
   const auto after =
       std::upper_bound(kept_.begin(), kept_.end(), offset, [](std::int64_t at, const Kept& kept) { return at < kept.offset; });
   TORCH_CHECK(after != kept_.begin() && offset + count <= std::prev(after)->offset + std::prev(after)->count, "masters of elements ",
               offset, " to ", offset + count, " are not kept here");
-  return master_.narrow(0, std::prev(after)->at + offset - std::prev(after)->offset, count);
+  return std::prev(after)->at + offset - std::prev(after)->offset;
 }
 
 void FlatParameters::each_kept(const FlatEntry& entry, const std::function<void(std::int64_t, const at::Tensor&)>& action) const {

@@ -73,8 +73,10 @@ class FlatParameters {
   const std::vector<FlatRange>& ranges() const { return layout_.ranges; }
   // All masters, of a rank that keeps them.
   const at::Tensor& master() const;
-  // A stretch of them, which is kept here: a view.
-  at::Tensor master(std::int64_t offset, std::int64_t count) const;
+  // Those that are kept here, side by side, and where in there a stretch begins, all of which is kept.
+  const at::Tensor& kept_masters() const { return master_; }
+  std::int64_t kept_at(std::int64_t offset, std::int64_t count) const;
+  at::Tensor master(std::int64_t offset, std::int64_t count) const { return master_.narrow(0, kept_at(offset, count), count); }
   at::Tensor master(const FlatEntry& entry) const { return master(entry.offset, entry.count).view(entry.shape); }
   // Calls action(offset in the entry, masters [n]) for what is kept here of an entry's masters.
   void each_kept(const FlatEntry& entry, const std::function<void(std::int64_t, const at::Tensor&)>& action) const;

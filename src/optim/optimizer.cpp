@@ -161,16 +161,18 @@ void Optimizer::step(const at::Tensor& lr, const at::Tensor& grad_scale) {
 }
 
 void Optimizer::adamw_step(Part& part, const at::Tensor& lr, const at::Tensor& grad_scale) {
+  std::vector<ops::AdamwRange> ranges;  // as counts_R has them
   for (const Stretch& stretch : part.stretches) {
-    std::vector<ops::AdamwRange> ranges;
-    for (const FlatRange& range : stretch.ranges) ranges.push_back({range.offset, range.count, range.decay ? config_.weight_decay : 0});
-    const auto flat = [&](const at::Tensor& x) { return x.narrow(0, stretch.offset, stretch.count); };
-    const auto moment = [&](std::size_t m) { return part.moments.at(m).narrow(0, stretch.kept_at, stretch.count); };
-    ops::adamw_step({parameters_.master(stretch.offset, stretch.count), flat(parameters_.grad()), moment(0), moment(1),
-                     parameters_.half().defined() ? flat(parameters_.half()) : at::Tensor(),
-                     part.counts_R.narrow(0, stretch.counts_at, std::ssize(stretch.ranges))},
-                    ranges, lr, grad_scale, {config_.betas.at(0), config_.betas.at(1), config_.eps}, adamw_path_);
+    for (const FlatRange& range : stretch.ranges) {
+      const std::int64_t begin = stretch.offset + range.offset;
+      ranges.push_back({begin, parameters_.kept_at(begin, range.count), stretch.kept_at + range.offset, range.count,
+                        range.decay ? config_.weight_decay : 0});
+    }
   }
+  if (ranges.empty()) return;  // a rank may own nothing of a rule
+  ops::adamw_step(
+      {parameters_.kept_masters(), parameters_.grad(), part.moments.at(0), part.moments.at(1), parameters_.half(), part.counts_R}, ranges,
+      lr, grad_scale, {config_.betas.at(0), config_.betas.at(1), config_.eps}, adamw_path_);
 }
 
 // Calls action(offset in the entry, elements, offset in the moments) for all that is kept here of an entry.

@@ -122,7 +122,7 @@ void bench_adamw(Bench& bench) {
                                zeros(),
                                torch::zeros({count}, bench.bf16()),
                                torch::zeros({1}, bench.fp32().dtype(torch::kLong))};
-  const std::vector<ops::AdamwRange> whole{{0, count, 0}};
+  const std::vector<ops::AdamwRange> whole{{0, 0, 0, count, 0}};
   const at::Tensor lr = torch::full({}, 1e-4, bench.fp32()), scale = torch::full({}, 1e-3, bench.fp32());
   bench.compare_with_copy("adamw", fmt::format("{} parameters", count),
                           {our_name(path), [&] { ops::adamw_step(flat, whole, lr, scale, {}, path); }}, 30.0 * static_cast<double>(count));

@@ -8,7 +8,7 @@
 
 namespace meristem::kernels {
 
-// Flat arrays of one layout, in device memory: element i of each belongs to parameter i.
+// Flat arrays in device memory.
 struct AdamwBuffers {
   float* master = nullptr;
   float* exp_avg = nullptr;
@@ -17,10 +17,12 @@ struct AdamwBuffers {
   std::uint16_t* half = nullptr;  // bf16 bits of the new weights, rounded to nearest even; null: none wanted
 };
 
-// A range of the buffers that shares step count and decay. Ranges must not overlap. Speed wants `offset` a multiple of 4 and buffers
-// 16-byte aligned (half: 8-byte); anything else works, by scalar accesses.
+// Parameters that share step count and decay, side by side in each buffer. They begin at element `grad` of grad and half, `master` of
+// master, and `moments` of exp_avg and exp_avg_sq: a rank that keeps state for some parameters alone keeps it without gaps. Ranges must not
+// overlap. Speed wants the three multiples of 4 and buffers 16-byte aligned (half: 8-byte); anything else works, by scalar accesses.
 struct AdamwRange {
-  std::int64_t offset = 0, count = 0;  // elements
+  std::int64_t grad = 0, master = 0, moments = 0;
+  std::int64_t count = 0;  // elements
   float weight_decay = 0;
 };
 

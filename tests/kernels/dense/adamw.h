@@ -1,6 +1,7 @@
 // Problems of AdamW, with an oracle in double, element by element; and of the squared norm.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -36,24 +37,37 @@ struct AdamwExpected {
   } master, exp_avg, exp_avg_sq;
 };
 
-inline AdamwExpected adamw_in_double(const AdamwArrays& before, std::size_t i, const kernels::AdamwRange& range, const float* bias,
+// Of element `i` of the range.
+inline AdamwExpected adamw_in_double(const AdamwArrays& all, std::int64_t i, const kernels::AdamwRange& range, const float* bias,
                                      const kernels::AdamwConstants& c, double lr, double clip) {
-  const double g = before.grad[i] * clip, b1 = c.beta1, b2 = c.beta2;
-  const double m = b1 * before.exp_avg[i] + (1 - b1) * g, v = b2 * before.exp_avg_sq[i] + (1 - b2) * g * g;
-  const double p = before.master[i] * (1 - lr * range.weight_decay);
+  const double g = all.grad[as_size(range.grad + i)] * clip, b1 = c.beta1, b2 = c.beta2;
+  const double before_m = all.exp_avg[as_size(range.moments + i)], before_v = all.exp_avg_sq[as_size(range.moments + i)];
+  const double m = b1 * before_m + (1 - b1) * g, v = b2 * before_v + (1 - b2) * g * g;
+  const double p = all.master[as_size(range.master + i)] * (1 - lr * range.weight_decay);
   const double per_m = lr / bias[0] / (std::sqrt(v) / bias[1] + c.eps);
-  const double m_scale = std::abs(b1 * before.exp_avg[i]) + std::abs((1 - b1) * g);
+  const double m_scale = std::abs(b1 * before_m) + std::abs((1 - b1) * g);
   return {{p - per_m * m, std::abs(p) + per_m * m_scale}, {m, m_scale}, {v, v}};
 }
 
-// One range after another with `gap` untouched elements before each; the end is also untouched.
-inline std::vector<kernels::AdamwRange> ranges_of(const std::vector<std::int64_t>& counts, std::int64_t gap, std::int64_t& total) {
+struct AdamwCase {
+  std::string name;
+  std::vector<std::int64_t> counts;  // of the ranges
+  std::int64_t gap;                  // elements that belong to none, before each
+  bool half = true;
+  std::int64_t more_in_master = 0, more_in_moments = 0;  // so many more before each in those
+};
+
+// One range after another with untouched elements before each; the end is also untouched. total: elements that suffice for each buffer.
+inline std::vector<kernels::AdamwRange> ranges_of(const AdamwCase& one, std::int64_t& total) {
   std::vector<kernels::AdamwRange> ranges;
-  total = gap;
-  for (std::size_t s = 0; s < counts.size(); ++s) {
-    ranges.push_back({total, counts[s], s % 2 == 0 ? 0.1f : 0.0f});
-    total += counts[s] + gap;
+  std::int64_t before = 0;
+  for (std::size_t s = 0; s < one.counts.size(); ++s) {
+    const auto n = static_cast<std::int64_t>(s) + 1;
+    const std::int64_t begin = before + n * one.gap;
+    ranges.push_back({begin, begin + n * one.more_in_master, begin + n * one.more_in_moments, one.counts[s], s % 2 == 0 ? 0.1f : 0.0f});
+    before += one.counts[s];
   }
+  total = before + (static_cast<std::int64_t>(one.counts.size()) + 1) * (one.gap + std::max(one.more_in_master, one.more_in_moments));
   return ranges;
 }
 
@@ -73,39 +87,38 @@ inline std::int64_t wrong_elements(const AdamwArrays& before, const AdamwArrays&
                                    const std::vector<float>& bias, const kernels::AdamwConstants& constants, double lr, double clip,
                                    bool half) {
   const auto near = [](double got, const AdamwExpected::Value& want) { return std::abs(got - want.value) <= 4e-7 * want.scale; };
-  std::vector<const kernels::AdamwRange*> owner(before.master.size(), nullptr);
-  for (const auto& range : ranges) {
-    for (std::int64_t i = 0; i < range.count; ++i) owner[static_cast<std::size_t>(range.offset + i)] = &range;
-  }
+  AdamwArrays untouched = after;  // but for what ranges hold, which is put back
   std::int64_t wrong = 0;
-  for (std::size_t i = 0; i < owner.size(); ++i) {
-    bool ok = false;
-    if (owner[i] == nullptr) {
-      ok = after.master[i] == before.master[i] && after.exp_avg[i] == before.exp_avg[i] && after.exp_avg_sq[i] == before.exp_avg_sq[i] &&
-           after.half[i] == before.half[i];
-    } else {
-      const AdamwExpected want =
-          adamw_in_double(before, i, *owner[i], &bias[2 * static_cast<std::size_t>(owner[i] - ranges.data())], constants, lr, clip);
-      ok = near(after.master[i], want.master) && near(after.exp_avg[i], want.exp_avg) && near(after.exp_avg_sq[i], want.exp_avg_sq);
-      const float rounding = std::abs(value_of(after.half[i]) - after.master[i]);  // half an ulp of bf16's eight bits
-      ok = ok && (half ? rounding <= std::abs(after.master[i]) / 256 : after.half[i] == before.half[i]);
+  for (std::size_t r = 0; r < ranges.size(); ++r) {
+    const kernels::AdamwRange& range = ranges[r];
+    for (std::int64_t i = 0; i < range.count; ++i) {
+      const std::size_t g = as_size(range.grad + i), p = as_size(range.master + i), m = as_size(range.moments + i);
+      const AdamwExpected want = adamw_in_double(before, i, range, &bias[2 * r], constants, lr, clip);
+      bool ok = near(after.master[p], want.master) && near(after.exp_avg[m], want.exp_avg) && near(after.exp_avg_sq[m], want.exp_avg_sq);
+      const float rounding = std::abs(value_of(after.half[g]) - after.master[p]);  // half an ulp of bf16's eight bits
+      ok = ok && (half ? rounding <= std::abs(after.master[p]) / 256 : after.half[g] == before.half[g]);
+      if (!ok) ++wrong;
+      untouched.master[p] = before.master[p];
+      untouched.exp_avg[m] = before.exp_avg[m];
+      untouched.exp_avg_sq[m] = before.exp_avg_sq[m];
+      untouched.half[g] = before.half[g];
     }
-    if (!ok) ++wrong;
+  }
+  for (std::size_t i = 0; i < before.master.size(); ++i) {
+    const bool same = untouched.master[i] == before.master[i] && untouched.exp_avg[i] == before.exp_avg[i] &&
+                      untouched.exp_avg_sq[i] == before.exp_avg_sq[i] && untouched.half[i] == before.half[i];
+    if (!same) ++wrong;
   }
   return wrong;
 }
-
-struct AdamwCase {
-  std::string name;
-  std::vector<std::int64_t> counts;  // of the ranges
-  std::int64_t gap;                  // elements that belong to none, before each
-  bool half = true;
-};
 
 inline std::vector<AdamwCase> adamw_cases() {
   std::vector<AdamwCase> cases{{"ranges of whole vectors", {4, 2048, 2052, 8192, 12}, 4},
                                {"without the copy", {8192}, 0, false},
                                {"without the copy, a ragged end", {2051}, 0, false},
+                               {"kept state that lies elsewhere", {2048, 2052, 16, 4096}, 32, true, 8, 4},
+                               {"masters at odd places", {4096}, 4, true, 1, 0},
+                               {"moments at odd places", {4096}, 4, true, 0, 2},
                                {"odd counts, so odd offsets", {1, 3, 2047, 2049, 5000, 6145}, 64},
                                {"empty ranges", {4, 0, 2048, 0, 0, 8}, 4},
                                {"nothing", {}, 4},
@@ -119,7 +132,7 @@ template <class Memory>
 std::string adamw_faults(const AdamwCase& given, std::size_t shift = 0, float clip = 0.7f) {
   constexpr float kLr = 3e-3f;
   std::int64_t total = 0;
-  const auto ranges = ranges_of(given.counts, given.gap, total);
+  const auto ranges = ranges_of(given, total);
   const AdamwArrays before(as_size(total), 7);
   typename Memory::template Array<float> p(before.master.size() + shift), m(p.size()), v(p.size()), g(p.size()), scalars(2),
       corrections(2 * ranges.size());

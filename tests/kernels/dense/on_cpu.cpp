@@ -31,7 +31,7 @@ std::string adamw_misaligned(int shifted) {
   CpuArray<Bf16> half(2052);
   for (auto* array : {&p, &m, &v, &g, &scalars}) std::fill(array->begin(), array->end(), 1.0f);
   const auto shift = [&](int buffer) { return buffer == shifted ? 1 : 0; };
-  const kernels::AdamwRange range{0, 2048, 0};
+  const kernels::AdamwRange range{0, 0, 0, 2048, 0};
   return judged(0, row_work(1, 0, 2048 * 14, 0), [&] {
     kernels::adamw({p.data() + shift(0), m.data() + shift(1), v.data() + shift(2), g.data() + shift(3), half.data() + 2 * shift(4)}, &range,
                    1, {}, scalars.data() + 2, scalars.data(), scalars.data() + 1, nullptr);

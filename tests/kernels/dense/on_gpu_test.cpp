@@ -121,7 +121,7 @@ TEST_CASE("what share of a copy's bandwidth AdamW moves its bytes at", "[.speed]
   require_gpu();
   constexpr std::size_t kCount = std::size_t{32} << 20;  // far beyond any L2
   const Bytes master(4 * kCount), exp_avg(4 * kCount), exp_avg_sq(4 * kCount), grad(4 * kCount), half(2 * kCount), scalars(16);
-  const kernels::AdamwRange range{0, static_cast<std::int64_t>(kCount), 0.1f};
+  const kernels::AdamwRange range{0, 0, 0, static_cast<std::int64_t>(kCount), 0.1f};
   const double update = rate_of(30.0 * kCount, [&] {
     kernels::adamw({master.as<float>(), exp_avg.as<float>(), exp_avg_sq.as<float>(), grad.as<float>(), half.as<Bf16>()}, &range, 1, {},
                    scalars.as<float>() + 2, scalars.as<float>(), scalars.as<float>() + 1, nullptr);

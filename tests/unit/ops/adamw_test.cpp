@@ -11,17 +11,19 @@ using ops::Path;
 
 namespace {
 
-constexpr std::int64_t kCount = 1003, kGap = 5;  // elements of a range, and between ranges
+constexpr std::int64_t kCount = 1003, kGap = 5;      // elements of a range, and between ranges
+constexpr std::int64_t kMaster = 11, kMoments = 23;  // elements before the first range
 
 struct Flat {
   ops::AdamwTensors at;
   std::vector<ops::AdamwRange> ranges;
 };
 
-// Three ranges that have had 4, 0 and 90 updates, the middle one without decay; what lies between them belongs to nobody.
+// Three ranges that have had 4, 0 and 90 updates, the middle one without decay; what lies between them belongs to nobody. Masters and
+// moments begin with something that belongs to nobody either, so that a range begins elsewhere in each.
 Flat three_ranges(bool half) {
   torch::manual_seed(7);
-  const std::int64_t total = 3 * (kCount + kGap);
+  const std::int64_t total = 3 * (kCount + kGap) + kMoments;
   Flat flat{{torch::randn({total}),
              torch::randn({total}),
              torch::randn({total}) * 0.1,
@@ -29,13 +31,21 @@ Flat three_ranges(bool half) {
              {},
              torch::tensor({4, 0, 90}, torch::kLong)},
             {}};
-  for (std::int64_t r = 0; r < 3; ++r) flat.ranges.push_back({r * (kCount + kGap), kCount, r == 1 ? 0.0 : 0.1});
+  for (std::int64_t r = 0; r < 3; ++r) {
+    const std::int64_t begin = r * (kCount + kGap);
+    flat.ranges.push_back({begin, begin + kMaster, begin + kMoments, kCount, r == 1 ? 0.0 : 0.1});
+  }
   if (half) flat.at.half = flat.at.master.to(torch::kBFloat16);
   return flat;
 }
 
-at::Tensor in_double(const at::Tensor& flat, const ops::AdamwRange& range) {
-  return flat.narrow(0, range.offset, range.count).to(torch::kDouble);
+at::Tensor in_double(const at::Tensor& flat, std::int64_t begin) { return flat.narrow(0, begin, kCount).to(torch::kDouble); }
+
+// The elements that belong to no range, which begins at `first`.
+at::Tensor nobodys(const at::Tensor& flat, std::int64_t first) {
+  std::vector<at::Tensor> parts{flat.narrow(0, 0, first)};
+  for (std::int64_t r = 0; r < 3; ++r) parts.push_back(flat.narrow(0, first + r * (kCount + kGap) + kCount, kGap));
+  return at::cat(parts);
 }
 
 }  // namespace
@@ -52,19 +62,20 @@ TEST_CASE("all paths of AdamW do the written formula, for every range with its o
       for (std::size_t r = 0; r < 3; ++r) {
         const ops::AdamwRange& range = start.ranges[r];
         const double t = start.at.counts_R[static_cast<std::int64_t>(r)].item<double>() + 1;
-        const at::Tensor g = in_double(start.at.grad, range) * 0.25, m = in_double(start.at.exp_avg, range) * 0.9 + g * (1 - 0.9),
-                         v = in_double(start.at.exp_avg_sq, range) * 0.95 + g * g * (1 - 0.95);
-        const at::Tensor p = in_double(start.at.master, range) * (1 - 1e-2 * range.weight_decay) -
+        const at::Tensor g = in_double(start.at.grad, range.grad) * 0.25,
+                         m = in_double(start.at.exp_avg, range.moments) * 0.9 + g * (1 - 0.9),
+                         v = in_double(start.at.exp_avg_sq, range.moments) * 0.95 + g * g * (1 - 0.95);
+        const at::Tensor p = in_double(start.at.master, range.master) * (1 - 1e-2 * range.weight_decay) -
                              1e-2 * (m / (1 - std::pow(0.9, t))) / ((v / (1 - std::pow(0.95, t))).sqrt() + 1e-8);
-        CHECK(test::max_error(in_double(flat.at.master, range), p) < 1e-6);
-        CHECK(test::max_error(in_double(flat.at.exp_avg, range), m) < 1e-6);
-        CHECK(test::max_error(in_double(flat.at.exp_avg_sq, range), v) < 1e-6);
-        const std::int64_t end = range.offset + range.count;
-        CHECK(torch::equal(flat.at.master.narrow(0, end, kGap), start.at.master.narrow(0, end, kGap)));
-        if (!half) continue;
-        CHECK(torch::equal(in_double(flat.at.half, range), in_double(flat.at.master.to(torch::kBFloat16), range)));
-        CHECK(torch::equal(flat.at.half.narrow(0, end, kGap), start.at.half.narrow(0, end, kGap)));
+        CHECK(test::max_error(in_double(flat.at.master, range.master), p) < 1e-6);
+        CHECK(test::max_error(in_double(flat.at.exp_avg, range.moments), m) < 1e-6);
+        CHECK(test::max_error(in_double(flat.at.exp_avg_sq, range.moments), v) < 1e-6);
+        if (half) CHECK(torch::equal(in_double(flat.at.half, range.grad), in_double(flat.at.master.to(torch::kBFloat16), range.master)));
       }
+      CHECK(torch::equal(nobodys(flat.at.master, kMaster), nobodys(start.at.master, kMaster)));
+      CHECK(torch::equal(nobodys(flat.at.exp_avg, kMoments), nobodys(start.at.exp_avg, kMoments)));
+      CHECK(torch::equal(nobodys(flat.at.exp_avg_sq, kMoments), nobodys(start.at.exp_avg_sq, kMoments)));
+      if (half) CHECK(torch::equal(nobodys(flat.at.half, 0), nobodys(start.at.half, 0)));
     }
   }
 }

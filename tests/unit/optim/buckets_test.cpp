@@ -4,6 +4,7 @@
 
 #include "optim/optimizer.h"
 #include "support/catch.h"
+#include "support/operator_calls.h"
 
 namespace meristem {
 namespace {
@@ -118,7 +119,8 @@ TEST_CASE("sharded state and updates are those of one rank, piece by piece") {
         keeps_all.step(lr, scale);
         for (int rank = 0; rank < kRanks; ++rank) {
           parts[static_cast<std::size_t>(rank)]->grad().copy_(gradient);
-          owners[static_cast<std::size_t>(rank)]->step(lr, scale);
+          const auto calls = test::calls_of([&] { owners[static_cast<std::size_t>(rank)]->step(lr, scale); });
+          CHECK(calls.at("meristem::adamw") == 1);  // for the pieces of all buckets
         }
       }
       const NamedTensors state = keeps_all.state();
