@@ -26,6 +26,10 @@ LoopRun::LoopRun(const LoopConfig& config, const DepthPlan& plan, const nn::Line
 
 bool LoopRun::learns(std::int64_t r) const { return span_.length == 0 || !span_.holds(r) || span_.repeat_of(r) >= first_learning_; }
 
+bool LoopRun::hands_on(std::int64_t r) const {
+  return (injection_ == Injection::kNone || !span_.begins_repeat(r + 1)) && learns(r) == learns(r + 1);
+}
+
 at::Tensor LoopRun::input(const at::Tensor& h_ND, std::int64_t r) {
   if (injection_ == Injection::kNone || !span_.begins_repeat(r)) return h_ND;
   const bool first = r == span_.start;

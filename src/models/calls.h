@@ -23,6 +23,8 @@ class LoopRun {
 
   // Whether gradients flow through call r: false in repeats before the last `backprop_last`.
   bool learns(std::int64_t r) const;
+  // Whether call r + 1 begins with the very output of call r, and gradients flow through both or neither.
+  bool hands_on(std::int64_t r) const;
   // The input of call r, given the output of the call before. [N, D] -> [N, D], the same type.
   at::Tensor input(const at::Tensor& h_ND, std::int64_t r);
 

@@ -73,6 +73,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
   memory.gradients = c10::make_intrusive<ops::DepthGradients>();
   call.memory = &memory;
   const at::Tensor* const asked_A = call.asked_A;
+  at::Tensor left_ND;  // by the call before
   call.observer = observer_;
   if (observer_ != nullptr) observer_->begins(tokens_N, *call.positions_N);
   for (std::int64_t r = 0; r < plan.num_calls(); ++r) {
@@ -84,11 +85,20 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
     call.decoding.clear();
     for (DecodeCache* cache : caches) call.decoding.push_back(&cache->calls.at(static_cast<std::size_t>(r)));
     reads(call.block);
-    call.asked_A = r + 1 == plan.num_calls() ? asked_A : nullptr;
+    const bool last = r + 1 == plan.num_calls();
+    call.asked_A = last ? asked_A : nullptr;
+    call.next_norm = {};
+    if (!last && loop.hands_on(r) && !checkpoints(r) && !checkpoints(r + 1)) {
+      call.next_norm = [&, next = plan.calls()[static_cast<std::size_t>(r + 1)]] {
+        reads(next);
+        return blocks_[static_cast<std::size_t>(next)]->input_norm();
+      };
+    }
     if (observer_ != nullptr) h_ND = observer_->entering(call, h_ND);
     const at::Tensor input_ND = loop.input(h_ND, r);
     memory.begin_call(h_ND, input_ND);
-    h_ND = run_call(input_ND, call.block, call);
+    if (!input_ND.is_same(left_ND)) call.normed_ND = at::Tensor();  // which is of what was left
+    h_ND = left_ND = run_call(input_ND, call.block, call);
     if (observer_ != nullptr) h_ND = observer_->leaving(call, input_ND, h_ND);
   }
   reads(kLastPart);
@@ -97,8 +107,7 @@ at::Tensor DepthModel::run(const at::Tensor& tokens_N, const DepthPlan& plan, nn
 
 at::Tensor DepthModel::run_call(const at::Tensor& h_ND, std::int64_t index, nn::CallContext& call) const {
   nn::Block block = blocks_.at(static_cast<std::size_t>(index));
-  const bool keeps_input_alone = build_.checkpoint_every > 0 && call.depth_index % build_.checkpoint_every == 0;
-  if (keeps_input_alone && at::GradMode::is_enabled() && call.decoding.empty()) return checkpointed_call(block, h_ND, call);
+  if (checkpoints(call.depth_index) && at::GradMode::is_enabled() && call.decoding.empty()) return checkpointed_call(block, h_ND, call);
   return block->forward(h_ND, call);
 }
 

@@ -40,6 +40,8 @@ class DepthModel : public Model {
   nn::LossSums loss_of(const at::Tensor& h_ND, const at::Tensor& targets_N) const;
   nn::LossSums loss_where_asked(const Batch& batch, const DepthPlan& plan, nn::CallContext call);
   at::Tensor run_call(const at::Tensor& h_ND, std::int64_t block, nn::CallContext& call) const;
+  // Whether call r is computed again in backward, of its input alone, where there is a backward.
+  bool checkpoints(std::int64_t r) const { return build_.checkpoint_every > 0 && r % build_.checkpoint_every == 0; }
   const at::Tensor& head_weight() const { return head_.is_empty() ? embedding_->weight() : head_->weight(); }
   void grow_rope_table(std::int64_t positions);
   void make_room_for(const Batch& batch);

@@ -17,7 +17,12 @@ BlockImpl::BlockImpl(const ModelConfig& config, const Placement& placement, cons
 }
 
 at::Tensor BlockImpl::added(std::size_t i, const at::Tensor& h_ND, const at::Tensor& update_ND, CallContext& call) const {
-  const InputNormImpl* next = i + 1 < mixers_.size() ? mixers_[i + 1]->input_norm() : nullptr;
+  const InputNormImpl* next = nullptr;
+  if (i + 1 < mixers_.size()) {
+    next = mixers_[i + 1]->input_norm();
+  } else if (call.next_norm) {
+    next = call.next_norm();
+  }
   if (next == nullptr) return h_ND + update_ND;
   const ops::AddedNorm both = next->forward_sum(h_ND, update_ND);
   call.normed_ND = both.normed;
@@ -58,7 +63,7 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
     switch (norm_) {
       case Norm::kPre: h_ND = added(i, h_ND, update_ND, call); break;
       case Norm::kPost:
-      case Norm::kBoth: h_ND = h_ND + norms_[i]->forward(update_ND); break;
+      case Norm::kBoth: h_ND = added(i, h_ND, norms_[i]->forward(update_ND), call); break;
       case Norm::kSandwich: h_ND = norms_[i]->forward_sum(h_ND, update_ND); break;
     }
     if (call.observer == nullptr) continue;

@@ -22,6 +22,8 @@ class BlockImpl : public Module {
             std::vector<std::pair<std::string, std::shared_ptr<Mixer>>> mixers);
   // h_ND -> h_ND, of the residual type; where the call asks for some rows alone, either those or all.
   at::Tensor forward(at::Tensor h_ND, CallContext& call);
+  // As Mixer has it, of the first mixer.
+  const InputNormImpl* input_norm() const { return mixers_.front()->input_norm(); }
   void prepare(std::int64_t calls);  // as Mixer has it, of all mixers
   CallCost cost(const CallPlace& place) const;
   std::vector<ModelPart> parts() const;  // its mixers, in order
@@ -30,7 +32,8 @@ class BlockImpl : public Module {
   void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 
  private:
-  // h + update, what mixer i returned; where the next mixer begins with a norm, that is worked out with the sum.
+  // h + update, what mixer i returned; where the next mixer, of this call or of the next, begins with a norm, that is worked out with the
+  // sum.
   at::Tensor added(std::size_t i, const at::Tensor& h_ND, const at::Tensor& update_ND, CallContext& call) const;
   at::Tensor decode_one_by_one(Mixer& mixer, const at::Tensor& h_ND, const CallContext& call) const;
 

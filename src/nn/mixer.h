@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -44,6 +45,8 @@ struct DepthMemory {
   at::Tensor input_;  // of the running call
 };
 
+class InputNormImpl;
+
 // What a call of a block may know beside its input.
 struct CallContext {
   std::int64_t depth_index = 0;               // place in the depth plan
@@ -58,7 +61,10 @@ struct CallContext {
   // does not decode_together().
   std::vector<DecodeState*> states;
   DecodeState* state = nullptr;
-  at::Tensor normed_ND;           // what its input_norm() makes of its input, where the block has it already
+  at::Tensor normed_ND;  // what its input_norm() makes of its input, where that came with the addition before, of this call or the last
+  // The norm that the next call begins with, once its weight may be read; null: it has none. Empty where the next call does not begin with
+  // the very tensor that this one leaves.
+  std::function<const InputNormImpl*()> next_norm;
   std::int64_t expected = 0;      // tokens that a sequence is thought to have in the end; 0: nobody knows
   DepthMemory* memory = nullptr;  // one object for all calls of a forward pass
   CallObserver* observer = nullptr;
@@ -132,8 +138,6 @@ struct CallPlace {
   std::int64_t depth_index = 0;  // calls before it
   std::int64_t block = 0;        // the block that is called; the model sets it
 };
-
-class InputNormImpl;
 
 class Mixer : public Module {
  public:

@@ -65,47 +65,59 @@ inline float sum_lanes(const float* lane) {
   return total;
 }
 
+// sum = a + b, rounded as the two operators would; the row is in the cache when it is read again.
 template <class X>
-void rms_norm(const X* x, const float* w, X* y, float* rstd, std::int64_t rows, std::int64_t width, float eps) {
-  for (std::int64_t r = 0; r < rows; ++r, x += width, y += width) {
+void add_row(const X* a, const X* b, X* sum, std::int64_t width) {
+  for (std::int64_t i = 0; i < width; ++i) store(sum + i, load(a + i) + load(b + i));
+}
+
+template <class X>
+void rms_norm(const X* x, const X* update, const float* w, X* h, X* y, float* rstd, std::int64_t rows, std::int64_t width, float eps) {
+  for (std::int64_t r = 0; r < rows; ++r, y += width) {
+    const X* row = x + r * width;
+    if (update != nullptr) {
+      add_row(row, update + r * width, h + r * width, width);
+      row = h + r * width;
+    }
     float lane[kLanes] = {};
     std::int64_t i = 0;
     for (; i + kLanes <= width; i += kLanes) {
       for (std::int64_t l = 0; l < kLanes; ++l) {
-        const float value = load(x + i + l);
+        const float value = load(row + i + l);
         lane[l] += value * value;
       }
     }
     float squares = sum_lanes(lane);
-    for (; i < width; ++i) squares += load(x + i) * load(x + i);
+    for (; i < width; ++i) squares += load(row + i) * load(row + i);
     const float scale = 1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + eps);
     rstd[r] = scale;
-    for (std::int64_t j = 0; j < width; ++j) store(y + j, load(x + j) * scale * w[j]);
+    for (std::int64_t j = 0; j < width; ++j) store(y + j, load(row + j) * scale * w[j]);
   }
 }
 
 template <class X>
-void rms_norm_backward(const X* dy, const X* x, const float* w, const float* rstd, X* dx, float* dw, std::int64_t rows,
+void rms_norm_backward(const X* dy, const X* h, const float* w, const float* rstd, const X* dh, X* dx, float* dw, std::int64_t rows,
                        std::int64_t width) {
-  for (std::int64_t r = 0; r < rows; ++r, dy += width, x += width, dx += width) {
+  for (std::int64_t r = 0; r < rows; ++r, dy += width, h += width, dx += width) {
     const float scale = rstd[r];
     float lane[kLanes] = {};
     std::int64_t i = 0;
     for (; i + kLanes <= width; i += kLanes) {
       for (std::int64_t l = 0; l < kLanes; ++l) {
-        const float value = load(x + i + l), grad = load(dy + i + l);
+        const float value = load(h + i + l), grad = load(dy + i + l);
         lane[l] += value * grad * w[i + l];
         dw[i + l] += grad * value * scale;
       }
     }
     float dot = sum_lanes(lane);
     for (; i < width; ++i) {
-      const float value = load(x + i), grad = load(dy + i);
+      const float value = load(h + i), grad = load(dy + i);
       dot += value * grad * w[i];
       dw[i] += grad * value * scale;
     }
     const float mean = dot * scale * scale / static_cast<float>(width);
-    for (std::int64_t j = 0; j < width; ++j) store(dx + j, scale * (load(dy + j) * w[j] - load(x + j) * mean));
+    for (std::int64_t j = 0; j < width; ++j) store(dx + j, scale * (load(dy + j) * w[j] - load(h + j) * mean));
+    if (dh != nullptr) add_row(dx, dh + r * width, dx, width);
   }
 }
 

@@ -78,10 +78,10 @@ constexpr std::int64_t attention_row_scratch(const AttentionShape& shape, std::i
 
 template <class X>
 struct TypedKernels {
-  // y = x / rms(x) * w, one rstd a row. x, y: [rows, width].
-  void (*rms_norm)(const X* x, const float* w, X* y, float* rstd, std::int64_t rows, std::int64_t width, float eps);
-  // dx = rstd (w dy - x_hat mean(w dy x_hat)); dw += sum over rows of dy x_hat.
-  void (*rms_norm_backward)(const X* dy, const X* x, const float* w, const float* rstd, X* dx, float* dw, std::int64_t rows,
+  // y = h / rms(h) * w, one rstd a row, of h = x + update, which is written; where update is null, of x. x, update, h, y: [rows, width].
+  void (*rms_norm)(const X* x, const X* update, const float* w, X* h, X* y, float* rstd, std::int64_t rows, std::int64_t width, float eps);
+  // dx = rstd (w dy - h_hat mean(w dy h_hat)), + dh where that is not null; dw += sum over rows of dy h_hat.
+  void (*rms_norm_backward)(const X* dy, const X* h, const float* w, const float* rstd, const X* dh, X* dx, float* dw, std::int64_t rows,
                             std::int64_t width);
   // Rotates `heads` heads of head_dim elements at each row in place, half-split layout; cos/sin: [positions, head_dim/2].
   // sign = -1 rotates back, which is the gradient.

@@ -150,3 +150,40 @@ TEST_CASE("gradients of the depth's entries are the reference's with truncation 
     }
   }
 }
+
+// A call's last addition makes the norm that the next call begins with. Where the next call begins with another tensor, that norm is not
+// used.
+TEST_CASE("a norm that the call before has made is the one that a call makes by itself, to the bit") {
+  struct Copies : nn::CallObserver {
+    at::Tensor leaving(const nn::CallContext&, const at::Tensor&, const at::Tensor& output_ND) override { return output_ND.clone(); }
+  };
+  for (test::Variant variant : test::variants()) {
+    for (const bool truncated : {false, true}) {
+      if (truncated && !variant.plan.loop()) continue;
+      if (truncated) variant.config.loop.backprop_last = 1;
+      for (const auto type : {at::kFloat, at::kBFloat16}) {
+        const auto model = test::make_lively_model(variant.config, test::build_of(type, Path::kFused));
+        const Batch batch = test::random_batch(2, 16, variant.config.vocab_size, 6);
+        const auto gradients = [&](nn::CallObserver* observer) {
+          model->zero_grad();
+          const Observing observing(*model, observer);
+          const at::Tensor loss = model->loss(batch, variant.plan).loss_sum;
+          loss.backward();
+          NamedTensors out;
+          out.add("loss", loss.detach());
+          for (const ParameterInfo& info : model->parameter_infos()) {
+            if (info.tensor.grad().defined()) out.add(info.name, info.tensor.grad().clone());
+          }
+          return out;
+        };
+        Copies copies;
+        const NamedTensors alone = gradients(&copies), handed_on = gradients(nullptr);
+        CHECK(alone.size() == handed_on.size());
+        for (const auto& [name, value] : alone) {
+          INFO(variant.name << ", truncated " << truncated << ", " << name);
+          CHECK(torch::equal(value, handed_on.at(name)));
+        }
+      }
+    }
+  }
+}

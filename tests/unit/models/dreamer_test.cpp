@@ -1,11 +1,9 @@
 // What a Dreamer-style model is equal to where its parts are off.
 #include <cmath>
-#include <map>
 #include <string>
 
-#include <ATen/record_function.h>
-
 #include "support/catch.h"
+#include "support/operator_calls.h"
 #include "support/tolerance.h"
 #include "support/variants.h"
 
@@ -33,30 +31,15 @@ NamedTensors gradients_of(Model& model, const Batch& batch, const DepthPlan& pla
   return out;
 }
 
-// How often each operator was called.
-std::map<std::string, int> called;
-std::unique_ptr<at::ObserverContext> count_call(const at::RecordFunction& function) {
-  ++called[function.name()];
-  return nullptr;
-}
-template <class Body>
-std::map<std::string, int> calls_of(const Body& body) {
-  called.clear();
-  const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback(count_call).scopes({at::RecordScope::FUNCTION}));
-  body();
-  at::removeCallback(handle);
-  return called;
-}
-
 }  // namespace
 
-TEST_CASE("a block adds what a mixer returns and norms the sum for the next one in one operator") {
+TEST_CASE("what a mixer returns is added and the sum normed for the next mixer in one operator, in the next call too") {
   const ModelConfig config = test::tiny_config(3);
   const auto model = test::make_model(config, test::build_of(at::kFloat, Path::kFused));
   const Batch batch = test::random_batch(2, 9, config.vocab_size, 4);
-  const auto calls = calls_of([&] { model->loss(batch, DepthPlan::plain(3)); });
-  CHECK(calls.at("meristem::add_rms_norm") == 3);  // behind each block's attention
-  CHECK(calls.at("meristem::rms_norm") == 7);      // two a block, the model's own
+  const auto calls = test::calls_of([&] { model->loss(batch, DepthPlan::plain(3)); });
+  CHECK(calls.at("meristem::add_rms_norm") == 5);  // behind each mixer but the last
+  CHECK(calls.at("meristem::rms_norm") == 2);      // the first mixer's, the model's own
 }
 
 TEST_CASE("what calls look up by their place in the plan is there once an update has begun") {
@@ -67,8 +50,8 @@ TEST_CASE("what calls look up by their place in the plan is there once an update
     const Batch batch = test::random_batch(1, 4, config.vocab_size, 4);
     for (const DepthPlan& plan : {config.depth_plan.plan, DepthPlan::parse("(0)x70")}) {  // the second goes beyond any first table
       model->begin_update(plan);
-      const auto first = calls_of([&] { model->loss(batch, plan); });
-      CHECK(first == calls_of([&] { model->loss(batch, plan); }));
+      const auto first = test::calls_of([&] { model->loss(batch, plan); });
+      CHECK(first == test::calls_of([&] { model->loss(batch, plan); }));
     }
   }
 }
