@@ -35,7 +35,11 @@ Flat three_ranges(bool half) {
     const std::int64_t begin = r * (kCount + kGap);
     flat.ranges.push_back({begin, begin + kMaster, begin + kMoments, kCount, r == 1 ? 0.0 : 0.1});
   }
-  if (half) flat.at.half = flat.at.master.to(torch::kBFloat16);
+  if (!half) return flat;
+  flat.at.half = torch::randn({total}).to(torch::kBFloat16);
+  for (const ops::AdamwRange& range : flat.ranges) {
+    flat.at.half.narrow(0, range.grad, kCount).copy_(flat.at.master.narrow(0, range.master, kCount));
+  }
   return flat;
 }
 
