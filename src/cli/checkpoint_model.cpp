@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include <malloc.h>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
@@ -35,23 +33,11 @@ NamedCheckpoint open_named_checkpoint(const std::filesystem::path& path) {
   return named;
 }
 
-namespace {
-
-// A pass frees what the next one allocates: given back to the system in between, every page of it is cleared anew, which costs generation
-// and scoring on a CPU about a tenth of their time. A training step is longer, and its peak counts.
-void keep_freed_memory() {
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
-}
-
-}  // namespace
-
 CheckpointModel open_checkpoint_model(const std::filesystem::path& path, at::Device device, std::int64_t positions,
                                       const std::string& precision) {
   const auto chosen = choice_of<Precision>(precision);
   if (!precision.empty() && !chosen)
     throw InputError(fmt::format("--precision: found {}; allowed: {}", in_quotes(precision), fmt::join(all_words<Precision>(), ", ")));
-  keep_freed_memory();
   const auto [folder, checkpoint] = open_named_checkpoint(path);
   const ModelRegistry registry = builtin_registry();
   CheckpointModel out;

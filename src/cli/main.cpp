@@ -103,6 +103,7 @@ int main(int argc, char** argv) {
   ::setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);  // LibTorch tells of every attempt to connect
   try {
     stay_within_quota();
+    keep_freed_memory();
     return run_program(argc, argv);
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include <malloc.h>
+
 #include <fmt/format.h>
 
 #include "core/text.h"
@@ -83,6 +85,11 @@ int threads_within(const std::optional<CpuQuota>& quota, int cores) {
 std::string threads_text(int threads, const std::optional<CpuQuota>& quota) {
   const std::string count = fmt::format("{} {}", threads, threads == 1 ? "thread" : "threads");
   return quota ? fmt::format("{}, CPU quota {} ({})", count, number_text(quota->cpus), quota->file.string()) : count;
+}
+
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
 }
 
 }  // namespace meristem

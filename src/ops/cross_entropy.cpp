@@ -63,7 +63,7 @@ struct HeadProducts {
   }
   void hidden_gradient(const at::Tensor& d_logits_NV, const at::Tensor& weight_VD, at::Tensor& d_hidden_ND) const {
     if (!ours) {
-      at::mm_out(d_hidden_ND, d_logits_NV, weight_VD);
+      library_product(d_logits_NV, weight_VD, d_hidden_ND);
     } else {
       multiply_rows_back(d_logits_NV, weight_VD.unsqueeze(0), {d_logits_NV.size(0)}, d_hidden_ND);
     }
@@ -73,7 +73,8 @@ struct HeadProducts {
     if (ours) {
       add_outer_products(d_logits_NV, hidden_ND, {hidden_ND.size(0)}, d_weight_VD.unsqueeze(0));
     } else if (one_chunk) {
-      d_weight_VD = at::mm(d_logits_NV.t(), hidden_ND);
+      d_weight_VD = at::empty({d_logits_NV.size(1), hidden_ND.size(1)}, d_logits_NV.options());
+      library_product(d_logits_NV.t(), hidden_ND, d_weight_VD);
     } else {
       add_product(d_weight_VD, d_logits_NV, hidden_ND);
     }

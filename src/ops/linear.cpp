@@ -27,8 +27,11 @@ at::Tensor weight_gradient(const at::Tensor& dy_NO, const at::Tensor& x_NI, cons
     ours ? add_outer_products(dy_NO, x_NI, all, sum.unsqueeze(0)) : add_product(sum, dy_NO, x_NI);
     return {};
   }
-  if (!ours) return at::mm(dy_NO.t(), x_NI);
-  const at::Tensor d_weight = weight_OI.scalar_type() == at::kFloat ? at::zeros_like(weight_OI) : at::empty_like(weight_OI);
+  const at::Tensor d_weight = ours && weight_OI.scalar_type() == at::kFloat ? at::zeros_like(weight_OI) : at::empty_like(weight_OI);
+  if (!ours) {
+    library_product(dy_NO.t(), x_NI, d_weight);
+    return d_weight;
+  }
   add_outer_products(dy_NO, x_NI, all, d_weight.unsqueeze(0));
   return d_weight;
 }
@@ -52,15 +55,35 @@ class SummedLinear : public torch::autograd::Function<SummedLinear> {
     const at::Tensor &x_NI = saved[0], &weight_OI = saved[1], dy_NO = dense_rows(grads[0]);
     const bool ours = context->saved_data["ours"].toBool();
     at::Tensor dx;
-    if (context->needs_input_grad(0) && ours) {
-      dx = at::empty_like(x_NI);
-      multiply_rows_back(dy_NO, weight_OI.unsqueeze(0), {dy_NO.size(0)}, dx);
-    } else if (context->needs_input_grad(0)) {
-      dx = at::mm(dy_NO, weight_OI);
+    if (context->needs_input_grad(0)) {
+      dx = at::empty(x_NI.sizes(), x_NI.options());
+      ours ? multiply_rows_back(dy_NO, weight_OI.unsqueeze(0), {dy_NO.size(0)}, dx) : library_product(dy_NO, weight_OI, dx);
     }
     return {dx, context->needs_input_grad(1) ? weight_gradient(dy_NO, x_NI, weight_OI, ours) : at::Tensor(), {}};
   }
 };
+
+// LibTorch's product copies its matrices first where it has several threads. Each thread's rows of the result by themselves need no copy,
+// which saves a backward pass's small products a fifth to a third of their time (docs/results/cpu.md). Measured with two threads; of many,
+// each would read all of b.
+constexpr int kMostThreads = 4;
+constexpr std::int64_t kFewestRowsOfThread = 32;
+
+bool is_split(const at::Tensor& c) {
+  const int threads = at::get_num_threads();
+  return c.is_cpu() && c.scalar_type() == at::kFloat && threads > 1 && threads <= kMostThreads &&
+         c.size(0) >= threads * kFewestRowsOfThread;
+}
+
+// product(a, c) for all of their rows: c = or += a b.
+template <class Product>
+void by_rows(const at::Tensor& a, const at::Tensor& c, const Product& product) {
+  if (!is_split(c)) return product(a, c);
+  parallel_rows(c.size(0), [&](std::int64_t begin, std::int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;  // which is on in another thread
+    product(a.narrow(0, begin, end - begin), c.narrow(0, begin, end - begin));
+  });
+}
 
 class FusedEmbedding : public torch::autograd::Function<FusedEmbedding> {
  public:
@@ -103,10 +126,14 @@ at::Tensor gradient_sum(const at::Tensor& parameter) {
   return takes ? sum : at::Tensor();
 }
 
+void library_product(const at::Tensor& a_MK, const at::Tensor& b_KN, const at::Tensor& c_MN) {
+  by_rows(a_MK, c_MN, [&](const at::Tensor& a, at::Tensor c) { at::mm_out(c, a, b_KN); });
+}
+
 void add_product(const at::Tensor& sum_OI, const at::Tensor& dy_NO, const at::Tensor& x_NI) {
   at::Tensor sum = sum_OI;
   if (sum.scalar_type() == x_NI.scalar_type()) {
-    sum.addmm_(dy_NO.t(), x_NI);
+    by_rows(dy_NO.t(), sum, [&](const at::Tensor& dy, at::Tensor part) { part.addmm_(dy, x_NI); });
   } else if (sum.is_cuda()) {
     at::addmm_out(sum, sum, dy_NO.t(), x_NI, at::kFloat);
   } else {

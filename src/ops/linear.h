@@ -15,6 +15,9 @@ namespace meristem::ops {
 // where there is none, and an operator hands its gradient on to autograd.
 at::Tensor gradient_sum(const at::Tensor& parameter);
 
+// c_MN = a b by LibTorch, of one type.
+void library_product(const at::Tensor& a_MK, const at::Tensor& b_KN, const at::Tensor& c_MN);
+
 // sum_OI += dy^T x by LibTorch, the sum in fp32 where dy_NO and x_NI are bf16: on a GPU inside the product.
 void add_product(const at::Tensor& sum_OI, const at::Tensor& dy_NO, const at::Tensor& x_NI);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "bench/commands.h"
+#include "core/cpus.h"
 #include "core/errors.h"
 
 #include <c10/util/Exception.h>
@@ -38,6 +39,7 @@ int run_program(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    keep_freed_memory();
     return run_program(argc, argv);
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());

@@ -4,6 +4,7 @@
 
 #include "ops/cross_entropy.h"
 #include "ops/experts.h"
+#include "ops/launch.h"
 #include "ops/products.h"
 #include "unit/ops/check_fused.h"
 
@@ -113,6 +114,27 @@ TEST_CASE("the bits of a product do not depend on the number of threads") {
   at::set_num_threads(threads);
   CHECK(torch::equal(results[0], results[1]));
   CHECK(torch::equal(results[0], results[2]));
+}
+
+TEST_CASE("LibTorch's products are those of fp64 whatever the number of threads, of few rows and of many") {
+  torch::manual_seed(3);
+  const int threads = at::get_num_threads();
+  for (const int count : {1, 2, 3, 8}) {
+    at::set_num_threads(count);
+    for (const auto& [rows, in, out] :
+         std::vector<std::array<std::int64_t, 3>>{{64, 96, 160}, {77, 30, 46}, {300, 65, 131}, {9, 70, 210}}) {
+      for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+        INFO(count << " threads, " << rows << " x " << in << " x " << out << " " << c10::toString(type));
+        const at::Tensor x = random({rows, in}, type), w = random({out, in}, type), dy = random({rows, out}, type);
+        const at::Tensor dx = torch::full({rows, in}, NAN, type), sum = torch::ones({out, in}, ops::accumulate_type(type));
+        ops::library_product(dy, w, dx);
+        check_near(dx, dy.to(torch::kDouble).mm(w.to(torch::kDouble)), type);
+        ops::add_product(sum, dy, x);
+        check_near(sum, dy.to(torch::kDouble).t().mm(x.to(torch::kDouble)) + 1, type);
+      }
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST_CASE("linear agrees with its reference, values and gradients, with few rows and odd widths too") {
