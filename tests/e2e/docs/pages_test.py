@@ -1,5 +1,5 @@
 """The commands of the documentation, run as they stand there, page after page, in one folder: what a page needs, it makes or an earlier page made.
-A block ```sh is run, unless its first line says why not: ```sh not-run: needs Slurm."""
+A block ```sh is run, unless its first line says why not: ```sh not-run: needs Slurm. With --listed nothing is run: every page is known."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 # In this order; every other page has no command that can be run, which is checked.
-PAGES = ["quickstart", "data", "growth", "evaluation", "analysis", "huggingface", "sft", "cooldown", "forecast", "cluster"]
+PAGES = ["quickstart", "generation", "data", "growth", "evaluation", "analysis", "huggingface", "sft", "cooldown", "forecast", "cluster"]
 BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,6 +35,8 @@ def main():
     docs = ROOT / "docs"
     others = [path.name for path in sorted(docs.glob("*.md")) if path.stem not in PAGES and any(not why for why, _ in blocks(path))]
     assert not others, f"pages with commands that are not in PAGES: {', '.join(others)}"
+    if sys.argv[1:] == ["--listed"]:
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in ("scripts", "configs"):
