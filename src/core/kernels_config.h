@@ -19,7 +19,7 @@ struct Operator {
   const char* meaning;  // of its key, for the reference page
   T PerOperator<T>::*of;
   bool has_library;   // LibTorch has an operator, or a composition of them that is faster than the reference
-  bool has_own_cpu;   // ops/cpu holds a kernel of our own; not for experts, whose library path multiplies by those of `linear`
+  bool has_own_cpu;   // ops/cpu holds a kernel of our own
   bool has_own_cuda;  // kernels/ does
 };
 
@@ -32,8 +32,8 @@ inline constexpr std::array<Operator<T>, sizeof(PerOperator<char>)> kOperators{{
     {"rope", "Path of RoPE", &PerOperator<T>::rope, false, true, true},
     {"swiglu", "Path of SwiGLU", &PerOperator<T>::swiglu, false, true, true},
     {"depth_attention", "Path of attention over depth", &PerOperator<T>::depth_attention, false, true, true},
-    {"experts", "Path of the experts' products; reference: every expert on every token", &PerOperator<T>::experts, true, false, true},
-    {"linear", "Path of matrix products, those of head and experts included, and of the embedding's gradient; on a GPU always LibTorch's",
+    {"experts", "Path of the experts' products; reference: every expert on every token", &PerOperator<T>::experts, true, true, true},
+    {"linear", "Path of matrix products, the head's included, and of the embedding's gradient; on a GPU always LibTorch's",
      &PerOperator<T>::linear, true, true, false},
 }};
 static_assert(kOperators<char>.back().of != nullptr, "an operator is missing in the list");

@@ -32,6 +32,7 @@ std::shared_ptr<Model> build_without_storage(const RunConfig& config, const Mode
   build.placement.device = at::kMeta;
   build.paths.attention = path_of(config, &KernelsConfig::attention, &ops::Paths::attention);
   build.paths.linear = path_of(config, &KernelsConfig::linear, &ops::Paths::linear);
+  build.paths.experts = path_of(config, &KernelsConfig::experts, &ops::Paths::experts);
   if (config.model.attention.window > 0)
     build.paths.attention_in_windows = path_of(config, &KernelsConfig::attention, &ops::Paths::attention, /*in_windows=*/true);
   return registry.make(model, build, config.data.sequence_length);
@@ -122,7 +123,8 @@ class MicroBatchWalk {
         element_(bytes_of(config.precision.compute)),
         tokens_(static_cast<double>(config.batch.micro_sequences * config.data.sequence_length)),
         width_(static_cast<double>(config.model.width)),
-        products_ours_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused) {
+        products_ours_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused),
+        experts_ours_(pick_device().is_cpu() && path_of(config, &KernelsConfig::experts, &ops::Paths::experts) == ops::Path::kFused) {
     for (std::int64_t r = 0; r < plan.num_calls(); ++r) kept_.push_back(kept_by(r));
   }
 
@@ -198,17 +200,18 @@ class MicroBatchWalk {
       const ops::HeadShape shape{attention.heads, attention.kv_heads, attention.head_dim, attention.window};
       most.thread = static_cast<double>(ops::attention_workspace(shape, config_.data.sequence_length, compute));
     }
-    if (products_ours_) hold_products(most, compute);
+    hold_products(most, compute);
     return most.right + most.left + at::get_num_threads() * most.thread;
   }
   void hold_products(ops::ProductWorkspace& most, at::ScalarType compute) const {
     const auto tokens = static_cast<std::int64_t>(tokens_);
     const std::int64_t width = config_.model.width, vocab = config_.model.vocab_size;
-    most.hold(ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute));
+    if (products_ours_) most.hold(ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute));
     for (const ParameterInfo& info : model_.parameter_infos()) {
       const auto sizes = info.tensor.sizes();
       if (info.role != Role::kLinear || sizes.size() < 2) continue;
       const bool experts = sizes.size() == 3;
+      if (!(experts ? experts_ours_ : products_ours_)) continue;
       const std::int64_t rows = tokens * (experts ? std::max<std::int64_t>(1, config_.model.feed_forward.active) : 1);
       most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
     }
@@ -233,9 +236,9 @@ class MicroBatchWalk {
       if (block >= gradients.size()) continue;
       // Experts' by LibTorch are handed on; others are added to their places, in bf16 by LibTorch as a whole. Gains weigh nothing.
       const double bytes = element_ * static_cast<double>(info.tensor.numel());
-      const bool handed_on = info.tensor.dim() == 3 && !products_ours_;
+      const bool experts = info.tensor.dim() == 3, handed_on = experts && !experts_ours_;
       if (handed_on) gradients[block].bytes += bytes;
-      if (handed_on || (element_ == 2 && !products_ours_)) gradients[block].largest = std::max(gradients[block].largest, bytes);
+      if (handed_on || (element_ == 2 && !experts && !products_ours_)) gradients[block].largest = std::max(gradients[block].largest, bytes);
     }
     for (std::int64_t r = 0; r < plan_.num_calls(); ++r) {
       if (!backward_.reaches(r)) continue;
@@ -251,7 +254,7 @@ class MicroBatchWalk {
   const DepthPlan& plan_;
   Backward backward_;
   double element_, tokens_, width_;
-  bool products_ours_;  // our CPU kernels'
+  bool products_ours_, experts_ours_;  // our CPU kernels'
   std::vector<double> kept_;
 };
 

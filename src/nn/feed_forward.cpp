@@ -83,7 +83,7 @@ ExpertsImpl::Choice ExpertsImpl::choose(const at::Tensor& normed_ND, std::int64_
   const at::Tensor x_NE = ops::linear(q, router_keys_, {}, paths_.linear);
   Choice choice;
   choice.chosen_Nk = std::get<1>((x_NE.detach() + balance_bias_).topk(config_.active, 1));
-  const at::Tensor gates_Nk = x_NE.gather(1, choice.chosen_Nk).sigmoid();
+  const at::Tensor gates_Nk = ops::chosen_scores(x_NE, choice.chosen_Nk).sigmoid();
   choice.weights_Nk = gates_Nk / gates_Nk.sum(1, true).clamp_min(kFloor);
   return choice;
 }
@@ -93,8 +93,7 @@ at::Tensor ExpertsImpl::forward(const at::Tensor& h_ND, CallContext& call) {
   const Choice choice = choose(normed_ND, call.depth_index + 1);
   if (call.loads_E.defined()) call.loads_E.add_(ops::expert_counts(choice.chosen_Nk, config_.count));
   if (call.observer != nullptr) call.observer->chose(call, choice.chosen_Nk, config_.count);
-  at::Tensor out =
-      ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu, paths_.linear);
+  at::Tensor out = ops::expert_mixture(normed_ND, choice.chosen_Nk, choice.weights_Nk, {gate_up_, down_}, paths_.experts, paths_.swiglu);
   if (!shared_down_.is_empty()) out = out + shared_down_->forward(ops::swiglu(shared_gate_up_->forward(normed_ND), paths_.swiglu));
   return out;
 }
@@ -115,7 +114,7 @@ CallCost ExpertsImpl::cost(const CallPlace&) const {
   // residual input and its norm; per expert its copy of the token, gate and up, their product
   cost.saved_elements = width + norm_->saved_elements() + active * (width + 3 * inner) + shared * 3 * inner;
   // per expert its output, its score's sigmoid, its weight, and two places of eight bytes each; the router's query
-  const bool moved_by_ours = paths_.linear == ops::Path::kFused;  // then outputs stay as the products leave them
+  const bool moved_by_ours = paths_.experts == ops::Path::kFused;  // then outputs stay as the products leave them
   (moved_by_ours ? cost.saved_elements : cost.saved_fp32) += active * width;
   cost.saved_fp32 += active * 8 + router;
   cost.saved_casts = width;  // the norm, for the router

@@ -119,9 +119,9 @@ Groups groups_ending_at(const at::Tensor& ends_E, const at::Tensor& like) {
 }
 
 // x_MI [M, I], weight_EOI [E, O, I] -> [M, O]: row m times its group's matrix, transposed. Differentiable in both; groups without a row
-// receive a zero gradient.
-at::Tensor grouped_linear(const at::Tensor& x_MI, const at::Tensor& weight_EOI, const Groups& groups, Path products = Path::kLibrary) {
-  return GroupedLinear::apply(x_MI, weight_EOI, groups.ends_E, groups.ends, products == Path::kFused);
+// receive a zero gradient. ours: by our CPU kernels.
+at::Tensor grouped_linear(const at::Tensor& x_MI, const at::Tensor& weight_EOI, const Groups& groups, bool ours = false) {
+  return GroupedLinear::apply(x_MI, weight_EOI, groups.ends_E, groups.ends, ours);
 }
 
 // 2. Sorted by LibTorch.
@@ -301,28 +301,34 @@ class CombineRows : public torch::autograd::Function<CombineRows> {
   }
 };
 
+// Sorted and moved by our kernels, in CUDA or the CPU's.
 at::Tensor moved_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
                          Path swiglu_path, bool on_cpu) {
-  const Path products = on_cpu ? Path::kFused : Path::kLibrary;
   const SortedChoices sorted = (on_cpu ? kCpuMovers : kCudaMovers).sort(chosen_Nk, experts.gate_up.size(0));
   const Groups groups = groups_ending_at(sorted.ends_E, x_ND);
   const at::Tensor inner =
-      swiglu(grouped_linear(GatherRows::apply(x_ND, sorted.place_Nk, on_cpu), experts.gate_up, groups, products), swiglu_path);
-  return CombineRows::apply(grouped_linear(inner, experts.down, groups, products), weights_Nk, sorted.place_Nk, on_cpu);
+      swiglu(grouped_linear(GatherRows::apply(x_ND, sorted.place_Nk, on_cpu), experts.gate_up, groups, on_cpu), swiglu_path);
+  return CombineRows::apply(grouped_linear(inner, experts.down, groups, on_cpu), weights_Nk, sorted.place_Nk, on_cpu);
 }
 
-at::Tensor fused_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
-                         Path swiglu_path) {
-  TORCH_CHECK(x_ND.scalar_type() == at::kBFloat16 && weights_Nk.scalar_type() == at::kFloat && chosen_Nk.scalar_type() == at::kLong,
-              "experts: fused takes BFloat16, Float weights and Long choices, got ", x_ND.scalar_type(), ", ", weights_Nk.scalar_type(),
-              ", ", chosen_Nk.scalar_type());
-  return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/false);
-}
-
-// Whether the CPU's own kernels take it.
+// Whether the CPU's own kernels take it, and are the ones for it.
 bool moves_on_cpu(const at::Tensor& x_ND, const ExpertWeights& experts) {
-  return multiplies(x_ND, x_ND.size(1)) && multiplies(x_ND, experts.down.size(2));
+  return multiplies(x_ND, x_ND.size(1)) && multiplies(x_ND, experts.down.size(2)) && !are_few_rows(x_ND, experts.gate_up[0]);
 }
+
+class ChosenScores : public torch::autograd::Function<ChosenScores> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_NE, const at::Tensor& chosen_Nk) {
+    context->save_for_backward({chosen_Nk});
+    context->saved_data["experts"] = x_NE.size(1);
+    return x_NE.gather(1, chosen_Nk);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor chosen_Nk = context->get_saved_variables()[0];
+    const at::Tensor d_x_NE = at::zeros({chosen_Nk.size(0), context->saved_data["experts"].toInt()}, grads[0].options());
+    return {d_x_NE.scatter_add_(1, chosen_Nk, grads[0]), {}};
+  }
+};
 
 // 4. The reference.
 
@@ -339,6 +345,8 @@ at::Tensor every_expert_on_every_token(const at::Tensor& x_ND, const at::Tensor&
 
 }  // namespace
 
+at::Tensor chosen_scores(const at::Tensor& x_NE, const at::Tensor& chosen_Nk) { return ChosenScores::apply(x_NE, chosen_Nk); }
+
 at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts) {
   const at::Tensor chosen_M = chosen_Nk.reshape(-1);
   if (!chosen_M.is_cuda()) return at::bincount(chosen_M, {}, experts);
@@ -346,14 +354,22 @@ at::Tensor expert_counts(const at::Tensor& chosen_Nk, std::int64_t experts) {
   return at::zeros({experts}, chosen_M.options()).scatter_add_(0, chosen_M, at::ones_like(chosen_M));
 }
 
+at::Tensor cuda_expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk,
+                               const ExpertWeights& experts, Path swiglu_path) {
+  TORCH_CHECK(x_ND.scalar_type() == at::kBFloat16 && weights_Nk.scalar_type() == at::kFloat && chosen_Nk.scalar_type() == at::kLong,
+              "experts: fused takes BFloat16, Float weights and Long choices, got ", x_ND.scalar_type(), ", ", weights_Nk.scalar_type(),
+              ", ", chosen_Nk.scalar_type());
+  return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/false);
+}
+
 at::Tensor expert_mixture(const at::Tensor& x_ND, const at::Tensor& chosen_Nk, const at::Tensor& weights_Nk, const ExpertWeights& experts,
-                          Path path, Path swiglu_path, Path products) {
+                          Path path, Path swiglu_path) {
   TORCH_CHECK(chosen_Nk.sizes() == weights_Nk.sizes() && chosen_Nk.size(0) == x_ND.size(0), "experts: chosen ", chosen_Nk.sizes(),
               ", weights ", weights_Nk.sizes(), ", tokens ", x_ND.size(0));
   if (path == Path::kReference) return every_expert_on_every_token(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
-  if (path == Path::kFused) return fused_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
-  if (products == Path::kFused && moves_on_cpu(x_ND, experts)) {
-    return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/true);
+  if (path == Path::kFused) {
+    if (!x_ND.is_cpu()) return cuda_expert_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
+    if (moves_on_cpu(x_ND, experts)) return moved_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path, /*on_cpu=*/true);
   }
   return sorted_mixture(x_ND, chosen_Nk, weights_Nk, experts, swiglu_path);
 }

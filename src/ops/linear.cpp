@@ -161,11 +161,13 @@ ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int6
   ProductWorkspace workspace;
   dispatch_cpu(compute, [&](const auto& kernels, auto) {
     const std::int64_t used = std::clamp<std::int64_t>(rows, 1, groups), each = (rows + used - 1) / used;  // about evenly shared out
-    const std::int64_t most = kPackedBytes * at::get_num_threads();
-    const auto at_once = [&](std::int64_t bytes) { return std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used); };
-    const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)),
-                       part = std::min(each, outer_rows(out, in)), entering = kernels.packed_bytes(in, part),
-                       leaving = kernels.packed_bytes(out, part), together = part < each ? 1 : at_once(entering + leaving);
+    const std::int64_t threads = at::get_num_threads(), most = kPackedBytes * threads;
+    const auto at_once = [&](std::int64_t bytes) {
+      return a_thread_each(used) ? threads : std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used);
+    };
+    const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)), part = outer_rows(each, out, in),
+                       entering = kernels.packed_bytes(in, part), leaving = kernels.packed_bytes(out, part),
+                       together = part < each && !a_thread_each(used) ? 1 : at_once(entering + leaving);
     workspace.right = static_cast<double>(std::max(at_once(weight) * weight, together * entering));
     workspace.left = static_cast<double>(together * leaving);
     workspace.thread = static_cast<double>(kernels.matrix_scratch);

@@ -91,13 +91,15 @@ bool fused_exists(const Operator<Path>& op, at::Device device, at::ScalarType co
 }
 
 // Where `auto` leaves a CPU's products to LibTorch, which may be faster there: bf16 with AMX, whose tiles LibTorch uses and ours do not
-// (nobody has measured it); products of whole matrices without vector instructions, and in fp32 with AVX2 alone or by MKL on Intel's
-// processors (docs/results/cpu.md).
+// (nobody has measured it); products without vector instructions, in fp32 with AVX2 alone, and those of whole matrices in fp32 by MKL on
+// Intel's processors, which loses to ours where it multiplies by many experts (docs/results/cpu.md).
 bool left_to_library(std::string_view op, at::ScalarType compute) {
-  if (op != "linear" && op != "attention") return false;
+  const bool products = op == "linear" || op == "experts";
+  if (!products && op != "attention") return false;
   if (compute == at::kBFloat16 && cpu::has_amx_bf16()) return true;
   const std::string_view level = cpu::row_kernels().name;
-  return op == "linear" && (level == "baseline" || (compute == at::kFloat && (level == "avx2" || cpu::is_intel())));
+  if (!products) return false;
+  return level == "baseline" || (compute == at::kFloat && (level == "avx2" || (op == "linear" && cpu::is_intel())));
 }
 
 // Whether everything that the model asks of the operator's kernel is proven. A mask of two kinds needs both.

@@ -1,6 +1,7 @@
 #include "ops/products.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include <ATen/Functions.h>
@@ -34,12 +35,14 @@ struct Group {
   std::int64_t index, begin, rows, right_at = 0, left_at = 0;
 };
 
-// Groups that have rows, `most` at a time.
-std::vector<Group> groups_of(const GroupEnds& ends, std::int64_t most) {
+// Groups that have rows, part_of(rows) of them at a time.
+template <class PartOf>
+std::vector<Group> groups_of(const GroupEnds& ends, const PartOf& part_of) {
   std::vector<Group> groups;
   for (std::size_t g = 0; g < ends.size(); ++g) {
-    for (std::int64_t begin = g == 0 ? 0 : ends[g - 1]; begin < ends[g]; begin += most) {
-      groups.push_back({static_cast<std::int64_t>(g), begin, std::min(most, ends[g] - begin)});
+    const std::int64_t first = g == 0 ? 0 : ends[g - 1], part = part_of(ends[g] - first);
+    for (std::int64_t begin = first; begin < ends[g]; begin += part) {
+      groups.push_back({static_cast<std::int64_t>(g), begin, std::min(part, ends[g] - begin)});
     }
   }
   return groups;
@@ -82,10 +85,36 @@ void for_blocks(const cpu::TypedKernels<X>& kernels, const std::vector<Group>& g
   });
 }
 
-// Groups one after the other until what is packed of them comes to so much for each thread; a group that needs more is alone, and so are
-// parts of one. body(groups, bytes of each of both packed matrices). sizes(group) -> such bytes; where they begin is noted in the group.
+// Each group's parts, the longest group first.
+std::vector<std::span<const Group>> longest_first(const std::vector<Group>& parts) {
+  std::vector<std::span<const Group>> groups;
+  for (const Group& part : parts) {
+    if (groups.empty() || groups.back().front().index != part.index) {
+      groups.emplace_back(&part, 1);
+    } else {
+      groups.back() = {groups.back().data(), groups.back().size() + 1};
+    }
+  }
+  const auto rows = [](std::span<const Group> group) { return group.back().begin + group.back().rows - group.front().begin; };
+  std::stable_sort(groups.begin(), groups.end(), [&](const auto& a, const auto& b) { return rows(a) > rows(b); });
+  return groups;
+}
+
+// body(groups, bytes of each of both packed matrices) for all groups. sizes(group) -> such bytes; where they begin is noted in the group.
+// Where a thread has whole groups to itself it reads from its own cache what it has packed, and waits for nobody.
+// Else all threads share them: one after the other until what is packed comes to so much for each thread; a group that needs more is alone,
+// and so are parts of one.
 template <class Sizes, class Body>
 void for_batches(const std::vector<Group>& groups, const Sizes& sizes, const Body& body) {
+  if (const auto each = longest_first(groups); a_thread_each(std::ssize(each))) {
+    parallel_pieces(std::ssize(each), [&](std::int64_t i) {
+      for (const Group& part : each[static_cast<std::size_t>(i)]) {
+        const auto [right, left] = sizes(part);
+        body({part}, right, left);
+      }
+    });
+    return;
+  }
   const std::int64_t most = kPackedBytes * at::get_num_threads();
   std::vector<Group> batch;
   std::int64_t right = 0, left = 0;
@@ -108,7 +137,8 @@ void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, cons
   dispatch_cpu(x.scalar_type(), [&](const auto& kernels, auto type) {
     using X = decltype(type);
     const auto sizes = [&](const Group&) { return std::pair(kernels.packed_bytes(columns, depth), std::int64_t{0}); };
-    for_batches(groups_of(ends, x.size(0)), sizes, [&](const std::vector<Group>& groups, std::int64_t bytes, std::int64_t) {
+    const auto whole = [](std::int64_t rows) { return rows; };
+    for_batches(groups_of(ends, whole), sizes, [&](const std::vector<Group>& groups, std::int64_t bytes, std::int64_t) {
       char* packed = static_cast<char*>(packed_memory(kRight, bytes));
       for_parts(
           groups, cpu::kMatrixColumns, [&](const Group&) { return columns; },
@@ -126,6 +156,11 @@ void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, cons
 
 }  // namespace
 
+bool a_thread_each(std::int64_t groups) {
+  constexpr std::int64_t kOfThread = 4;
+  return groups >= kOfThread * at::get_num_threads();
+}
+
 bool multiplies(const at::Tensor& x, std::int64_t depth) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || (x.scalar_type() == at::kBFloat16 && depth % 2 == 0));
 }
@@ -138,9 +173,11 @@ void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, c
   multiply_by_weights(dy_MO, weight_GOI, ends, dx_MI, /*back=*/true);
 }
 
-std::int64_t outer_rows(std::int64_t out, std::int64_t in) {
+std::int64_t outer_rows(std::int64_t rows, std::int64_t out, std::int64_t in) {
   constexpr std::int64_t kBytes = 1 << 20, kStep = 512;
-  return std::max<std::int64_t>(kStep, kBytes / (4 * (out + in)) / kStep * kStep);
+  const std::int64_t most = std::max<std::int64_t>(kStep, kBytes / (4 * (out + in)) / kStep * kStep),
+                     parts = std::max<std::int64_t>(1, (rows + most / 2) / most);
+  return std::max<std::int64_t>(1, parts_of(rows, parts));
 }
 
 void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI) {
@@ -152,8 +189,8 @@ void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const G
     const auto sizes = [&](const Group& group) {
       return std::pair(kernels.packed_bytes(in, group.rows), kernels.packed_bytes(out, group.rows));
     };
-    const std::int64_t most = adds ? outer_rows(out, in) : x_MI.size(0);
-    for_batches(groups_of(ends, most), sizes, [&](const std::vector<Group>& groups, std::int64_t right_bytes, std::int64_t left_bytes) {
+    const auto part_of = [&](std::int64_t rows) { return adds ? outer_rows(rows, out, in) : rows; };
+    for_batches(groups_of(ends, part_of), sizes, [&](const std::vector<Group>& groups, std::int64_t right_bytes, std::int64_t left_bytes) {
       char *right = static_cast<char*>(packed_memory(kRight, right_bytes)), *left = static_cast<char*>(packed_memory(kLeft, left_bytes));
       constexpr std::int64_t kPart = 128;
       const std::int64_t in_parts = parts_of(in, kPart) * kPart;  // the first of each group's columns to pack, then its rows

@@ -12,7 +12,10 @@ namespace meristem::ops {
 // Rows sorted by group: group g ends before row ends[g]. All tensors: float32 or bfloat16 on the CPU, with dense rows.
 using GroupEnds = std::vector<std::int64_t>;
 
-// Of several groups no more is packed at once than so much for each thread, unless one alone needs it.
+// Whether groups are so many that each is one thread's work.
+bool a_thread_each(std::int64_t groups);
+
+// Of groups that threads share no more is packed at once than so much for each thread, unless one alone needs it.
 constexpr std::int64_t kPackedBytes = 2 << 20;
 
 // Whether these kernels take products over a depth: pairs of bf16 stand side by side in memory.
@@ -27,7 +30,8 @@ void multiply_rows_back(const at::Tensor& dy_MO, const at::Tensor& weight_GOI, c
 // d_weight_GOI: the sum over a group's rows of dy^T x. Written where it has the type of x and is no float32; added where it is float32.
 void add_outer_products(const at::Tensor& dy_MO, const at::Tensor& x_MI, const GroupEnds& ends, const at::Tensor& d_weight_GOI);
 
-// Rows that add_outer_products packs and adds at a time: the products read them from cache. Whole steps of the kernel's depth.
-std::int64_t outer_rows(std::int64_t out, std::int64_t in);
+// Of a group's rows, those that add_outer_products packs and adds at a time, so that the products read them from cache: equal parts of
+// about a megabyte, or of 512 rows.
+std::int64_t outer_rows(std::int64_t rows, std::int64_t out, std::int64_t in);
 
 }  // namespace meristem::ops

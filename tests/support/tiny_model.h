@@ -25,7 +25,6 @@ inline ModelBuild build_of(at::ScalarType type, ops::Path path) {
   ModelBuild build;
   build.placement = {at::kCPU, type, type, type == at::kDouble ? at::kDouble : at::kFloat};
   for (const auto& op : kOperators<ops::Path>) build.paths.*op.of = path;
-  if (path == ops::Path::kFused) build.paths.experts = ops::Path::kLibrary;
   return build;
 }
 

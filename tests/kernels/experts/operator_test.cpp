@@ -28,7 +28,8 @@ TEST_CASE("fused expert dispatch agrees with every expert on every token, values
         std::vector<at::Tensor> in;
         for (const at::Tensor& input : inputs) in.push_back(input.to(type).detach().requires_grad_());
         in.push_back(weights.to(type == at::kDouble ? at::kDouble : at::kFloat).detach().requires_grad_());
-        const at::Tensor y = ops::expert_mixture(in[0], chosen, in[3], {in[1], in[2]}, path, Path::kReference);
+        const at::Tensor y = path == Path::kFused ? ops::cuda_expert_mixture(in[0], chosen, in[3], {in[1], in[2]}, Path::kReference)
+                                                  : ops::expert_mixture(in[0], chosen, in[3], {in[1], in[2]}, path, Path::kReference);
         auto out = torch::autograd::grad({y}, in, {upstream.to(type)});
         out.push_back(y.detach());
         return out;
@@ -54,7 +55,7 @@ TEST_CASE("tensors of any strides, and types that the kernels do not take") {
   const at::Tensor chosen = std::get<1>(torch::randn({9, 4}).topk(2, 1));
   const auto turned = [](const at::Tensor& t) { return t.t().contiguous().t(); };
   const auto mix = [&](const at::Tensor& of_x, const at::Tensor& of_chosen, const at::Tensor& of_weights) {
-    return ops::expert_mixture(of_x, of_chosen, of_weights, {gate_up, down}, Path::kFused, Path::kReference);
+    return ops::cuda_expert_mixture(of_x, of_chosen, of_weights, {gate_up, down}, Path::kReference);
   };
   CHECK(torch::equal(mix(turned(x), turned(chosen), turned(weights)), mix(x, chosen, weights)));
   CHECK_THROWS_WITH(mix(x.to(at::kFloat), chosen, weights), Catch::Contains("fused takes BFloat16"));

@@ -103,7 +103,7 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
     config.model.loop.backprop_last = c.backprop_last;
     config.memory.activation_checkpointing.every = c.every;
     for (const char* products : {"library", "fused"}) {
-      config.kernels.linear = products;
+      config.kernels.linear = config.kernels.experts = products;
       const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
       const Measured measured = measure(config);
       INFO(c.name << ", products " << products << ": planned standing " << planned.weights + planned.optimizer + planned.gradients
@@ -167,7 +167,7 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures, for expe
       config.model.feed_forward.balance_rate = 1e-3;
     }
     for (const char* products : {"library", "fused"}) {
-      config.kernels.linear = products;
+      config.kernels.linear = config.kernels.experts = products;
       const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
       const Measured measured = measure(config);
       INFO(c.name << ", products " << products << ": planned peak " << planned.total() << " measured " << measured.peak << " ratio "
