@@ -59,10 +59,10 @@ void launch_expert_count(const ExpertSortParameters& p, Stream stream) {
                  4 * kExpertWarps * p.experts, stream, p);
 }
 
-// Turns each tile's counts into those of the tiles before it, and sums them up. A block has 32 experts, one a lane, so that a warp reads
-// counts side by side; its warps share out the tiles.
+// Turns each tile's counts into those of the tiles before it, and sums them up. A block has eight experts, whose counts are a sector of
+// memory, so that few experts fill several multiprocessors; a lane has one of them and a share of the tiles.
 inline constexpr int kCountsAtOnce = 8;  // loads in flight where stores follow: nvcc moves none above them
-inline constexpr int kScanWarps = 16, kScanThreads = 32 * kScanWarps, kScanShared = 4 * kScanThreads;
+inline constexpr int kScanThreads = 512, kScanShared = 4 * kScanThreads, kScanExperts = 8, kScanShares = kScanThreads / kScanExperts;
 
 // One expert's counts of the next tiles, of which `left` are left; zero beyond them.
 MERISTEM_DEVICE void load_counts(device::Registers<int, kCountsAtOnce>& to, device::gptr<std::int32_t> at, int experts, int left) {
@@ -75,24 +75,24 @@ MERISTEM_DEVICE void load_counts(device::Registers<int, kCountsAtOnce>& to, devi
 
 MERISTEM_KERNEL(kScanThreads, 3)
 expert_scan_kernel(const MERISTEM_GRID_CONSTANT ExpertSortParameters p) {
-  const int lane = device::lane_index(), warp = device::warp_index();
-  const int expert = device::block_index() * device::kWarp + lane;
-  const int share = (p.tiles + kScanWarps - 1) / kScanWarps;
-  const int first = warp * share, last = first + share < p.tiles ? first + share : p.tiles;
+  const int column = device::thread_index() % kScanExperts, share = device::thread_index() / kScanExperts;
+  const int expert = device::block_index() * kScanExperts + column;
+  const int tiles = (p.tiles + kScanShares - 1) / kScanShares;
+  const int first = share * tiles, last = first + tiles < p.tiles ? first + tiles : p.tiles;
   const device::gptr<std::int32_t> counts = device::gptr<std::int32_t>(p.tile_counts) + expert;
   int sum = 0;
   if (expert < p.experts) {
     for (int tile = first; tile < last; ++tile) sum += device::ldg<std::int32_t>(counts + static_cast<std::int64_t>(tile) * p.experts);
   }
   const device::SharedAddress sums = device::shared_base();
-  device::sts(sums + 4 * (warp * device::kWarp + lane), sum);
+  device::sts(sums + 4 * (share * kScanExperts + column), sum);
   device::barrier();
   if (expert >= p.experts) return;
   int before = 0, all = 0;
-  for (int w = 0; w < kScanWarps; ++w) {
-    const int of_warp = device::lds<int>(sums + 4 * (w * device::kWarp + lane));
-    before += w < warp ? of_warp : 0;
-    all += of_warp;
+  for (int s = 0; s < kScanShares; ++s) {
+    const int of_share = device::lds<int>(sums + 4 * (s * kScanExperts + column));
+    before += s < share ? of_share : 0;
+    all += of_share;
   }
   device::gptr<std::int32_t> at = counts + static_cast<std::int64_t>(first) * p.experts;
   for (int left = last - first; left > 0; left -= kCountsAtOnce) {
@@ -105,11 +105,11 @@ expert_scan_kernel(const MERISTEM_GRID_CONSTANT ExpertSortParameters p) {
       at = at + p.experts;
     }
   }
-  if (warp == 0) device::stg(device::gptr<std::int32_t>(p.counts) + expert, all);
+  if (share == 0) device::stg(device::gptr<std::int32_t>(p.counts) + expert, all);
 }
 
 void launch_expert_scan(const ExpertSortParameters& p, Stream stream) {
-  device::launch("expert_scan", expert_scan_kernel, (p.experts + device::kWarp - 1) / device::kWarp, kScanThreads, kScanShared, stream, p);
+  device::launch("expert_scan", expert_scan_kernel, (p.experts + kScanExperts - 1) / kScanExperts, kScanThreads, kScanShared, stream, p);
 }
 
 // Where each choice goes: behind the earlier experts' rows, behind its own expert's of earlier tiles, and behind those of its own tile that

@@ -14,10 +14,10 @@ using Experts = ExpertProblem<CpuMemory>;
 
 // How many blocks, barriers and exchanges a problem needs and how many bytes it leaves: a block too many, or an element that two lanes
 // write, changes no result.
-// Of run_sort. A warp has a tile of 512 choices and a block of four counts or places four; one of sixteen warps scans 32 experts.
+// Of run_sort. A warp has a tile of 512 choices and a block of four counts or places four; one of sixteen warps scans eight experts.
 Work sort_work(const ExpertCase& given) {
   const std::int64_t choices = std::int64_t{given.tokens} * given.choices, experts = given.experts;
-  const std::int64_t tiles = (choices + 511) / 512, counting = (tiles + 3) / 4, scanning = (experts + 31) / 32;
+  const std::int64_t tiles = (choices + 511) / 512, counting = (tiles + 3) / 4, scanning = (experts + 7) / 8;
   const std::int64_t placing = std::max<std::int64_t>(counting, 1);  // the ends are written though there be no choice
   Work work;
   work.blocks = counting + scanning + placing;
@@ -26,8 +26,9 @@ Work sort_work(const ExpertCase& given) {
   // Five shuffles sum up a warp's counts. For every 32 choices of a tile: which lanes have one, and which have each bit that an expert's
   // number may have.
   work.exchanges = 4 * 5 * placing + tiles * (512 / 32) * (1 + std::bit_width(static_cast<unsigned>(given.experts - 1)));
-  // Counters of each of four warps; sums of 16 warps by 32 experts; each expert's first row, four sums, and each warp's next row of each.
-  work.shared = 4 * 4 * experts + 4 * 16 * 32 + 4 * (experts + 4 + 4 * experts);
+  // Counters of each of four warps; sums of 64 shares by eight experts; each expert's first row, four sums, and each warp's next row of
+  // each.
+  work.shared = 4 * 4 * experts + 4 * 64 * 8 + 4 * (experts + 4 + 4 * experts);
   return work;
 }
 

@@ -101,7 +101,7 @@ inline std::vector<ExpertCase> expert_cases() {
       {"more experts than choices", 3, 2, 1000, 8},
       {"more choices than a tile", 301, 2, 7, 8, false, true, 1},
       {"more tiles than a block has", 1200, 2, 3, 8, false, false, 2},
-      {"more tiles than the scan has warps", 4500, 2, 2, 8, true, true},
+      {"more tiles than the scan has shares", 16700, 2, 2, 8, true, true},
       {"a tile to the last choice", 256, 2, 33, 8},
       {"one expert, four tiles, the last not full", 1600, 1, 1, 8},
       {"the most experts", 20, 2, 4096, 8},
