@@ -22,7 +22,7 @@ class GrowthSaving(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "grow.yaml"
             config.write_text(CONFIG)
-            output = subprocess.run([os.environ["MERISTEM_BENCH"], "growth", str(config), "--rounds", "11"], check=True, stdout=subprocess.PIPE)
+            output = subprocess.run([os.environ["MERISTEM_BENCH"], "growth", str(config), "--rounds", "21"], check=True, stdout=subprocess.PIPE)
         cls.report = json.loads(output.stdout)
         print(json.dumps(cls.report))
 
