@@ -14,7 +14,7 @@ inline constexpr int kAdamwVectors = 2;  // vectors a thread handles: eight inde
 inline constexpr int kAdamwTile = kAdamwThreads * kAdamwVector * kAdamwVectors;  // elements of a block
 inline constexpr int kAdamwBlocksPerSm = 4;  // 64 registers a thread: 1024 threads with 128 bytes each in flight
 
-// The launch's argument (constant memory): block b works on the range s with first_tile[s] <= b < first_tile[s + 1].
+// The launch's argument (constant memory): block b works on the last range s with first_tile[s] <= b.
 struct AdamwLaunch {
   AdamwBuffers buffers;
   AdamwConstants constants;
@@ -23,7 +23,7 @@ struct AdamwLaunch {
   const float* clip_factor;
   int range_count;
   bool vectorised;  // all buffers and offsets allow 16-byte accesses
-  std::int32_t first_tile[kAdamwRangesPerLaunch + 1];
+  std::int32_t first_tile[kAdamwRangesPerLaunch];
   AdamwRange ranges[kAdamwRangesPerLaunch];
 };
 static_assert(sizeof(AdamwLaunch) <= 4096, "a kernel's arguments");
@@ -159,7 +159,6 @@ inline int fill_adamw_launch(AdamwLaunch& launch, const AdamwRange* ranges, int 
     launch.first_tile[taken] = tiles;
     tiles += static_cast<std::int32_t>((range.count + kAdamwTile - 1) / kAdamwTile);
   }
-  launch.first_tile[taken] = tiles;
   launch.range_count = taken;
   return taken;
 }
