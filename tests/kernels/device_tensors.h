@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include <c10/core/CPUAllocator.h>
 
@@ -18,6 +19,7 @@ class TensorsAsDeviceMemory final : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
     std::memset(memory, 0xFF, bytes);
+    const std::lock_guard lock(mutex_);
     kernels::device::host::GlobalMemory::instance().add(memory, bytes);
     return {memory, memory, &release, at::kCPU};
   }
@@ -27,7 +29,9 @@ class TensorsAsDeviceMemory final : public c10::Allocator {
  private:
   static constexpr std::uint8_t kPriority = 100;
   static constexpr std::size_t kAlignment = 64;
+  inline static std::mutex mutex_;  // LibTorch's products allocate on several threads
   static void release(void* memory) {
+    const std::lock_guard lock(mutex_);
     kernels::device::host::GlobalMemory::instance().remove(memory);
     std::free(memory);
   }
