@@ -85,6 +85,8 @@ void for_blocks(const cpu::TypedKernels<X>& kernels, const std::vector<Group>& g
   });
 }
 
+std::int64_t rows_of(std::span<const Group> parts) { return parts.back().begin + parts.back().rows - parts.front().begin; }
+
 // Each group's parts, the longest group first.
 std::vector<std::span<const Group>> longest_first(const std::vector<Group>& parts) {
   std::vector<std::span<const Group>> groups;
@@ -95,18 +97,19 @@ std::vector<std::span<const Group>> longest_first(const std::vector<Group>& part
       groups.back() = {groups.back().data(), groups.back().size() + 1};
     }
   }
-  const auto rows = [](std::span<const Group> group) { return group.back().begin + group.back().rows - group.front().begin; };
-  std::stable_sort(groups.begin(), groups.end(), [&](const auto& a, const auto& b) { return rows(a) > rows(b); });
+  std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return rows_of(a) > rows_of(b); });
   return groups;
 }
 
 // body(groups, bytes of each of both packed matrices) for all groups. sizes(group) -> such bytes; where they begin is noted in the group.
-// Where a thread has whole groups to itself it reads from its own cache what it has packed, and waits for nobody.
+// Where a thread has whole groups to itself it reads from its own cache what it has packed, and waits for nobody; not where one group
+// would keep it longer than its share of all rows.
 // Else all threads share them: one after the other until what is packed comes to so much for each thread; a group that needs more is alone,
 // and so are parts of one.
 template <class Sizes, class Body>
 void for_batches(const std::vector<Group>& groups, const Sizes& sizes, const Body& body) {
-  if (const auto each = longest_first(groups); a_thread_each(std::ssize(each))) {
+  const auto each = longest_first(groups);
+  if (a_thread_each(std::ssize(each)) && rows_of(each.front()) * at::get_num_threads() <= rows_of(groups)) {
     parallel_pieces(std::ssize(each), [&](std::int64_t i) {
       for (const Group& part : each[static_cast<std::size_t>(i)]) {
         const auto [right, left] = sizes(part);
