@@ -296,8 +296,13 @@ void describe(V& v, MemoryConfig& c) {
 enum class Wire { kFp32, kBf16 };
 constexpr auto words_of(Wire) { return std::array{"fp32", "bf16"}; }
 
-// What matters where several ranks train together; one rank reads none of it.
+// How the threads of a CPU share a micro-batch.
+enum class ThreadWork { kAuto, kSequences, kOperators };
+constexpr auto words_of(ThreadWork) { return std::array{"auto", "sequences", "operators"}; }
+
+// All but the first matters where several ranks train together; one rank reads none of it.
 struct ParallelConfig {
+  ThreadWork threads = ThreadWork::kAuto;
   bool shard_optimizer = true;
   Wire reduce = Wire::kFp32;
   double bucket_mb = 32;
@@ -306,6 +311,9 @@ struct ParallelConfig {
 };
 template <class V>
 void describe(V& v, ParallelConfig& c) {
+  v.value("threads", c.threads,
+          one_of<ThreadWork>("On a CPU: each thread takes sequences of its own through the whole model, or all share each operator. auto: "
+                             "sequences where they are shared evenly and the gradients of each thread fit beside the activations"));
   v.value("shard_optimizer", c.shard_optimizer,
           any("Each rank keeps the optimizer state of a part of the parameters and updates that part (ZeRO-1). The result is the same"));
   v.value("reduce", c.reduce, one_of<Wire>("Type in which gradients travel between ranks"));
@@ -383,7 +391,7 @@ void describe(V& v, RunConfig& c) {
   v.section("precision", c.precision, "Number types");
   v.value_or_section("kernels", c.kernels, "Path of the operators: reference, library, fused or auto; one value for all, or one for each");
   v.section("memory", c.memory, "Memory");
-  v.section("parallel", c.parallel, "Several ranks");
+  v.section("parallel", c.parallel, "Threads and ranks");
   v.section("checkpoint", c.checkpoint, "Checkpoints");
   v.section("logging", c.logging, "Logging");
 }

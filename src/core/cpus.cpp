@@ -90,6 +90,7 @@ std::string threads_text(int threads, const std::optional<CpuQuota>& quota) {
 void keep_freed_memory() {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
+  mallopt(M_ARENA_MAX, 1);  // arenas of other threads give memory back a heap at a time, whatever the threshold
 }
 
 }  // namespace meristem

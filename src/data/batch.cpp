@@ -73,4 +73,22 @@ void append_rows(const HostBatch& rows, HostBatch& batch) {
   batch.sequences += rows.sequences;
 }
 
+HostBatch rows_of(const HostBatch& batch, std::int64_t begin, std::int64_t end) {
+  const auto part = [](const std::vector<std::int32_t>& all, std::int64_t first, std::int64_t last) {
+    return std::vector<std::int32_t>(all.begin() + first, all.begin() + last);
+  };
+  const std::int64_t first = begin * batch.length, last = end * batch.length;
+  HostBatch rows;
+  rows.sequences = end - begin;
+  rows.length = batch.length;
+  rows.inputs = part(batch.inputs, first, last);
+  rows.targets = part(batch.targets, first, last);
+  rows.positions = part(batch.positions, first, last);
+  rows.source = part(batch.source, begin, end);
+  for (const std::int32_t boundary : batch.boundaries) {
+    if (boundary >= first && boundary <= last) rows.boundaries.push_back(boundary - static_cast<std::int32_t>(first));
+  }
+  return rows;
+}
+
 }  // namespace meristem

@@ -37,4 +37,7 @@ void append_row(const TokenSource& source, std::span<const DocumentSlice> slices
 // Appends the rows of `rows`, which has the same length.
 void append_rows(const HostBatch& rows, HostBatch& batch);
 
+// Rows [begin, end) by themselves. How many of their tokens are real is not known.
+HostBatch rows_of(const HostBatch& batch, std::int64_t begin, std::int64_t end);
+
 }  // namespace meristem

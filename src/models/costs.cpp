@@ -6,6 +6,10 @@
 #include <optional>
 #include <vector>
 
+#include <fmt/format.h>
+
+#include "core/errors.h"
+
 namespace meristem {
 namespace {
 
@@ -115,20 +119,30 @@ struct ActivationMemory {
 // Walks through a micro-batch as training does: forward over the calls, the head, backward.
 class MicroBatchWalk {
  public:
-  MicroBatchWalk(const RunConfig& config, const Model& model, const DepthPlan& plan)
+  MicroBatchWalk(const RunConfig& config, const Model& model, const DepthPlan& plan, std::int64_t strands)
       : config_(config),
         model_(model),
         plan_(plan),
         backward_(config, plan),
         element_(bytes_of(config.precision.compute)),
-        tokens_(static_cast<double>(config.batch.micro_sequences * config.data.sequence_length)),
+        strands_(strands),
+        threads_(strands == 1 ? at::get_num_threads() : 1),
+        tokens_(static_cast<double>((config.batch.micro_sequences + strands - 1) / strands * config.data.sequence_length)),
         width_(static_cast<double>(config.model.width)),
         products_ours_(path_of(config, &KernelsConfig::linear, &ops::Paths::linear) == ops::Path::kFused),
         experts_ours_(pick_device().is_cpu() && path_of(config, &KernelsConfig::experts, &ops::Paths::experts) == ops::Path::kFused) {
     for (std::int64_t r = 0; r < plan.num_calls(); ++r) kept_.push_back(kept_by(r));
   }
 
+  // Of all strands, at their peaks at the same time.
   ActivationMemory result() {
+    ActivationMemory one = of_strand();
+    const double strands = static_cast<double>(strands_);
+    return {strands * one.peak, strands * one.loop_gradients, strands * one.kept};
+  }
+
+ private:
+  ActivationMemory of_strand() {
     double kept = 0;
     for (const double bytes : kept_) kept += bytes;
     ActivationMemory memory;
@@ -152,8 +166,6 @@ class MicroBatchWalk {
     memory.peak += memory.kept;
     return memory;
   }
-
- private:
   std::int64_t called(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
   nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(called(r), {config_.data.sequence_length, r}); }
   double saved_by(std::int64_t r) const {
@@ -201,19 +213,20 @@ class MicroBatchWalk {
       most.thread = static_cast<double>(ops::attention_workspace(shape, config_.data.sequence_length, compute));
     }
     hold_products(most, compute);
-    return most.right + most.left + at::get_num_threads() * most.thread;
+    return most.right + most.left + static_cast<double>(threads_) * most.thread;
   }
   void hold_products(ops::ProductWorkspace& most, at::ScalarType compute) const {
     const auto tokens = static_cast<std::int64_t>(tokens_);
     const std::int64_t width = config_.model.width, vocab = config_.model.vocab_size;
-    if (products_ours_) most.hold(ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute));
+    if (products_ours_)
+      most.hold(ops::product_workspace(std::min(tokens, nn::head_chunk(vocab, width)), width, vocab, 1, compute, threads_));
     for (const ParameterInfo& info : model_.parameter_infos()) {
       const auto sizes = info.tensor.sizes();
       if (info.role != Role::kLinear || sizes.size() < 2) continue;
       const bool experts = sizes.size() == 3;
       if (!(experts ? experts_ours_ : products_ours_)) continue;
       const std::int64_t rows = tokens * (experts ? std::max<std::int64_t>(1, config_.model.feed_forward.active) : 1);
-      most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute));
+      most.hold(ops::product_workspace(rows, sizes.back(), sizes[sizes.size() - 2], experts ? sizes[0] : 1, compute, threads_));
     }
   }
   // By block: its gradient as far as it is handed on, the largest tensor's, and the first and last call that adds to it.
@@ -253,7 +266,9 @@ class MicroBatchWalk {
   const Model& model_;
   const DepthPlan& plan_;
   Backward backward_;
-  double element_, tokens_, width_;
+  double element_;
+  std::int64_t strands_, threads_;     // threads of each strand
+  double tokens_, width_;              // of a strand
   bool products_ours_, experts_ours_;  // our CPU kernels'
   std::vector<double> kept_;
 };
@@ -266,8 +281,9 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
     memory.optimizer += static_cast<double>(tensor.nbytes());
   }
   memory.update = update_workspace(model.parameter_infos(), config.optimizer);
-  memory.gradients = count * 4;
-  const ActivationMemory activations = MicroBatchWalk(config, model, plan).result();
+  const std::int64_t strands = pick_device().is_cpu() ? strands_of(config, model, config.batch.micro_sequences, at::get_num_threads()) : 1;
+  memory.gradients = count * 4 * static_cast<double>(strands);
+  const ActivationMemory activations = MicroBatchWalk(config, model, plan, strands).result();
   memory.activations = activations.peak;
   memory.kept = activations.kept;
   memory.loop_gradients = activations.loop_gradients;
@@ -301,6 +317,35 @@ std::vector<ParameterUse> parameter_uses(const RunConfig& config, const std::vec
 }
 
 }  // namespace
+
+std::int64_t strands_of(const RunConfig& config, const Model& model, std::int64_t micro_sequences, std::int64_t threads) {
+  if (threads == 1 || config.parallel.threads == ThreadWork::kOperators) return 1;
+  const bool asked = config.parallel.threads == ThreadWork::kSequences;
+  const auto no = [&](const std::string& why) -> std::int64_t {
+    if (asked) throw InputError(fmt::format("parallel.threads: found sequences; allowed: auto or operators, since {}", why));
+    return 1;
+  };
+  const std::int64_t most = (micro_sequences + threads - 1) / threads;
+  if (10 * most * threads > 11 * micro_sequences) {
+    return no(fmt::format("{} threads cannot share the {} sequences of a micro-batch evenly", threads, micro_sequences));
+  }
+  if (!model.runs_on_strands()) return no("a mixer of the model does not run on several threads at once");
+  if (asked) return threads;
+  constexpr std::int64_t kFewestTokens = 256;  // of a strand
+  const std::int64_t tokens = micro_sequences * config.data.sequence_length;
+  if (tokens < kFewestTokens * threads || config.memory.activation_checkpointing.every > 0) return 1;
+  double parameters = 0, kept = 0;  // bytes
+  std::int64_t blocks = 0;          // of the model, which may grow yet
+  for (const ParameterInfo& info : model.parameter_infos()) {
+    parameters += 4 * static_cast<double>(info.tensor.numel());
+    blocks = std::max(blocks, block_of(info).value_or(-1) + 1);
+  }
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    kept += bytes_of(config.precision.compute) * static_cast<double>(tokens) *
+            model.call_cost(block, {config.data.sequence_length, 0}).saved_elements;
+  }
+  return static_cast<double>(threads - 1) * parameters <= kept / 4 ? threads : 1;
+}
 
 UpdateRun update_run(const RunConfig& config, const ModelRegistry& registry, const Stage& stage) {
   const auto model = build_without_storage(config, registry, stage.blocks);

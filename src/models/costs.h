@@ -39,6 +39,12 @@ struct MemoryEstimate {
   double total() const { return weights + optimizer + gradients + std::max(activations, kept + update); }
 };
 
+// Strands of a micro-batch (ops/strands.h) where a CPU has so many threads: all of them, or 1. By parallel.threads, which `auto` decides:
+// no strand has more than a tenth beyond its share of the sequences; each has as many tokens as make its gradients' sum cheap; and the
+// gradients of all but one take at most a quarter of what the micro-batch keeps for backward, where each block is called once and none
+// runs again. InputError where `sequences` was asked for and cannot be.
+std::int64_t strands_of(const RunConfig& config, const Model& model, std::int64_t micro_sequences, std::int64_t threads);
+
 struct StageCost {
   Stage stage;
   ParameterCount parameters;

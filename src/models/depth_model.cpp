@@ -121,13 +121,34 @@ at::Tensor rms_of(const at::Tensor& h_ND) {
 }  // namespace
 
 at::Tensor StreamRms::entering(const nn::CallContext& call, const at::Tensor& h_ND) {
-  if (call.depth_index == 0) values_.push_back(rms_of(h_ND));
+  if (call.depth_index == 0) keep(h_ND);
   return h_ND;
 }
 
 at::Tensor StreamRms::leaving(const nn::CallContext&, const at::Tensor&, const at::Tensor& output_ND) {
-  values_.push_back(rms_of(output_ND));
+  keep(output_ND);
   return output_ND;
+}
+
+void StreamRms::keep(const at::Tensor& h_ND) {
+  Seen& seen = by_strand_.at(static_cast<std::size_t>(ops::strand()));
+  seen.rows = h_ND.size(0);
+  seen.rms.push_back(rms_of(h_ND));
+}
+
+std::vector<at::Tensor> StreamRms::values() const {
+  std::vector<at::Tensor> values = by_strand_.front().rms;
+  if (by_strand_.size() == 1) return values;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    at::Tensor squares = at::zeros({}, at::kDouble);
+    std::int64_t rows = 0;
+    for (const Seen& seen : by_strand_) {
+      squares = squares + seen.rms.at(i).to(at::kDouble).square() * seen.rows;
+      rows += seen.rows;
+    }
+    values[i] = (squares / rows).sqrt().to(values[i].scalar_type());
+  }
+  return values;
 }
 
 nn::LossSums DepthModel::loss(const Batch& batch, const DepthPlan& plan) {
@@ -199,10 +220,14 @@ at::Tensor DepthModel::decode(const at::Tensor& tokens_N, const std::vector<std:
   return read_out(h_ND);
 }
 
-void DepthModel::begin_update(const DepthPlan& plan) {
+bool DepthModel::runs_on_strands() const {
+  return std::all_of(blocks_.begin(), blocks_.end(), [](const nn::Block& block) { return block->runs_on_strands(); });
+}
+
+void DepthModel::begin_update(const DepthPlan& plan, std::int64_t strands) {
   calls_ = plan.calls();
   for (const nn::Block& block : blocks_) nn::Block(block)->prepare(plan.num_calls());
-  if (experts_ > 0) counts_.begin(plan.num_calls(), experts_, build_.placement.device);
+  if (experts_ > 0) counts_.begin(plan.num_calls(), experts_, build_.placement.device, strands);
 }
 
 void DepthModel::after_step(const at::Tensor& updated, const at::Tensor& counts) {

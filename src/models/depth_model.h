@@ -24,7 +24,8 @@ class DepthModel : public Model {
   using Model::decode;
   at::Tensor decode(const at::Tensor& tokens_N, const std::vector<std::int64_t>& lengths, const DepthPlan& plan,
                     const std::vector<DecodeCache*>& caches) override;
-  void begin_update(const DepthPlan& plan) override;
+  void begin_update(const DepthPlan& plan, std::int64_t strands = 1) override;
+  bool runs_on_strands() const override;
   at::Tensor expert_counts() const override { return counts_.all(); }
   void after_step(const at::Tensor& updated, const at::Tensor& counts) override;
   const nn::ExpertLoads& expert_loads() const override { return last_loads_; }

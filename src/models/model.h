@@ -57,9 +57,9 @@ class Model : public nn::Module {
     return decode(tokens_t, {tokens_t.size(0)}, plan, {&cache}).squeeze(0);
   }
 
-  // Begins an update whose losses with gradients run under `plan`: experts count their loads from zero, on the device, and
-  // what calls look up by their place in the plan is there before anything is captured.
-  virtual void begin_update(const DepthPlan& plan) = 0;
+  // Begins an update whose losses with gradients run under `plan`, on so many strands (ops/strands.h): experts count their loads from zero,
+  // on the device, and what calls look up by their place in the plan is there before anything is captured or runs at the same time.
+  virtual void begin_update(const DepthPlan& plan, std::int64_t strands = 1) = 0;
   // The update's loads so far, [calls, experts] int64, a copy; undefined without experts.
   virtual at::Tensor expert_counts() const = 0;
   // Ends an update. What no gradient moves, the balance biases of experts, moves here by `counts`, expert_counts() or its sum over ranks,
@@ -67,6 +67,9 @@ class Model : public nn::Module {
   virtual void after_step(const at::Tensor& updated, const at::Tensor& counts) = 0;
   // Loads of the last update, as after_step was given them; empty without experts.
   virtual const nn::ExpertLoads& expert_loads() const = 0;
+
+  // Whether strands may pass at the same time: all of its mixers say so.
+  virtual bool runs_on_strands() const = 0;
 
   // The mixers of a block, in order.
   virtual std::vector<ModelPart> parts(std::int64_t block) const = 0;
@@ -89,15 +92,22 @@ class Model : public nn::Module {
   std::function<void(std::int64_t)> before_reading_;
 };
 
-// Keeps the RMS of the residual stream, [] of its type, after the embedding and after each call.
+// Keeps the RMS of the residual stream after the embedding and after each call, of all strands that pass.
 class StreamRms : public nn::CallObserver {
  public:
+  explicit StreamRms(std::int64_t strands = 1) : by_strand_(static_cast<std::size_t>(strands)) {}
   at::Tensor entering(const nn::CallContext& call, const at::Tensor& h_ND) override;
   at::Tensor leaving(const nn::CallContext& call, const at::Tensor& input_ND, const at::Tensor& output_ND) override;
-  const std::vector<at::Tensor>& values() const { return values_; }
+  // [] each, of the stream's type.
+  std::vector<at::Tensor> values() const;
 
  private:
-  std::vector<at::Tensor> values_;
+  struct Seen {
+    std::int64_t rows = 0;
+    std::vector<at::Tensor> rms;
+  };
+  void keep(const at::Tensor& h_ND);
+  std::vector<Seen> by_strand_;
 };
 
 // While it lives, passes of the model go by the observer.

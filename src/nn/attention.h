@@ -23,6 +23,7 @@ class AttentionImpl : public Mixer {
   CallCost cost(const CallPlace& place) const override;
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   bool decodes_together() const override { return true; }
+  bool runs_on_strands() const override { return true; }
   ModelPart part() const override { return {"", "Attention", ""}; }
 
  private:

@@ -74,6 +74,10 @@ at::Tensor BlockImpl::forward(at::Tensor h_ND, CallContext& call) {
   return h_ND;
 }
 
+bool BlockImpl::runs_on_strands() const {
+  return std::all_of(mixers_.begin(), mixers_.end(), [](const auto& mixer) { return mixer->runs_on_strands(); });
+}
+
 void BlockImpl::prepare(std::int64_t calls) {
   for (const auto& mixer : mixers_) mixer->prepare(calls);
 }

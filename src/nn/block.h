@@ -28,6 +28,7 @@ class BlockImpl : public Module {
   CallCost cost(const CallPlace& place) const;
   std::vector<ModelPart> parts() const;  // its mixers, in order
   // As Mixer has them, of all mixers.
+  bool runs_on_strands() const;
   std::int64_t experts() const;
   void balance(const at::Tensor& counts_E, const at::Tensor& updated);
 

@@ -24,6 +24,7 @@ class DepthAttentionImpl : public Mixer {
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   void prepare(std::int64_t calls) override;
   bool decodes_together() const override { return true; }
+  bool runs_on_strands() const override { return true; }
   ModelPart part() const override { return {"", "DepthAttention", ""}; }
 
  private:

@@ -15,6 +15,7 @@ class FeedForwardImpl : public Mixer {
   CallCost cost(const CallPlace& place) const override;
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   bool decodes_together() const override { return true; }
+  bool runs_on_strands() const override { return true; }
   ModelPart part() const override { return {"", "FeedForward", ""}; }
 
  private:
@@ -43,6 +44,7 @@ class ExpertsImpl : public Mixer {
   const InputNormImpl* input_norm() const override { return norm_->norms() ? norm_.get() : nullptr; }
   void prepare(std::int64_t calls) override;
   bool decodes_together() const override { return true; }
+  bool runs_on_strands() const override { return true; }
   ModelPart part() const override { return {"", "Experts", ""}; }
   std::int64_t experts() const override { return config_.count; }
   void balance(const at::Tensor& counts_E, const at::Tensor& updated) override;

@@ -15,6 +15,7 @@
 #include "ops/attention.h"
 #include "ops/depth_attention.h"
 #include "ops/rope.h"
+#include "ops/strands.h"
 
 namespace meristem::nn {
 
@@ -96,25 +97,36 @@ struct ExpertLoads {
 // because captured graphs add to it too, those of other plans included.
 class ExpertCounts {
  public:
-  // All rows are zero; there are at least `calls`.
-  void begin(std::int64_t calls, std::int64_t experts, at::Device device) {
+  // All rows are zero; each strand has at least `calls`.
+  void begin(std::int64_t calls, std::int64_t experts, at::Device device, std::int64_t strands = 1) {
     calls_ = calls;
-    for (const at::Tensor& rows : parts_) rows.zero_();
-    while (static_cast<std::int64_t>(parts_.size()) * kRows < calls) {
-      parts_.push_back(at::zeros({kRows, experts}, at::TensorOptions(device).dtype(at::kLong)));
+    if (std::ssize(strands_) != strands) strands_.resize(static_cast<std::size_t>(strands));
+    for (std::vector<at::Tensor>& parts : strands_) {
+      for (const at::Tensor& rows : parts) rows.zero_();
+      while (std::ssize(parts) * kRows < calls) {
+        parts.push_back(at::zeros({kRows, experts}, at::TensorOptions(device).dtype(at::kLong)));
+      }
     }
   }
   std::int64_t calls() const { return calls_; }
-  // [experts]; undefined for a call that the update does not have.
+  // The running strand's, [experts]; undefined for a call that the update does not have.
   at::Tensor row(std::int64_t call) const {
-    return call < calls_ ? parts_[static_cast<std::size_t>(call / kRows)].select(0, call % kRows) : at::Tensor();
+    if (call >= calls_) return {};
+    return strands_.at(static_cast<std::size_t>(ops::strand()))[static_cast<std::size_t>(call / kRows)].select(0, call % kRows);
   }
-  // [calls, experts], a copy; undefined where nothing counts.
-  at::Tensor all() const { return parts_.empty() ? at::Tensor() : at::cat(parts_).narrow(0, 0, calls_); }
+  // Of all strands, [calls, experts], a copy; undefined where nothing counts.
+  at::Tensor all() const {
+    at::Tensor sum;
+    for (const std::vector<at::Tensor>& parts : strands_) {
+      const at::Tensor own = at::cat(parts).narrow(0, 0, calls_);
+      sum = sum.defined() ? sum + own : own;
+    }
+    return sum;
+  }
 
  private:
   static constexpr std::int64_t kRows = 64;
-  std::vector<at::Tensor> parts_;
+  std::vector<std::vector<at::Tensor>> strands_;
   std::int64_t calls_ = 0;
 };
 
@@ -147,6 +159,9 @@ class Mixer : public Module {
   virtual const InputNormImpl* input_norm() const { return nullptr; }
   // Makes what forward looks up by depth, for plans of so many calls: a captured graph must not be the first to do so.
   virtual void prepare(std::int64_t /*calls*/) {}
+  // Whether forward and backward may run on several threads at once, each with sequences of its own (ops/strands.h): they write nothing but
+  // their result, gradients and call.loads_E, and draw nothing random.
+  virtual bool runs_on_strands() const { return false; }
   virtual CallCost cost(const CallPlace& place) const = 0;
   // Whether it decodes several sequences in one go, by call.states. Else it is given one after the other.
   virtual bool decodes_together() const { return false; }

@@ -7,6 +7,7 @@
 #include "ops/few_rows.h"
 #include "ops/launch.h"
 #include "ops/products.h"
+#include "ops/strands.h"
 
 namespace meristem::ops {
 namespace {
@@ -123,7 +124,7 @@ at::Tensor gradient_sum(const at::Tensor& parameter) {
   if (!parameter.is_leaf()) return {};
   const at::Tensor& sum = parameter.grad();
   const bool takes = sum.defined() && sum.scalar_type() == at::kFloat && sum.is_contiguous() && sum.sizes() == parameter.sizes();
-  return takes ? sum : at::Tensor();
+  return takes ? of_strand(sum) : at::Tensor();
 }
 
 void library_product(const at::Tensor& a_MK, const at::Tensor& b_KN, const at::Tensor& c_MN) {
@@ -157,17 +158,18 @@ at::Tensor embedding(const at::Tensor& weight_VD, const at::Tensor& tokens_N, Pa
   return ours ? FusedEmbedding::apply(weight_VD, tokens_N) : at::embedding(weight_VD, tokens_N);
 }
 
-ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute) {
+ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute,
+                                   std::int64_t threads) {
   ProductWorkspace workspace;
   dispatch_cpu(compute, [&](const auto& kernels, auto) {
     const std::int64_t used = std::clamp<std::int64_t>(rows, 1, groups), each = (rows + used - 1) / used;  // about evenly shared out
-    const std::int64_t threads = at::get_num_threads(), most = kPackedBytes * threads;
+    const std::int64_t most = kPackedBytes * threads;
     const auto at_once = [&](std::int64_t bytes) {
-      return a_thread_each(used) ? threads : std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used);
+      return a_thread_each(used, threads) ? threads : std::clamp<std::int64_t>(most / std::max<std::int64_t>(1, bytes), 1, used);
     };
     const std::int64_t weight = std::max(kernels.packed_bytes(out, in), kernels.packed_bytes(in, out)), part = outer_rows(each, out, in),
                        entering = kernels.packed_bytes(in, part), leaving = kernels.packed_bytes(out, part),
-                       together = part < each && !a_thread_each(used) ? 1 : at_once(entering + leaving);
+                       together = part < each && !a_thread_each(used, threads) ? 1 : at_once(entering + leaving);
     workspace.right = static_cast<double>(std::max(at_once(weight) * weight, together * entering));
     workspace.left = static_cast<double>(together * leaving);
     workspace.thread = static_cast<double>(kernels.matrix_scratch);

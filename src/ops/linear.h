@@ -12,7 +12,7 @@
 namespace meristem::ops {
 
 // Where the gradients of `parameter` are summed in fp32 (FlatParameters makes its grad() such a place), of the parameter's shape; undefined
-// where there is none, and an operator hands its gradient on to autograd.
+// where there is none, and an operator hands its gradient on to autograd. On a strand (ops/strands.h): the strand's.
 at::Tensor gradient_sum(const at::Tensor& parameter);
 
 // c_MN = a b by LibTorch, of one type.
@@ -38,7 +38,8 @@ struct ProductWorkspace {
   }
 };
 
-// Of forward and backward of `rows` rows in all, shared out to `groups` matrices of in x out. compute: float32 or bfloat16.
-ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute);
+// Of forward and backward of `rows` rows in all by `threads`, shared out to `groups` matrices of in x out. compute: float32 or bfloat16.
+ProductWorkspace product_workspace(std::int64_t rows, std::int64_t in, std::int64_t out, std::int64_t groups, at::ScalarType compute,
+                                   std::int64_t threads);
 
 }  // namespace meristem::ops

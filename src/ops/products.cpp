@@ -109,7 +109,8 @@ std::vector<std::span<const Group>> longest_first(const std::vector<Group>& part
 template <class Sizes, class Body>
 void for_batches(const std::vector<Group>& groups, const Sizes& sizes, const Body& body) {
   const auto each = longest_first(groups);
-  if (a_thread_each(std::ssize(each)) && rows_of(each.front()) * at::get_num_threads() <= rows_of(groups)) {
+  const std::int64_t threads = at::get_num_threads(), most = kPackedBytes * threads;
+  if (a_thread_each(std::ssize(each), threads) && rows_of(each.front()) * threads <= rows_of(groups)) {
     parallel_pieces(std::ssize(each), [&](std::int64_t i) {
       for (const Group& part : each[static_cast<std::size_t>(i)]) {
         const auto [right, left] = sizes(part);
@@ -118,7 +119,6 @@ void for_batches(const std::vector<Group>& groups, const Sizes& sizes, const Bod
     });
     return;
   }
-  const std::int64_t most = kPackedBytes * at::get_num_threads();
   std::vector<Group> batch;
   std::int64_t right = 0, left = 0;
   for (Group group : groups) {
@@ -159,9 +159,9 @@ void multiply_by_weights(const at::Tensor& x, const at::Tensor& weight_GOI, cons
 
 }  // namespace
 
-bool a_thread_each(std::int64_t groups) {
+bool a_thread_each(std::int64_t groups, std::int64_t threads) {
   constexpr std::int64_t kOfThread = 4;
-  return groups >= kOfThread * at::get_num_threads();
+  return groups >= kOfThread * threads;
 }
 
 bool multiplies(const at::Tensor& x, std::int64_t depth) {

@@ -12,8 +12,8 @@ namespace meristem::ops {
 // Rows sorted by group: group g ends before row ends[g]. All tensors: float32 or bfloat16 on the CPU, with dense rows.
 using GroupEnds = std::vector<std::int64_t>;
 
-// Whether groups are so many that each is one thread's work.
-bool a_thread_each(std::int64_t groups);
+// Whether groups are so many that each is the work of one of `threads`.
+bool a_thread_each(std::int64_t groups, std::int64_t threads);
 
 // Of groups that threads share no more is packed at once than so much for each thread, unless one alone needs it.
 constexpr std::int64_t kPackedBytes = 2 << 20;

@@ -10,6 +10,7 @@
 
 #include "core/errors.h"
 #include "ops/adamw.h"
+#include "ops/strands.h"
 
 namespace meristem {
 namespace {
@@ -50,7 +51,8 @@ class GradientHook : public torch::autograd::FunctionPreHook {
     if (asked_for != nullptr && !asked_for->empty()) return grads;
     if (grads.at(0).defined()) {
       torch::NoGradGuard no_grad;
-      ops::accumulate_gradient(target_, grads[0]);
+      at::Tensor sum = ops::of_strand(target_);
+      ops::accumulate_gradient(sum, grads[0]);
     }
     if (*told_) (*told_)(entry_);
     return {at::Tensor()};
@@ -95,7 +97,7 @@ FlatParameters::FlatParameters(const std::vector<ParameterInfo>& infos, at::Scal
     : layout_(flat_layout(infos, config, ranks)), told_(std::make_shared<std::function<void(std::size_t)>>()) {
   torch::NoGradGuard no_grad;
   const auto options = torch::dtype(torch::kFloat).device(infos.front().tensor.device());
-  grad_ = torch::zeros({layout_.count}, options);
+  strands_ = {torch::zeros({layout_.count}, options)};
   if (compute == torch::kBFloat16) half_ = torch::zeros({layout_.count}, options.dtype(torch::kBFloat16));
   keep(owned);
   master_ = torch::zeros({kept_.back().at + kept_.back().count}, options);
@@ -156,10 +158,10 @@ void FlatParameters::bind(const std::vector<ParameterInfo>& infos) {
     const bool in_half = half_.defined() && !entry.stays_fp32;
     set(entry, parameter);
     parameter.set_data(in_half ? view(half_, entry) : master(entry));
-    parameter.mutable_grad() = view(grad_, entry);  // in fp32, whatever the parameter's type
+    parameter.mutable_grad() = view(grad(), entry);  // in fp32, whatever the parameter's type
     if (!parameter.requires_grad()) continue;
     torch::autograd::impl::clear_hooks(parameter);
-    torch::autograd::impl::add_hook(parameter, std::make_unique<GradientHook>(view(grad_, entry), e, told_));
+    torch::autograd::impl::add_hook(parameter, std::make_unique<GradientHook>(view(grad(), entry), e, told_));
   }
 }
 
@@ -167,7 +169,20 @@ at::Tensor FlatParameters::view(const at::Tensor& flat, const FlatEntry& entry) 
   return flat.narrow(0, entry.offset, entry.count).view(entry.shape);
 }
 
-void FlatParameters::zero_grad() { grad_.zero_(); }
+void FlatParameters::zero_grad(std::int64_t strands) {
+  grad().zero_();
+  if (!joined_) {  // the last update did not come to its end
+    for (std::size_t s = 1; s < strands_.size(); ++s) strands_[s].zero_();
+  }
+  while (std::ssize(strands_) > strands) strands_.pop_back();
+  while (std::ssize(strands_) < strands) strands_.push_back(torch::zeros_like(grad()));
+  joined_ = strands == 1;
+}
+
+void FlatParameters::join_strands() {
+  ops::join_strands(strands_);
+  joined_ = true;
+}
 
 void FlatParameters::on_gradient(std::function<void(std::size_t)> told) { *told_ = std::move(told); }
 

@@ -80,13 +80,17 @@ class FlatParameters {
   at::Tensor master(const FlatEntry& entry) const { return master(entry.offset, entry.count).view(entry.shape); }
   // Calls action(offset in the entry, masters [n]) for what is kept here of an entry's masters.
   void each_kept(const FlatEntry& entry, const std::function<void(std::int64_t, const at::Tensor&)>& action) const;
-  const at::Tensor& grad() const { return grad_; }
+  const at::Tensor& grad() const { return strands_.front(); }
+  // For ops::on_strands: grad(), and a buffer for each further strand, which join_strands() adds to grad().
+  const std::vector<at::Tensor>& strand_gradients() const { return strands_; }
+  void join_strands();
   const at::Tensor& half() const { return half_; }  // undefined where the compute type is fp32
 
   // A view of one entry in a flat buffer of ours, or in another one of the same layout.
   at::Tensor view(const at::Tensor& flat, const FlatEntry& entry) const;
 
-  void zero_grad();
+  // Begins an update by so many strands: all of their gradients are zero.
+  void zero_grad(std::int64_t strands = 1);
   // `told` hears of each entry of the layout whose gradient is in grad(), once a backward pass, from the thread that runs it; a parameter
   // that the pass did not reach is not told. Pass none to end it.
   void on_gradient(std::function<void(std::size_t entry)> told);
@@ -106,7 +110,9 @@ class FlatParameters {
 
   FlatLayout layout_;
   std::vector<Kept> kept_;  // in order, none of them touching
-  at::Tensor master_, grad_, half_;
+  at::Tensor master_, half_;
+  std::vector<at::Tensor> strands_;                         // gradients: grad() first
+  bool joined_ = true;                                      // the others are zero
   std::shared_ptr<std::function<void(std::size_t)>> told_;  // hooks of the parameters hold it too
 };
 

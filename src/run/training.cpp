@@ -49,7 +49,9 @@ Training::Training(const RunConfig& config, const Timeline& timeline, const Mode
       checkpointing_(config, timeline, folder_, start_.checkpoint ? &state_ : nullptr, parts.make_checkpoint_folder) {}
 
 std::unique_ptr<Updater> Training::make_updater() {
-  return std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
+  auto updater = std::make_unique<Updater>(*live_, config_, spikes_, graph_device_of(config_, device_, live_->paths()));
+  updater->strands_for(micro_.sequences);  // what cannot be is refused before anything is written
+  return updater;
 }
 
 // The first rank makes it, and the others find it made.
@@ -137,7 +139,8 @@ void Training::begin() {
   say_packing(begins);
   state_.environment = environment_;
   telemetry_.note(fmt::format("kernels: {}, graph {}; {}", ops::describe(live_->paths()), updater_->uses_graphs() ? "on" : "off",
-                              threads_text(at::get_num_threads(), cpu_quota())));
+                              threads_text(at::get_num_threads(), cpu_quota()) +
+                                  (updater_->strands_for(micro_.sequences) > 1 ? ", each with sequences of its own" : "")));
 }
 
 // Nothing is dropped silently: what packing cuts off is counted, in tokens and trained tokens.

@@ -56,6 +56,15 @@ DeviceBatch to_device(const HostBatch& host, at::Device device) {
   return out;
 }
 
+std::vector<DeviceBatch> shares_of(const HostBatch& host, std::int64_t shares, at::Device device) {
+  if (shares == 1) return {to_device(host, device)};
+  std::vector<DeviceBatch> out;
+  for (std::int64_t s = 0; s < shares; ++s) {
+    out.push_back(to_device(rows_of(host, s * host.sequences / shares, (s + 1) * host.sequences / shares), device));
+  }
+  return out;
+}
+
 std::int64_t document_capacity(const HostBatch& batch) {
   if (one_document_a_sequence(batch)) return batch.sequences;
   const auto documents = batch.boundaries.size() - 1;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "data/batch.h"
 #include "models/model.h"
@@ -20,6 +21,9 @@ struct DeviceBatch {
 // Of its own memory: the host batch may go before the device has read it. One copy, from pinned memory where the device is a GPU, so that
 // the host does not wait for what is queued there.
 DeviceBatch to_device(const HostBatch& host, at::Device device);
+
+// So many of them, each with its share of the rows, which differ by one at most.
+std::vector<DeviceBatch> shares_of(const HostBatch& host, std::int64_t shares, at::Device device);
 
 // Two slots, each a buffer in host memory with a twin on the device. Who may touch which, when, is settled here.
 class SlotCopies {

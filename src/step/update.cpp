@@ -11,7 +11,9 @@
 #include "core/clock.h"
 #include "core/errors.h"
 #include "core/text.h"
+#include "models/costs.h"
 #include "ops/adamw.h"
+#include "ops/strands.h"
 
 namespace meristem {
 namespace {
@@ -48,7 +50,7 @@ void UpdateSums::add(const at::Tensor& losses_N, const at::Tensor& targets_N, co
 
 Updater::Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs)
     : live_(live),
-      config_(config.optimizer),
+      config_(config),
       spikes_(spikes),
       device_(live.parameters().grad().device()),
       sums_(std::max<std::size_t>(config.data.sources.size(), 1), device_),
@@ -67,8 +69,9 @@ Updater::~Updater() { live_.model().before_reading({}); }
 
 void Updater::queue(const NextBatch& next, const UpdateInput& input) {
   const double begin = seconds_now(), waited = live_.ranks().seconds_waited();
-  live_.parameters().zero_grad();
-  live_.model().begin_update(input.plan);
+  const std::int64_t strands = strands_for(input.micro_sequences);
+  live_.parameters().zero_grad(strands);
+  live_.model().begin_update(input.plan, strands);
   sums_.clear();
   std::int64_t real_tokens = 0;
   for (std::int64_t micro = 0; micro < input.micro_batches; ++micro) {
@@ -76,6 +79,7 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
     real_tokens += host.real_tokens;
     micro_batch(host, input.plan, input.record_stream && micro == 0, micro + 1 == input.micro_batches);  // one micro-batch tells enough
   }
+  live_.parameters().join_strands();
   const Reduced all = reduced(input.stop_asked, real_tokens, seconds_now() - begin - (live_.ranks().seconds_waited() - waited));
 
   // Losses and gradients are sums: one division by the targets of all. Device scalars throughout, in float64 as a host would compute them.
@@ -93,27 +97,46 @@ void Updater::queue(const NextBatch& next, const UpdateInput& input) {
 
 at::Tensor Updater::own_norm() const { return ops::gradient_norm(live_.parameters().grad(), live_.paths().adamw).to(torch::kDouble); }
 
+std::int64_t Updater::strands_for(std::int64_t micro_sequences) const {
+  if (!device_.is_cpu() || graphs_) return 1;
+  if (!live_.ranks().several()) return strands_of(config_, live_.model(), micro_sequences, at::get_num_threads());
+  if (config_.parallel.threads == ThreadWork::kSequences) {
+    throw InputError(
+        "parallel.threads: found sequences; allowed: auto or operators, since with several ranks gradients travel as one "
+        "thread makes them");
+  }
+  return 1;
+}
+
 // The one thing that differs between plain and captured micro-batches.
 void Updater::micro_batch(const HostBatch& host, const DepthPlan& plan, bool record, bool last) {
   if (replicas_ && last) replicas_->arm();
-  if (!graphs_ || (replicas_ && last)) return forward_backward(to_device(host, device_), plan, record);
+  if (!graphs_ || (replicas_ && last))
+    return forward_backward(shares_of(host, std::ssize(live_.parameters().strand_gradients()), device_), plan, record);
   if (replicas_) await_weights();  // a graph waits for nothing but its stream
   const StaticInputs& buffers = inputs_->load(host);
   graphs_->run({plan.calls(), buffers.shape, record, plan.loop()},
-               [this, &buffers, plan, record] { forward_backward(buffers.inputs, plan, record); });
+               [this, &buffers, plan, record] { forward_backward({buffers.inputs}, plan, record); });
 }
 
-// In a graph, everything here is fixed but the contents of buffers that live outside of it.
-void Updater::forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record) {
+// Each strand has a share. In a graph, everything here is fixed but the contents of buffers that live outside of it.
+void Updater::forward_backward(const std::vector<DeviceBatch>& shares, const DepthPlan& plan, bool record) {
   Model& model = live_.model();
-  StreamRms rms;
-  const nn::LossSums loss = [&] {
+  StreamRms rms(std::ssize(shares));
+  std::vector<at::Tensor> losses_N(shares.size());
+  {
     const Observing observing(model, record ? &rms : nullptr);
-    return model.loss(inputs.batch, plan);
-  }();
-  loss.loss_sum.backward();
-  sums_.add(loss.losses_N, inputs.batch.targets_N, inputs.source_S);
-  if (record) stream_rms_.narrow(0, 0, static_cast<std::int64_t>(rms.values().size())).copy_(torch::stack(rms.values()));
+    ops::on_strands(live_.parameters().strand_gradients(), [&](std::int64_t strand) {
+      const auto s = static_cast<std::size_t>(strand);
+      const nn::LossSums loss = model.loss(shares[s].batch, plan);
+      loss.loss_sum.backward();
+      losses_N[s] = loss.losses_N;
+    });
+  }
+  for (std::size_t s = 0; s < shares.size(); ++s) sums_.add(losses_N[s], shares[s].batch.targets_N, shares[s].source_S);
+  if (!record) return;
+  const std::vector<at::Tensor> values = rms.values();
+  stream_rms_.narrow(0, 0, std::ssize(values)).copy_(torch::stack(values));
 }
 
 // Gradients, sums and expert loads become those of all ranks. One rank has them already.
@@ -151,7 +174,7 @@ void Updater::check_replicas() {
 at::Tensor Updater::counted(const at::Tensor& loss, const at::Tensor& norm) {
   stopped_.logical_or_(loss.isfinite().logical_and(norm.isfinite()).logical_not());
   const at::Tensor goes_on = stopped_.logical_not();
-  if (!config_.skip_spikes) return goes_on;
+  if (!config_.optimizer.skip_spikes) return goes_on;
   TORCH_CHECK(queued_.empty(), "what counts as a spike follows from the updates before this one: read their results first");
   const at::Tensor spike = loss.gt(spike_threshold(spikes_.losses())).logical_or(norm.gt(spike_threshold(spikes_.grad_norms())));
   return goes_on.logical_and(spike.logical_not());
@@ -159,7 +182,8 @@ at::Tensor Updater::counted(const at::Tensor& loss, const at::Tensor& norm) {
 
 // min(1, clip / norm) / targets, which the optimizer multiplies gradients with; NaN, which it refuses, where the update does not count.
 at::Tensor Updater::gradient_scale(const at::Tensor& norm, const at::Tensor& targets, const at::Tensor& counts) const {
-  const at::Tensor clip = config_.clip_norm > 0 ? (config_.clip_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
+  const at::Tensor clip =
+      config_.optimizer.clip_norm > 0 ? (config_.optimizer.clip_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
   return (clip / targets).masked_fill(counts.logical_not(), std::numeric_limits<double>::quiet_NaN()).to(torch::kFloat);
 }
 

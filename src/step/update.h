@@ -21,9 +21,9 @@ struct UpdateInput {
   DepthPlan plan;
   double learning_rate = 0;
   std::int64_t micro_batches = 1;
-  std::int64_t micro_sequences = 1;
-  bool record_stream = false;  // measure the residual stream on the first micro-batch
-  bool stop_asked = false;     // this rank was asked to stop: all of them hear of it with the results
+  std::int64_t micro_sequences = 1;  // of each; how many threads share them by strands follows from it (strands_of)
+  bool record_stream = false;        // measure the residual stream on the first micro-batch
+  bool stop_asked = false;           // this rank was asked to stop: all of them hear of it with the results
 };
 
 struct UpdateResult {
@@ -64,7 +64,7 @@ class UpdateSums {
 class Updater {
  public:
   // `graphs`: micro-batches run as captured graphs on this device; none: plainly. With several ranks the last one of an update runs
-  // plainly, since gradients travel while it does. `live` and `spikes` outlive it.
+  // plainly, since gradients travel while it does. `live`, `config` and `spikes` outlive it.
   Updater(LiveModel& live, const RunConfig& config, SpikeDetector& spikes, std::optional<GraphDevice> graphs = {});
 
   ~Updater();
@@ -72,6 +72,8 @@ class Updater {
   Updater& operator=(const Updater&) = delete;
 
   bool uses_graphs() const { return graphs_ != nullptr; }
+  // How many strands (ops/strands.h) share a micro-batch of so many sequences. InputError where parallel.threads asks for what cannot be.
+  std::int64_t strands_for(std::int64_t micro_sequences) const;
 
   // Queues one update; nothing is read back. One whose loss or gradient norm is not finite stops itself and every later one on the device,
   // and a spike that is to be skipped stops itself: then no weight, moment, step count or expert bias moves. With optimizer.skip_spikes the
@@ -102,7 +104,7 @@ class Updater {
   };
 
   void micro_batch(const HostBatch& host, const DepthPlan& plan, bool record, bool last);
-  void forward_backward(const DeviceBatch& inputs, const DepthPlan& plan, bool record);
+  void forward_backward(const std::vector<DeviceBatch>& shares, const DepthPlan& plan, bool record);
   Reduced reduced(bool stop_asked, std::int64_t real_tokens, double seconds);
   at::Tensor own_norm() const;
   at::Tensor counted(const at::Tensor& loss, const at::Tensor& norm);
@@ -110,7 +112,7 @@ class Updater {
   UpdateResult result_of(const Queued& update, const double* numbers);
 
   LiveModel& live_;
-  OptimizerConfig config_;
+  const RunConfig& config_;
   SpikeDetector& spikes_;
   at::Device device_;
   std::unique_ptr<ReplicaSync> replicas_;  // with several ranks alone

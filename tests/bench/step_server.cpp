@@ -28,7 +28,7 @@ namespace {
 
 struct StepArguments {
   std::int64_t layers = 6, width = 256, inner = 704, heads = 4, kv_heads = 4, vocab = 4096, sequence = 256, batch = 16;
-  std::string precision = "fp32", device = "auto", kernels = "auto", graph = "auto";
+  std::string precision = "fp32", device = "auto", kernels = "auto", graph = "auto", threads = "auto";
 };
 
 RunConfig config_of(const StepArguments& a) {
@@ -49,6 +49,7 @@ RunConfig config_of(const StepArguments& a) {
   config.optimizer.lr = 1e-3;
   config.kernels.graph = a.graph;
   config.kernels.set_all(a.kernels);
+  config.parallel.threads = choice_of<ThreadWork>(a.threads).value();
   return config;
 }
 
@@ -89,9 +90,17 @@ struct OperatorTime {
   std::int64_t calls = 0;
 };
 
-// By operator, on the thread that calls them all: an operator's own time is what no operator inside it takes.
+// By operator, on the thread that begins `work`, of which other strands are like: an operator's own time is what no operator inside it
+// takes.
 std::map<std::string, OperatorTime> operator_times(const std::function<void()>& work) {
-  auto events = traced(torch::profiler::impl::ActivityType::CPU, work);
+  constexpr const char* kHere = "meristem-bench: here";
+  auto events = traced(torch::profiler::impl::ActivityType::CPU, [&] {
+    { RECORD_FUNCTION(kHere, {}); }
+    work();
+  });
+  const auto here = std::find_if(events.begin(), events.end(), [&](const auto& event) { return event.name() == kHere; });
+  const std::uint64_t thread = here == events.end() ? 0 : here->startThreadId();
+  std::erase_if(events, [&](const auto& event) { return event.startThreadId() != thread || event.name() == kHere; });
   std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) {
     return a.startNs() != b.startNs() ? a.startNs() < b.startNs() : a.endNs() > b.endNs();
   });
@@ -255,6 +264,7 @@ void add_step(CLI::App& app, Action& run) {
   command->add_option("--device", a->device, "");
   command->add_option("--kernels", a->kernels, "");
   command->add_option("--graph", a->graph, "")->check(CLI::IsMember({"off", "on", "auto"}));
+  command->add_option("--threads", a->threads, "")->check(CLI::IsMember(all_words<ThreadWork>()));
   command->callback([a, &run] { run = [a] { return serve(*a); }; });
 }
 

@@ -25,25 +25,6 @@ std::vector<std::int32_t> ints(const NamedTensors& tensors, const std::string& n
   return {values.data_ptr<std::int32_t>(), values.data_ptr<std::int32_t>() + values.numel()};
 }
 
-// Rows [from, from + count) of a batch.
-HostBatch rows_of(const HostBatch& all, std::int64_t from, std::int64_t count) {
-  const std::int64_t begin = from * all.length, end = (from + count) * all.length;
-  const auto part = [&](const std::vector<std::int32_t>& values) {
-    return std::vector<std::int32_t>(values.begin() + begin, values.begin() + end);
-  };
-  HostBatch rows;
-  rows.sequences = count;
-  rows.length = all.length;
-  rows.inputs = part(all.inputs);
-  rows.targets = part(all.targets);
-  rows.positions = part(all.positions);
-  rows.source.assign(all.source.begin() + from, all.source.begin() + from + count);
-  for (const std::int32_t boundary : all.boundaries) {
-    if (boundary >= begin && boundary <= end) rows.boundaries.push_back(boundary - static_cast<std::int32_t>(begin));
-  }
-  return rows;
-}
-
 HostBatch read_batch(const std::filesystem::path& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const NamedTensors tensors = tensors_of(file);
@@ -91,7 +72,7 @@ void run(std::vector<std::string> arguments) {
     torch::NoGradGuard no_grad;
     if (round) round_to_bf16(live.parameters().grad());
     at += count;
-    return rows_of(all, at - count, count);
+    return rows_of(all, at - count, at);
   };
   const std::int64_t micro = config.batch.micro_sequences;
   config.data.sources.resize(static_cast<std::size_t>(*std::max_element(all.source.begin(), all.source.end())) + 1);

@@ -31,6 +31,14 @@ TEST_CASE("validation reads a source once in document order and pads its end") {
   const HostBatch plain = read_all(ValidationReader(source, 5, false, 12, 0), 100);
   CHECK(plain.targets == std::vector<std::int32_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -1, -1, -1, -1});
   CHECK(plain.boundaries == std::vector<std::int32_t>{0, 5, 10, 15});
+
+  const HostBatch last = rows_of(masked, 1, 3);
+  CHECK(last.sequences == 2);
+  CHECK(last.boundaries == std::vector<std::int32_t>{0, 3, 5, 7, 10});
+  HostBatch joined = rows_of(masked, 0, 1);
+  append_rows(last, joined);
+  CHECK((joined.inputs == masked.inputs && joined.targets == masked.targets && joined.positions == masked.positions));
+  CHECK((joined.boundaries == masked.boundaries && joined.source == masked.source));
 }
 
 TEST_CASE("every token but the first is a target once, whatever the length and the batch") {

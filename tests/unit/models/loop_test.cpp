@@ -236,7 +236,7 @@ TEST_CASE("the recorded stream is the RMS after the embedding and after each cal
   const DepthPlan plan = DepthPlan::parse("0, (1-2)x3, 3");
   const double recorded = model->loss(batch, plan).loss_sum.item<double>();
   model->observe(nullptr);
-  const std::vector<at::Tensor>& rms = recorder.values();
+  const std::vector<at::Tensor> rms = recorder.values();
   REQUIRE(rms.size() == 9);
   CHECK(model->loss(batch, plan).loss_sum.item<double>() == recorded);
   CHECK(rms.size() == 9);

@@ -100,7 +100,8 @@ class Counted : public Model {
                     const std::vector<DecodeCache*>& caches) override {
     return model_->decode(tokens_N, lengths, plan, caches);
   }
-  void begin_update(const DepthPlan& plan) override { model_->begin_update(plan); }
+  void begin_update(const DepthPlan& plan, std::int64_t strands) override { model_->begin_update(plan, strands); }
+  bool runs_on_strands() const override { return model_->runs_on_strands(); }
   at::Tensor expert_counts() const override { return model_->expert_counts(); }
   void after_step(const at::Tensor& updated, const at::Tensor& counts) override { model_->after_step(updated, counts); }
   const nn::ExpertLoads& expert_loads() const override { return model_->expert_loads(); }
