@@ -1,6 +1,7 @@
 #include "models/calls.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
@@ -49,10 +50,16 @@ class GeneratorStates {
   explicit GeneratorStates(at::Device device) {
     generators_.push_back(at::detail::getDefaultCPUGenerator());
     if (device.is_cuda()) generators_.push_back(at::globalContext().defaultGenerator(device));
-    for (const at::Generator& generator : generators_) states_.push_back(generator.get_state());
+    for (at::Generator& generator : generators_) {
+      const std::lock_guard<std::mutex> alone(generator.mutex());  // strands may be at it at the same time
+      states_.push_back(generator.get_state());
+    }
   }
   void restore() {
-    for (std::size_t i = 0; i < generators_.size(); ++i) generators_[i].set_state(states_[i]);
+    for (std::size_t i = 0; i < generators_.size(); ++i) {
+      const std::lock_guard<std::mutex> alone(generators_[i].mutex());
+      generators_[i].set_state(states_[i]);
+    }
   }
 
  private:

@@ -116,6 +116,27 @@ TEST_CASE("plan's memory is within 10 % of what the allocator measures") {
   }
 }
 
+// Strands need not be at their peaks at the same time, so what they hold together is planned, and measured at most.
+TEST_CASE("plan's memory counts each strand's gradients and activations") {
+  const int threads = at::get_num_threads();
+  for (const char* compute : {"fp32", "bf16"}) {
+    RunConfig config = shape("0-5", 6), half = config;
+    config.precision = half.precision = {*choice_of<Precision>(compute), *choice_of<Precision>(compute)};
+    half.batch = {512, 2};
+    const MemoryEstimate one = stage_costs(half, Timeline(half), builtin_registry()).back().memory;
+    at::set_num_threads(2);
+    const MemoryEstimate planned = stage_costs(config, Timeline(config), builtin_registry()).back().memory;
+    const Measured measured = measure(config);
+    at::set_num_threads(threads);
+    INFO(compute << ": planned " << planned.total() << ", measured " << measured.peak);
+    CHECK(planned.gradients == 2 * one.gradients);
+    CHECK(planned.activations == Approx(2 * one.activations));
+    CHECK(planned.weights + planned.optimizer + planned.gradients == Approx(measured.standing).epsilon(0.1));
+    CHECK(measured.peak < 1.1 * planned.total());
+    CHECK(measured.peak > 0.9 * (planned.total() - planned.activations / 2));
+  }
+}
+
 TEST_CASE("plan's memory is within 10 % of what the allocator measures, for experts and depth attention") {
   struct Case {
     const char *name, *kind;  // of depth attention; "" without

@@ -92,6 +92,26 @@ TEST_CASE("the documented example trains and grows like any other architecture")
   }
 }
 
+TEST_CASE("the documented example trains on strands") {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  const ModelRegistry registry = with_own();
+  at::Tensor gradients[2];
+  for (const auto work : {ThreadWork::kOperators, ThreadWork::kSequences}) {
+    RunConfig config = own_run();
+    config.parallel.threads = work;
+    LiveModel live(config, Timeline(config), registry, at::kCPU, 2, true);
+    SpikeDetector spikes;
+    Updater updater(live, config, spikes);
+    const bool strands = work == ThreadWork::kSequences;
+    CHECK(updater.strands_for(4) == (strands ? 2 : 1));
+    updater.run(counting, {1, kOwnPlan, 3e-3, 1, 4});
+    gradients[strands ? 1 : 0] = live.parameters().grad().clone();
+  }
+  CHECK(test::max_error(gradients[0], gradients[1]) < 1e-5 * gradients[0].abs().max().item<double>());
+  at::set_num_threads(threads);
+}
+
 TEST_CASE("the documented example: logits with a state equal those of whole texts, whatever the pieces; no keys and values are kept") {
   for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, std::pair{at::kDouble, 1e-12}}) {
     const auto model = lively_own(type);
