@@ -264,7 +264,7 @@ void add_step(CLI::App& app, Action& run) {
   command->add_option("--device", a->device, "");
   command->add_option("--kernels", a->kernels, "");
   command->add_option("--graph", a->graph, "")->check(CLI::IsMember({"off", "on", "auto"}));
-  command->add_option("--threads", a->threads, "")->check(CLI::IsMember(all_words<ThreadWork>()));
+  command->add_option("--thread-work", a->threads, "")->check(CLI::IsMember(all_words<ThreadWork>()));
   command->callback([a, &run] { run = [a] { return serve(*a); }; });
 }
 
