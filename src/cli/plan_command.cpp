@@ -62,13 +62,10 @@ nlohmann::ordered_json to_json(const RunConfig& config, const RunCost& cost) {
                              {"attention_scores", last.flops.scores}};
   json["kv_bytes_per_token"] = last.kv_bytes_per_token;
   json["state_bytes_per_sequence"] = last.state_bytes_per_sequence;
-  json["memory"] = {{"weights", last.memory.weights},
-                    {"optimizer", last.memory.optimizer},
-                    {"gradients", last.memory.gradients},
-                    {"activations", last.memory.activations},
-                    {"loop_gradients", last.memory.loop_gradients},
-                    {"growth_peak", cost.growth_peak},
-                    {"update", last.memory.update}};
+  json["memory"] = {{"weights", last.memory.weights},         {"optimizer", last.memory.optimizer},
+                    {"gradients", last.memory.gradients},     {"strand_gradients", last.memory.strand_gradients},
+                    {"activations", last.memory.activations}, {"loop_gradients", last.memory.loop_gradients},
+                    {"growth_peak", cost.growth_peak},        {"update", last.memory.update}};
   json["stages"] = nlohmann::ordered_json::array();
   for (const StageCost& stage : cost.stages) {
     json["stages"].push_back({{"from_step", stage.stage.from_step},
@@ -114,6 +111,10 @@ void print_table(const RunConfig& config, const RunCost& cost) {
   fmt::print("  memory           weights {}, optimizer {}, gradients {}, activations {} (micro-batch of {} x {})\n",
              bytes_text(last.memory.weights), bytes_text(last.memory.optimizer), bytes_text(last.memory.gradients),
              bytes_text(last.memory.activations), config.batch.micro_sequences, config.data.sequence_length);
+  if (last.memory.strand_gradients > 0) {
+    fmt::print("  strands          {}: on this CPU each of {} threads takes sequences of its own and sums their gradients\n",
+               bytes_text(last.memory.strand_gradients), at::get_num_threads());
+  }
   if (last.memory.kept + last.memory.update > last.memory.activations) {
     fmt::print("  update           {}: what the optimizer works in, once activations are gone\n", bytes_text(last.memory.update));
   }

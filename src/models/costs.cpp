@@ -136,7 +136,7 @@ class MicroBatchWalk {
 
   // Of all strands, at their peaks at the same time.
   ActivationMemory result() {
-    ActivationMemory one = of_strand();
+    const ActivationMemory one = of_strand();
     const double strands = static_cast<double>(strands_);
     return {strands * one.peak, strands * one.loop_gradients, strands * one.kept};
   }
@@ -166,6 +166,7 @@ class MicroBatchWalk {
     memory.peak += memory.kept;
     return memory;
   }
+
   std::int64_t called(std::int64_t r) const { return plan_.calls()[static_cast<std::size_t>(r)]; }
   nn::CallCost cost_of(std::int64_t r) const { return model_.call_cost(called(r), {config_.data.sequence_length, r}); }
   double saved_by(std::int64_t r) const {
@@ -267,8 +268,9 @@ class MicroBatchWalk {
   const DepthPlan& plan_;
   Backward backward_;
   double element_;
-  std::int64_t strands_, threads_;     // threads of each strand
-  double tokens_, width_;              // of a strand
+  std::int64_t strands_, threads_;  // threads of each strand
+  double tokens_;                   // of a strand
+  double width_;
   bool products_ours_, experts_ours_;  // our CPU kernels'
   std::vector<double> kept_;
 };
@@ -282,7 +284,8 @@ MemoryEstimate estimate_memory(const RunConfig& config, const Model& model, cons
   }
   memory.update = update_workspace(model.parameter_infos(), config.optimizer);
   const std::int64_t strands = pick_device().is_cpu() ? strands_of(config, model, config.batch.micro_sequences, at::get_num_threads()) : 1;
-  memory.gradients = count * 4 * static_cast<double>(strands);
+  memory.gradients = count * 4;
+  memory.strand_gradients = memory.gradients * static_cast<double>(strands - 1);
   const ActivationMemory activations = MicroBatchWalk(config, model, plan, strands).result();
   memory.activations = activations.peak;
   memory.kept = activations.kept;
@@ -327,7 +330,7 @@ std::int64_t strands_of(const RunConfig& config, const Model& model, std::int64_
   };
   const std::int64_t most = (micro_sequences + threads - 1) / threads;
   if (10 * most * threads > 11 * micro_sequences) {
-    return no(fmt::format("{} threads cannot share the {} sequences of a micro-batch evenly", threads, micro_sequences));
+    return no(fmt::format("{} threads cannot share a micro-batch of {} (batch.micro_sequences) evenly", threads, micro_sequences));
   }
   if (!model.runs_on_strands()) return no("a mixer of the model does not run on several threads at once");
   if (asked) return threads;

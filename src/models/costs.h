@@ -26,17 +26,18 @@ struct FlopCount {
 
 // Bytes at peak on one rank.
 struct MemoryEstimate {
-  double weights = 0;      // fp32 masters and the compute copy
-  double optimizer = 0;    // all that it keeps: moments and counts
-  double gradients = 0;    // the flat fp32 buffer
-  double activations = 0;  // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
+  double weights = 0;           // fp32 masters and the compute copy
+  double optimizer = 0;         // all that it keeps: moments and counts
+  double gradients = 0;         // the flat fp32 buffer
+  double strand_gradients = 0;  // those of the further strands, on this machine's threads where it has no GPU
+  double activations = 0;       // at the peak of one micro-batch: what is saved for backward, and the workspace of the moment
   double loop_gradients =
       0;                   // part of the above while backward is in a loop: sums of what calls of one block hand on (experts by LibTorch)
   double kept = 0;         // part of them that stays from step to step: what our CPU kernels work in
   double update = 0;       // workspace of the optimizer, after activations are gone
   double growth_peak = 0;  // old and new weights and moments while a growth is under way; 0 without growth
   // At the peak of an update; a growth has its own.
-  double total() const { return weights + optimizer + gradients + std::max(activations, kept + update); }
+  double total() const { return weights + optimizer + gradients + strand_gradients + std::max(activations, kept + update); }
 };
 
 // Strands of a micro-batch (ops/strands.h) where a CPU has so many threads: all of them, or 1. By parallel.threads, which `auto` decides:

@@ -66,6 +66,7 @@ RunConfig config_of_rank(const RunConfig& config, std::int64_t ranks) {
   RunConfig rank = config;
   rank.batch.micro_sequences = micro_batches_of(config, static_cast<int>(ranks)).sequences;
   rank.batch.tokens /= ranks;
+  if (ranks > 1) rank.parallel.threads = ThreadWork::kOperators;  // as in Updater::strands_for
   return rank;
 }
 
@@ -199,7 +200,8 @@ UpdateWork RunScale::work_of_rank(const UpdateRun& run, std::int64_t ranks) cons
 MemoryEstimate RunScale::peak_memory(std::int64_t ranks) {
   MemoryEstimate most;
   double growth_peak = 0;
-  for (const MemoryEstimate& memory : memory_of_rank(config_, timeline_, registry_, ranks)) {
+  for (MemoryEstimate memory : memory_of_rank(config_, timeline_, registry_, ranks)) {
+    if (cluster_.gpu != Gpu::kCpu) memory.strand_gradients = 0;
     if (memory.total() > most.total()) most = memory;
     growth_peak = std::max(growth_peak, memory.growth_peak);
   }

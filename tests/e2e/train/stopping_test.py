@@ -45,6 +45,9 @@ class Case(unittest.TestCase):
 
 
 class Signals(Case):
+    # A forked program would keep the one thread of the server (program.start).
+    two_threads = {"env": tiny_run.environment() | {"OMP_NUM_THREADS": "2"}, "close_fds": True}
+
     def test_each_stop_signal_saves_and_the_resumed_run_ends_as_an_undisturbed_one(self):
         reference = storm.undisturbed(PROGRAM, self.root)
         resume = []
@@ -62,6 +65,27 @@ class Signals(Case):
         self.assertEqual(code, 0, err)
         self.assertIsNone(storm.difference(self.folder, reference))
         self.assertEqual(list(self.folder.glob("metrics.lost-*")), [], "a stop that saves loses no line")
+
+    def test_a_run_whose_threads_take_sequences_goes_on_to_the_bit(self):
+        strands = ["parallel.threads=sequences", "batch.micro_sequences=2"]
+        train = lambda config, *arguments: tiny_run.run(PROGRAM, "train", config, *strands, *arguments, **self.two_threads)  # noqa: E731
+        reference = tiny_run.write_config(self.root, "undisturbed", "undisturbed.yaml")
+        code, _, err = train(reference)
+        self.assertEqual(code, 0, err)
+        self.assertIn("2 threads, each with sequences of its own", err)
+        process = tiny_run.start(PROGRAM, "train", self.config, *strands, **self.two_threads)
+        while tiny_run.last_step(self.folder) < 25 and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.communicate(timeout=60) and process.returncode, 75)
+        self.assertEqual(train(self.config, "--resume", "auto")[0], 0)
+        self.assertIsNone(storm.difference(self.folder, self.root / "undisturbed" / "tiny"))
+
+    def test_threads_that_cannot_take_sequences_are_refused_before_anything_is_written(self):
+        code, _, err = tiny_run.run(PROGRAM, "train", self.config, "parallel.threads=sequences", **self.two_threads)
+        self.assertEqual((code, last_line(err)), (2, "meristem: error: parallel.threads: found sequences; allowed: auto or operators, since 2 threads cannot share a "
+                                                  "micro-batch of 1 (batch.micro_sequences) evenly"))
+        self.assertFalse(self.folder.exists())
 
     def test_a_stop_inside_a_validation_owes_it_to_the_resumed_run(self):
         """Validations of many batches take most of the time here, so that some of the stops fall into one."""

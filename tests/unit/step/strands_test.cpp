@@ -159,8 +159,8 @@ TEST_CASE("strands are for micro-batches that threads share evenly") {
   CHECK(strands(8, 2) == 2);
   CHECK(strands(4, 2) == 2);
   CHECK_THROWS_WITH(strands(3, 2),
-                    "parallel.threads: found sequences; allowed: auto or operators, since 2 threads cannot share the 3 "
-                    "sequences of a micro-batch evenly");
+                    "parallel.threads: found sequences; allowed: auto or operators, since 2 threads cannot share a "
+                    "micro-batch of 3 (batch.micro_sequences) evenly");
   config.parallel.threads = ThreadWork::kOperators;
   CHECK(strands(8, 2) == 1);
   config.parallel.threads = ThreadWork::kAuto;
