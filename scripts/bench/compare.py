@@ -119,9 +119,13 @@ def ratio_to(ours, peer):
     return {"median": statistics.median(ratios), "quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]]}
 
 
+# What else --ours may be, as options of the program.
+OURS = {"eager": ["--graph", "off"], "graph": ["--graph", "on"], "sequences": ["--thread-work", "sequences"], "operators": ["--thread-work", "operators"]}
+
+
 def start_ours(arguments, common, environment):
     for mode in arguments.ours:
-        name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", ["--graph", "on" if mode == "graph" else "off"])
+        name, extra = ("meristem", []) if mode == "auto" else (f"meristem {mode}", OURS[mode])
         yield Program(name, [arguments.binary, "step", *common, "--kernels", arguments.kernels, *extra], environment)
 
 
@@ -254,8 +258,8 @@ def parse_arguments():
         parser.add_argument(f"--{name}", type=int, help="instead of the size's")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager"], help="the peer's modes")
-    parser.add_argument("--ours", nargs="+", choices=("auto", "eager", "graph"), default=["auto"],
-                        help="ours, the first to compare the others with: graph and eager are kernels.graph: on and off")
+    parser.add_argument("--ours", nargs="+", choices=["auto", *OURS], default=["auto"],
+                        help="ours, the first to compare the others with: graph and eager are kernels.graph: on and off, sequences and operators parallel.threads")
     parser.add_argument("--kernels", default="auto", help="ours: reference, library, fused or auto, for every operator")
     parser.add_argument("--idle", type=int, default=0, metavar="N", help="then N more updates of ours, for the share of time in which the GPU is idle")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="then N more updates of ours, for where their time goes by operator")

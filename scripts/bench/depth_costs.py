@@ -3,11 +3,15 @@
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import architectures  # noqa: E402
+
 LOOP_BOUND, DEPTH_ATTENTION_BOUND, GPU_BOUND = 1.05, 1.25, 1.05
 # A GPU's models at a size that a CPU does in no time, by what runs there.
 TINY = ["model.vocab_size=256", "model.width=64", "model.attention.heads=4", "model.attention.kv_heads=2", "model.feed_forward.inner=128",
@@ -23,21 +27,21 @@ def measure(config, precision, rounds, overrides=()):
 def loop_rows(lanes):
     """step ÷ (calls x one block's time + head), a block's time being what the calls of `plain` beyond `one`'s single call take each."""
     one, plain = lanes.pop("one"), lanes.pop("plain")
-    block = (plain["step_seconds"] - one["step_seconds"]) / (plain["calls"] - one["calls"])
-    head = one["step_seconds"] - block
     for name, lane in lanes.items():
-        yield name, lane, lane["calls"] * block + head, LOOP_BOUND
+        blocks = (lane["calls"] - one["calls"]) / (plain["calls"] - one["calls"])
+        yield name, lane, [first + blocks * (all_calls - first) for first, all_calls in zip(one["seconds"], plain["seconds"])], LOOP_BOUND
 
 
 def depth_attention_rows(lanes, bound=DEPTH_ATTENTION_BOUND):
     """step with ÷ (step without x the ratio of their counted FLOPs)."""
     without = lanes.pop("without")
     for name, lane in lanes.items():
-        yield name, lane, without["step_seconds"] * lane["train_flops_per_token"] / without["train_flops_per_token"], bound
+        share = lane["train_flops_per_token"] / without["train_flops_per_token"]
+        yield name, lane, [share * seconds for seconds in without["seconds"]], bound
 
 
 def costs(rounds, gpu, tiny):
-    """(precision, model, its lane, promised seconds, bound) of every model."""
+    """(precision, model, its lane, promised seconds by round, bound) of every model."""
     if gpu:
         tables = [("bf16", "depth_attention_costs_gpu.yaml", lambda lanes: depth_attention_rows(lanes, GPU_BOUND))]
     else:
@@ -57,8 +61,8 @@ def main(argv):
     if not arguments.gpu:
         print("| compute | model | calls | step | promised | step / promised | bound |\n|---|---|---|---|---|---|---|")
     good = True
-    for precision, name, lane, promised, bound in costs(arguments.rounds, arguments.gpu, arguments.tiny):
-        ratio = lane["step_seconds"] / promised
+    for precision, name, lane, by_round, bound in costs(arguments.rounds, arguments.gpu, arguments.tiny):
+        promised, ratio = statistics.median(by_round), architectures.over(lane, by_round)
         good = good and ratio <= bound
         if arguments.gpu:
             print(json.dumps({"model": name, "calls": lane["calls"], "step_seconds": lane["step_seconds"], "promised": promised, "ratio": ratio,

@@ -172,7 +172,8 @@ nlohmann::ordered_json variants_report(const std::vector<Lane>& lanes, std::int6
   nlohmann::ordered_json json;
   for (const Lane& lane : lanes) {
     const FlopCount& flops = lane.cost.flops;
-    json[lane.config.run.name] = {{"step_seconds", median(lane.step_seconds)},
+    json[lane.config.run.name] = {{"seconds", lane.step_seconds},  // of each round
+                                  {"step_seconds", median(lane.step_seconds)},
                                   {"fastest_seconds", *std::min_element(lane.step_seconds.begin(), lane.step_seconds.end())},
                                   {"calls", lane.cost.stage.plan.num_calls()},
                                   {"blocks", lane.cost.stage.blocks},
